@@ -1,0 +1,20 @@
+"""greedylr: a learning-rate scheduler that listens to the loss."""
+
+from typing import TYPE_CHECKING, Any
+
+from greedylr.control.decision import Action, Decision
+
+if TYPE_CHECKING:
+    from greedylr.torch.scheduler import GreedyLR
+
+__all__ = ["Action", "Decision", "GreedyLR", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported with the first use of GreedyLR: the rule itself and `greedylr --help` do without.
+    if name == "GreedyLR":
+        from greedylr.torch.scheduler import GreedyLR
+
+        return GreedyLR
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

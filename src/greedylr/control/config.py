@@ -1,0 +1,265 @@
+"""What the user chose: one frozen, validated record per family of the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+Bound = float | Sequence[float]
+"""One number for all parameter groups, or one per group."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultConfig:
+    r"""Settings of the default family, made for the minibatch loss at every step.
+
+    The losses are cut into consecutive windows of ``window`` observations that do not overlap. With
+    :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
+    :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the standard error of the difference of two means,
+
+    .. math::
+        \text{scale} \leftarrow \begin{cases}
+            \text{scale} / F & m_k < m_{k-1} - z \, e_k \\
+            \text{scale} \cdot F & m_k > m_{k-1} + z \, e_k \\
+            \text{scale} & \text{otherwise,}
+        \end{cases}
+
+    where :math:`F` is ``bold_factor`` until the direction has flipped for the first time, and
+    ``factor`` from then on. The learning rate of a parameter group is
+    ``initial × scale × ramp or anneal``, clamped to ``[min_scale, max_scale] × initial``.
+
+    Two things do not wait for the window. A loss that is NaN or infinite cuts by ``bold_factor``. A loss
+    above :math:`m_{k-1} + \text{spike} \cdot s_{k-1}` is left out of the averages, and a second one in
+    a row is an explosion: cut by ``bold_factor``, and again only if the losses climb further still.
+
+    Args:
+        mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        window: Observations per window, at least 2. Enough for a standard error, few enough to act a
+            hundred times in a short run (REFERENCE trials: 20).
+        significance: :math:`z`, how many standard errors the means must differ by. One: a wrong
+            move costs one cautious step and is as likely up as down, a missed one costs a window.
+        factor: :math:`F` in (0, 1) once the direction has flipped.
+        bold_factor: :math:`F` in (0, ``factor``] before that, and for the two reflexes.
+        spike: Standard deviations above the last window's mean from which a loss is extraordinary.
+        min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1];
+            a number, or one per group.
+        max_scale: Upper bound as a multiple of each group's initial learning rate, at least 1;
+            a number, or one per group.
+        warmup_steps: Observations over which the learning rate ramps up linearly; no raise or cut on
+            comparisons meanwhile. 0: no ramp.
+        total_steps: Observations in the whole run, if known: the learning rate then decays
+            linearly to its lower bound over the last part. None: open-ended.
+        anneal: That last part, as a share of ``total_steps`` in [0, 1] (0.2: as in
+            warmup-stable-decay, arXiv:2404.06395).
+
+    Raises:
+        ValueError: If an argument is outside what is stated above.
+        TypeError: If an argument is not of the kind stated above.
+
+    Example:
+        >>> DefaultConfig(window=50).window
+        50
+        >>> DefaultConfig(factor=1.5)
+        Traceback (most recent call last):
+        ValueError: factor must be a number with 0 < factor < 1, got 1.5
+    """
+
+    mode: Literal["min", "max"] = "min"
+    window: int = 20
+    significance: float = 1.0
+    factor: float = 0.9
+    bold_factor: float = 0.7
+    spike: float = 6.0
+    min_scale: Bound = 1e-5
+    max_scale: Bound = 1e3
+    warmup_steps: int = 0
+    total_steps: int | None = None
+    anneal: float = 0.2
+    anneal_start: float = field(init=False, repr=False, compare=False)
+    """Observations after which the annealing starts; infinite if there is none. Derived."""
+
+    def __post_init__(self) -> None:
+        """Validate, and freeze per-group bounds into tuples."""
+        _check_choice("mode", self.mode, ("min", "max"))
+        _check_int("window", self.window, 2)
+        _check_real("significance", self.significance, "0 <= significance < inf", lambda x: x >= 0)
+        _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
+        bold = f"0 < bold_factor <= factor = {self.factor!r}"
+        _check_real("bold_factor", self.bold_factor, bold, lambda x: 0 < x <= self.factor)
+        _check_real("spike", self.spike, "0 < spike < inf", lambda x: x > 0)
+        _check_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
+        _check_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
+        _check_int("warmup_steps", self.warmup_steps, 0)
+        if self.total_steps is not None:
+            _check_int("total_steps", self.total_steps, 1)
+        _check_real("anneal", self.anneal, "0 <= anneal <= 1", lambda x: 0 <= x <= 1)
+        length = 0 if self.total_steps is None else round(self.anneal * self.total_steps)
+        start = self.total_steps - length if self.total_steps is not None and length else math.inf
+        object.__setattr__(self, "anneal_start", start)
+        if self.total_steps is not None and self.warmup_steps > min(start, self.total_steps):
+            latest = int(min(start, self.total_steps))
+            _reject("warmup_steps", self.warmup_steps, f"at most {latest}, the steps before the annealing starts")
+
+
+@dataclass(frozen=True, slots=True)
+class PaperConfig:
+    r"""Settings of the published algorithm, with the names, defaults and order of its implementation.
+
+    One observation: smooth → in cooldown? count it down and clear both counters → else in warmup?
+    likewise → else compare with the reference and count → raise if better more than ``patience``
+    times in a row, else cut if worse more than ``patience`` times in a row:
+
+    .. math:: \gamma \leftarrow \min(\gamma / F, \gamma_{\max}) \quad\text{or}\quad
+              \gamma \leftarrow \max(\gamma \cdot F, \gamma_{\min}).
+
+    Args:
+        mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        factor: :math:`F` in (0, 1). Small is aggressive.
+        patience: Observations in a row that count for nothing: 10 acts on the 11th.
+        threshold: Changes smaller than this do not count as better; at least 0, below 1 if relative.
+        threshold_mode: ``"abs"``: in the unit of the loss. ``"rel"``: as a share of \|reference\|.
+        cooldown: Observations ignored after a cut.
+        warmup: Observations ignored after a raise. Not a learning-rate ramp.
+        min_lr: Lower bound of the learning rate; a number, or one per parameter group.
+        max_lr: Upper bound of the learning rate; a number, or one per parameter group.
+        eps: Changes of the learning rate that are not larger than this are not applied.
+        smooth: Whether to compare the average of the last losses instead of the last loss.
+        window_size: How many losses that average is over.
+        reset_start: After this many cut attempts in a row with every group at its lower bound, the
+            learning rates return to their initial values and the state is cleared.
+        compare: ``"best"``: better means better than the best so far. ``"previous"``: better than the
+            previous observation, as in the core rule.
+
+    Raises:
+        ValueError: If an argument is outside what is stated above.
+        TypeError: If an argument is not of the kind stated above.
+
+    References:
+        arXiv:2512.14527, algorithm with safeguards; defaults of ``transformers.optimization.GreedyLR``.
+    """
+
+    mode: Literal["min", "max"] = "min"
+    factor: float = 0.95
+    patience: int = 10
+    threshold: float = 1e-6
+    threshold_mode: Literal["abs", "rel"] = "abs"
+    cooldown: int = 0
+    warmup: int = 0
+    min_lr: Bound = 1e-3
+    max_lr: Bound = 1.0
+    eps: float = 1e-8
+    smooth: bool = False
+    window_size: int = 50
+    reset_start: int = 500
+    compare: Literal["best", "previous"] = "best"
+
+    def __post_init__(self) -> None:
+        """Validate, and freeze per-group bounds into tuples."""
+        _check_choice("mode", self.mode, ("min", "max"))
+        _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
+        _check_int("patience", self.patience, 0)
+        _check_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
+        if self.threshold_mode == "rel":
+            _check_real("threshold", self.threshold, "0 <= threshold < 1 (relative)", lambda x: 0 <= x < 1)
+        else:
+            _check_real("threshold", self.threshold, "0 <= threshold < inf", lambda x: x >= 0)
+        _check_int("cooldown", self.cooldown, 0)
+        _check_int("warmup", self.warmup, 0)
+        _check_bound(self, "min_lr", "0 <= min_lr", lambda x: x >= 0)
+        _check_bound(self, "max_lr", "0 < max_lr", lambda x: x > 0, infinite=True)
+        for low, high in _pairs(self.min_lr, self.max_lr):
+            if low > high:
+                _reject("min_lr", self.min_lr, f"at most max_lr = {self.max_lr!r}, group by group")
+        _check_real("eps", self.eps, "0 <= eps < inf", lambda x: x >= 0)
+        if not isinstance(self.smooth, bool):
+            raise TypeError(f"smooth must be True or False, got {self.smooth!r}")
+        _check_int("window_size", self.window_size, 1)
+        _check_int("reset_start", self.reset_start, 1)
+        _check_choice("compare", self.compare, ("best", "previous"))
+
+    @classmethod
+    def core(cls, factor: float = 0.95, mode: Literal["min", "max"] = "min") -> PaperConfig:
+        """The core rule: compare with the previous loss at every step, no safeguards, no bounds.
+
+        Without bounds it need not converge even on a quadratic; it is here to be studied.
+
+        Example:
+            >>> PaperConfig.core(0.5).patience
+            0
+        """
+        return cls(
+            mode=mode,
+            factor=factor,
+            patience=0,
+            threshold=0.0,
+            min_lr=0.0,
+            max_lr=math.inf,
+            eps=0.0,
+            compare="previous",
+        )
+
+
+Config = DefaultConfig | PaperConfig
+
+
+def bounds_of(bound: Bound, groups: int) -> Sequence[float]:
+    """The bound of each parameter group."""
+    return [bound] * groups if isinstance(bound, (int, float)) else bound
+
+
+def check_groups(config: Config, groups: int) -> None:
+    """Raise if a bound was given per group, for another number of groups.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    names = ("min_scale", "max_scale") if isinstance(config, DefaultConfig) else ("min_lr", "max_lr")
+    for name in names:
+        bound = getattr(config, name)
+        if isinstance(bound, tuple) and len(bound) != groups:
+            raise ValueError(f"{name} has {len(bound)} values, but the optimizer has {groups} parameter groups")
+
+
+def _pairs(low: Bound, high: Bound) -> list[tuple[float, float]]:
+    lengths = {len(bound) for bound in (low, high) if not isinstance(bound, (int, float))}
+    if len(lengths) == 2:
+        raise ValueError(f"min_lr and max_lr must be given for as many groups, got {low!r} and {high!r}")
+    groups = lengths.pop() if lengths else 1
+    return list(zip(bounds_of(low, groups), bounds_of(high, groups)))
+
+
+def _reject(name: str, value: object, valid: str) -> NoReturn:
+    raise ValueError(f"{name} must be {valid}, got {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        _reject(name, value, " or ".join(map(repr, choices)))
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer of at least {least}, got {value!r}")
+    if value < least:
+        _reject(name, value, f"an integer of at least {least}")
+
+
+def _check_real(name: str, value: object, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number with {valid}, got {value!r}")
+    if not holds(value) or (math.isinf(value) and not infinite):
+        _reject(name, value, f"a number with {valid}")
+
+
+def _check_bound(config: Config, name: str, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
+    bound = getattr(config, name)
+    if isinstance(bound, Sequence) and not isinstance(bound, str):
+        if not bound:
+            _reject(name, bound, "a number or one per parameter group")
+        for value in bound:
+            _check_real(name, value, valid, holds, infinite)
+        object.__setattr__(config, name, tuple(bound))
+    else:
+        _check_real(name, bound, valid, holds, infinite)

@@ -1,0 +1,68 @@
+"""What the rule can answer: every outcome as a sentence, and one answer with its evidence."""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Action(Enum):
+    """Every outcome of observing one loss; the value is the sentence to show to a person.
+
+    Whether the learning rate moved is not in the action but in the decision's ``lr_before`` and
+    ``lr_after``: a non-finite loss at the lower bound, say, is still ``NON_FINITE``.
+    """
+
+    # Moves
+    RAISED = "raised: the loss improved"
+    CUT = "cut: the loss worsened"
+    NON_FINITE = "non-finite loss: cut, and left out of every average"
+    EXPLOSION = "explosion: cut at once, losses far above the last window in a row"
+    RESET = "reset: back to the initial learning rate after too long at the lower bound"
+    WARMING_UP = "warming up: the ramp sets the learning rate"
+    ANNEALING = "annealing: the horizon sets the learning rate"
+    # Holds
+    GATHERING = "held: not enough losses yet to compare"
+    NOT_SIGNIFICANT = "held: the difference between the windows is not significant"
+    SPIKE = "spike: held, one loss far above the last window, left out of every average"
+    AT_MAX = "at bound: improving, but already at the upper bound"
+    AT_MIN = "at bound: worsening, but already at the lower bound"
+    PATIENCE = "held: patience, not enough better or worse losses in a row"
+    COOLDOWN = "held: cooldown after a cut, losses ignored"
+    WARMUP = "held: warmup after a raise, losses ignored"
+    BELOW_EPS = "held: the change would be smaller than eps"
+
+
+class Decision(NamedTuple):
+    """The rule's answer to one observed loss.
+
+    Attributes:
+        step: Number of losses observed so far, this one included (the first decision has 1).
+        loss: The loss as it was given, in its own unit; may be NaN or infinite.
+        action: What happened, and why.
+        lr_before: Learning rate of each parameter group when the loss was observed.
+        lr_after: Learning rate of each parameter group for the next optimizer step.
+        evidence: The numbers behind the action, by name, in the unit of the loss. Default family:
+            ``mean``, ``previous_mean`` and ``standard_error`` of their difference where two windows
+            were compared, ``ceiling`` where a loss went over it. Paper family: ``value`` (the loss,
+            smoothed where asked for), ``reference`` (what it was compared with), and the runs of
+            ``better`` and ``worse`` observations so far.
+    """
+
+    step: int
+    loss: float
+    action: Action
+    lr_before: tuple[float, ...]
+    lr_after: tuple[float, ...]
+    evidence: dict[str, float]
+
+    @property
+    def raised(self) -> bool:
+        """Whether any learning rate went up for a reason in the loss (not by ramp or reset)."""
+        return self.action is Action.RAISED
+
+    @property
+    def cut(self) -> bool:
+        """Whether the loss made a learning rate go down (not the horizon's annealing)."""
+        return self.action in _CUTS and self.lr_after != self.lr_before
+
+
+_CUTS = frozenset({Action.CUT, Action.NON_FINITE, Action.EXPLOSION})

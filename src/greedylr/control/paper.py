@@ -1,0 +1,166 @@
+"""The published algorithm, step by step in the order of its implementation, group by group.
+
+Its learning rates equal those of ``transformers.optimization.GreedyLR`` bit for bit wherever that
+implementation is sound; ``docs/paper.md`` lists where it is not, and what is done here instead.
+``batched.py`` holds the same arithmetic over arrays; an operation moved here must be moved there.
+"""
+
+from __future__ import annotations
+
+from greedylr.control.config import PaperConfig, bounds_of
+from greedylr.control.decision import Action
+from greedylr.control.state import PaperState
+
+# Looked up at every step.
+_INFINITY = float("inf")
+_PATIENCE = Action.PATIENCE
+
+
+def start(config: PaperConfig, initial_lrs: tuple[float, ...]) -> PaperState:
+    """The state before the first loss."""
+    return PaperState(initial_lrs, initial_lrs, reset_left=config.reset_start)
+
+
+def advance(config: PaperConfig, state: PaperState, loss: float) -> Action:
+    """Take in one loss; the state, with the learning rates in it, is the answer."""
+    if config.mode == "max":
+        loss = -loss
+    state.step += 1
+    if not -_INFINITY < loss < _INFINITY:
+        _cut(config, state)
+        return Action.NON_FINITE
+    if config.smooth:
+        loss = state.value = _average(config, state, loss)
+    if state.cooldown_left > 0:
+        state.cooldown_left -= 1
+        state.better = state.worse = 0
+        return Action.COOLDOWN
+    if state.warmup_left > 0:
+        state.warmup_left -= 1
+        state.better = state.worse = 0
+        return Action.WARMUP
+    # What a loss must be below to be better. A relative threshold is a share of |reference|: multiplied onto a
+    # negative reference it would call a flat metric better for ever.
+    reference = state.reference
+    if config.threshold_mode == "abs":
+        line = reference - config.threshold
+    elif reference < 0:
+        line = reference * (1.0 + config.threshold)
+    else:
+        line = reference * (1.0 - config.threshold)
+    if config.compare == "previous":
+        state.reference = loss
+        if reference == _INFINITY:
+            return Action.GATHERING
+    if loss < line:
+        state.reference = loss
+        state.worse = 0
+        state.better += 1
+        return _raise(config, state) if state.better > config.patience else _PATIENCE
+    state.better = 0
+    state.worse += 1
+    return _cut_or_reset(config, state) if state.worse > config.patience else _PATIENCE
+
+
+def may_move(config: PaperConfig, state: PaperState, loss: float) -> bool:
+    """Whether :func:`advance` could move a learning rate at this loss: if not, it need not know them."""
+    return state.better >= config.patience or state.worse >= config.patience or not -_INFINITY < loss < _INFINITY
+
+
+def evidence(config: PaperConfig, state: PaperState, loss: float, reference: float, action: Action) -> dict[str, float]:
+    """The numbers behind ``action``, just returned by :func:`advance` for ``loss``, in the unit of the loss."""
+    if action in (Action.NON_FINITE, Action.COOLDOWN, Action.WARMUP) or reference == _INFINITY:
+        return {}
+    sign = -1.0 if config.mode == "max" else 1.0
+    return {
+        "value": sign * state.value if config.smooth else loss,
+        "reference": sign * reference,
+        "better": float(state.better),
+        "worse": float(state.worse),
+    }
+
+
+def cautions(config: PaperConfig, lrs: tuple[float, ...]) -> list[str]:
+    """What the settings will do to these initial learning rates that a user would hardly want."""
+    found = []
+    bounds = zip(bounds_of(config.min_lr, len(lrs)), bounds_of(config.max_lr, len(lrs)))
+    for group, (lr, (low, high)) in enumerate(zip(lrs, bounds)):
+        if lr < low:
+            found.append(
+                f"the initial LR {lr:g} of parameter group {group} is below min_lr={low:g}: it can be raised but never "
+                f"cut until it has passed min_lr; pass a min_lr below the initial LR"
+            )
+        elif lr > high:
+            found.append(
+                f"the initial LR {lr:g} of parameter group {group} is above max_lr={high:g}: it will never be raised; "
+                f"pass a max_lr above the initial LR"
+            )
+        elif low < lr and lr - max(lr * config.factor, low) <= config.eps:
+            found.append(
+                f"the initial LR {lr:g} of parameter group {group} is too small for eps={config.eps:g}: a cut by "
+                f"factor={config.factor:g} changes it by less, and will never be applied; pass eps=0"
+            )
+    return found
+
+
+def add_group(config: PaperConfig, state: PaperState, initial_lr: float) -> None:
+    """A parameter group that joins late, with its learning rate as it is."""
+    state.initial_lrs = (*state.initial_lrs, initial_lr)
+    state.lrs = (*state.lrs, initial_lr)
+
+
+def _average(config: PaperConfig, state: PaperState, loss: float) -> float:
+    # A running sum, not a fresh one: its rounding is part of the published decisions.
+    state.losses.append(loss)
+    state.total += loss
+    if len(state.losses) > config.window_size:
+        state.total -= state.losses.pop(0)
+    return state.total / len(state.losses)
+
+
+def _raise(config: PaperConfig, state: PaperState) -> Action:
+    state.better = 0
+    state.warmup_left = config.warmup
+    state.reset_left = config.reset_start
+    bounds = bounds_of(config.max_lr, len(state.lrs))
+    targets = [min(lr / config.factor, bound) for lr, bound in zip(state.lrs, bounds)]
+    return _apply(config, state, targets, +1)
+
+
+def _cut_or_reset(config: PaperConfig, state: PaperState) -> Action:
+    state.worse = 0
+    action = _cut(config, state)
+    if all(lr <= bound for lr, bound in zip(state.lrs, bounds_of(config.min_lr, len(state.lrs)))):
+        state.reset_left -= 1
+        if state.reset_left <= 0:
+            _reset(config, state)
+            action = Action.RESET
+    state.cooldown_left = config.cooldown
+    return action
+
+
+def _cut(config: PaperConfig, state: PaperState) -> Action:
+    bounds = bounds_of(config.min_lr, len(state.lrs))
+    targets = [max(lr * config.factor, bound) for lr, bound in zip(state.lrs, bounds)]
+    return _apply(config, state, targets, -1)
+
+
+def _apply(config: PaperConfig, state: PaperState, targets: list[float], direction: int) -> Action:
+    """Move the groups whose change is larger than ``eps``, and say what became of it."""
+    changes = [direction * (target - lr) for target, lr in zip(targets, state.lrs)]
+    if max(changes) > config.eps:
+        moves = zip(targets, state.lrs, changes)
+        state.lrs = tuple([target if change > config.eps else lr for target, lr, change in moves])
+        return Action.RAISED if direction > 0 else Action.CUT
+    if max(changes) > 0:
+        return Action.BELOW_EPS
+    return Action.AT_MAX if direction > 0 else Action.AT_MIN
+
+
+def _reset(config: PaperConfig, state: PaperState) -> None:
+    state.lrs = state.initial_lrs
+    state.reference = _INFINITY
+    state.better = state.worse = state.warmup_left = 0
+    state.reset_left = config.reset_start
+    state.losses.clear()
+    state.total = 0.0

@@ -1,0 +1,85 @@
+"""What the rule remembers between two losses: plain data, with an exact round trip through JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class DefaultState:
+    """Memory of the default family. Losses are signed so that lower is better (negated in mode ``max``).
+
+    Attributes:
+        initial_lrs: Initial learning rate per parameter group.
+        lrs: Learning rate per parameter group now; a new tuple whenever any of them changes.
+        scale: What the loss has made of the initial learning rates; bounded, but not re-derived
+            from clamped learning rates.
+        direction: Of the last raise (1) or cut (-1); 0 before the first.
+        cautious: Whether the direction has flipped, so that steps are small.
+        losses: The unfinished window.
+        seen: Losses observed that are not in ``losses``.
+        stop: Length of ``losses`` at which there is something to decide.
+        mean: Mean of the last full window.
+        variance: Variance of the last full window; negative while there is none.
+        previous_mean: Mean of the full window before.
+        previous_variance: Variance of the full window before; negative while there is none.
+        ceiling: Losses above it are extraordinary; infinite while there is no full window.
+        spike_step: The step of the last of them; negative while there is none.
+    """
+
+    initial_lrs: tuple[float, ...]
+    lrs: tuple[float, ...]
+    scale: float = 1.0
+    direction: int = 0
+    cautious: bool = False
+    losses: list[float] = field(default_factory=list)
+    seen: int = 0
+    stop: int = 1
+    mean: float = 0.0
+    variance: float = -1.0
+    previous_mean: float = 0.0
+    previous_variance: float = -1.0
+    ceiling: float = math.inf
+    spike_step: int = -1
+
+    @property
+    def step(self) -> int:
+        """Losses observed so far."""
+        return self.seen + len(self.losses)
+
+
+@dataclass(slots=True)
+class PaperState:
+    """Memory of the published algorithm. Losses are signed so that lower is better.
+
+    Attributes:
+        initial_lrs: Initial learning rate per parameter group.
+        lrs: Learning rate per parameter group now; a new tuple whenever any of them changes.
+        step: Losses observed so far.
+        value: The last running average.
+        reference: What it is compared with: the best so far or the previous one.
+        better: Better observations in a row.
+        worse: Worse observations in a row.
+        cooldown_left: Observations still to be ignored after a cut.
+        warmup_left: Observations still to be ignored after a raise.
+        reset_left: Cut attempts at the lower bound until the reset.
+        losses: The losses in the running average.
+        total: Their running sum, as accumulated.
+    """
+
+    initial_lrs: tuple[float, ...]
+    lrs: tuple[float, ...]
+    step: int = 0
+    value: float = math.inf
+    reference: float = math.inf
+    better: int = 0
+    worse: int = 0
+    cooldown_left: int = 0
+    warmup_left: int = 0
+    reset_left: int = 500
+    losses: list[float] = field(default_factory=list)
+    total: float = 0.0
+
+
+State = DefaultState | PaperState

@@ -1,0 +1,494 @@
+"""``GreedyLR``: the rule as a ``torch.optim.lr_scheduler.LRScheduler``, a thin adapter."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, SupportsFloat
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from greedylr.control import paper, peer, plain, rule
+from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, check_groups
+from greedylr.control.decision import Action, Decision
+from greedylr.control.state import DefaultState, PaperState, State
+from greedylr.torch import distributed as ranks
+from greedylr.torch.reading import DeferredReader
+
+Observer = Callable[[Decision], object]
+
+# Looked up at every step.
+_GATHERING = Action.GATHERING
+_PATIENCE = Action.PATIENCE
+
+_KINDS: dict[str, tuple[type[Config], type[State]]] = {
+    "default": (DefaultConfig, DefaultState),
+    "paper": (PaperConfig, PaperState),
+}
+
+
+class GreedyLR(LRScheduler):
+    r"""Raise the learning rate while the minibatch loss improves, cut it when the loss worsens.
+
+    The losses are cut into consecutive windows of ``window``. Where the means of two neighbours differ by more
+    than ``significance`` standard errors, the learning rates of all parameter groups are divided by F (the loss
+    improved) or multiplied by F (it worsened); otherwise they are held. F is ``bold_factor`` until the direction
+    flips for the first time, then ``factor``. A loss that is not finite, and two losses in a row far above
+    the last window, cut at once. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
+
+    Args:
+        optimizer: Any optimizer; its learning rates are the initial ones. Learning rates that are tensors
+            stay tensors and are written in place.
+        total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
+            its lower bound over the last part. None: open-ended.
+        warmup_steps: Number of :meth:`step` calls over which the learning rate ramps up linearly.
+        mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        window: Losses per window, at least 2.
+        significance: Standard errors that the means of two windows must differ by, at least 0.
+        factor: F after the first flip, in (0, 1).
+        bold_factor: F before it and for the reflexes, in (0, ``factor``].
+        spike: Standard deviations above the last window's mean from which a loss is extraordinary.
+        min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1]; a number, or
+            one per group.
+        max_scale: Upper bound likewise, at least 1.
+        anneal: The last part of ``total_steps`` that is annealed, in [0, 1].
+        read: How the loss of a device is read. ``"later"``: copied asynchronously and acted on at the next call, always
+            exactly one later, so that no step waits for the device. ``"now"``: waited for. Losses
+            on the CPU are always read at once.
+        average_ranks: Whether to average the loss over all ranks when ``torch.distributed`` runs several processes, so
+            that all ranks have the same learning rate. False: the loss already is the same on all ranks.
+
+    Raises:
+        ValueError: If an argument is outside what is stated above.
+        TypeError: If an argument is of another kind.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> scheduler = GreedyLR(optimizer)
+        >>> for step in range(60):
+        ...     loss = (model(torch.ones(2)) - 3.0).square().mean()
+        ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
+        ...     scheduler.step(loss)
+        >>> scheduler.get_last_lr()[0] > 0.1
+        True
+
+    References:
+        The feedback rule: arXiv:2512.14527. What is different here, and why: ``docs/rule.md``.
+    """
+
+    _config: Any  # of one family, as the state is
+    _state: Any
+    _family: str
+    _reader: DeferredReader
+    _indirect: bool
+    _observers: tuple[Observer, ...]
+    _direct: bool
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total_steps: int | None = None,
+        warmup_steps: int = 0,
+        mode: Literal["min", "max"] = "min",
+        window: int = 20,
+        significance: float = 1.0,
+        factor: float = 0.9,
+        bold_factor: float = 0.7,
+        spike: float = 6.0,
+        min_scale: Bound = 1e-5,
+        max_scale: Bound = 1e3,
+        anneal: float = 0.2,
+        read: Literal["later", "now"] = "later",
+        average_ranks: bool = True,
+    ) -> None:
+        config = DefaultConfig(
+            mode=mode,
+            window=window,
+            significance=significance,
+            factor=factor,
+            bold_factor=bold_factor,
+            spike=spike,
+            min_scale=min_scale,
+            max_scale=max_scale,
+            warmup_steps=warmup_steps,
+            total_steps=total_steps,
+            anneal=anneal,
+        )
+        self._attach(optimizer, config, read, average_ranks)
+
+    @classmethod
+    def paper(
+        cls,
+        optimizer: Optimizer,
+        *,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.95,
+        patience: int = 10,
+        threshold: float = 1e-6,
+        threshold_mode: Literal["abs", "rel"] = "abs",
+        cooldown: int = 0,
+        warmup: int = 0,
+        min_lr: Bound = 1e-3,
+        max_lr: Bound = 1.0,
+        eps: float = 1e-8,
+        smooth: bool = False,
+        window_size: int = 50,
+        reset_start: int = 500,
+        compare: Literal["best", "previous"] = "best",
+        read: Literal["later", "now"] = "later",
+        average_ranks: bool = True,
+    ) -> GreedyLR:
+        """The published algorithm, with the arguments, defaults and decisions of its implementation.
+
+        The learning rates equal those of ``transformers.optimization.GreedyLR`` bit for bit; the differences on input
+        that breaks that implementation are listed in ``docs/paper.md``. A learning rate set by hand is taken over,
+        as there. Mind the bounds: its defaults, 1e-3 and 1, are absolute and suit few optimizers.
+
+        Args:
+            optimizer: Any optimizer.
+            mode: See :class:`greedylr.control.config.PaperConfig`, as for all up to ``compare``.
+            factor: F in (0, 1).
+            patience: Observations in a row before a move: acts on number ``patience + 1``.
+            threshold: Changes smaller than this do not count as better.
+            threshold_mode: ``"abs"`` or ``"rel"``.
+            cooldown: Observations ignored after a cut.
+            warmup: Observations ignored after a raise.
+            min_lr: Lower bound; a number or one per group.
+            max_lr: Upper bound; a number or one per group.
+            eps: Smallest change that is applied.
+            smooth: Whether to compare running averages.
+            window_size: Losses in the running average.
+            reset_start: Cut attempts at the lower bound before the reset.
+            compare: With the ``"best"`` so far or the ``"previous"`` observation.
+            read: As for :class:`GreedyLR`.
+            average_ranks: As for :class:`GreedyLR`.
+
+        Raises:
+            ValueError: If an argument is outside its range.
+            TypeError: If an argument is of another kind.
+
+        Warns:
+            UserWarning: If an initial learning rate is outside the bounds, or too small for ``eps``.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+            >>> scheduler = GreedyLR.paper(optimizer, factor=0.5, patience=1)
+            >>> for loss in (3.0, 2.0, 1.0):
+            ...     scheduler.step(loss)
+            >>> scheduler.get_last_lr()
+            [0.2]
+        """
+        config = PaperConfig(
+            mode=mode,
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            cooldown=cooldown,
+            warmup=warmup,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            eps=eps,
+            smooth=smooth,
+            window_size=window_size,
+            reset_start=reset_start,
+            compare=compare,
+        )
+        scheduler = cls._from_config(optimizer, config, read, average_ranks)
+        for caution in paper.cautions(config, scheduler._state.initial_lrs):
+            warnings.warn(caution, UserWarning, stacklevel=2)
+        return scheduler
+
+    @classmethod
+    def core(cls, optimizer: Optimizer, *, factor: float = 0.95, mode: Literal["min", "max"] = "min") -> GreedyLR:
+        """The core rule: compare with the previous loss at every step, without safeguards or bounds.
+
+        To be studied, not to be trained with: without bounds it diverges even on quadratics.
+
+        Args:
+            optimizer: Any optimizer.
+            factor: F in (0, 1).
+            mode: ``"min"`` for a loss, ``"max"`` for a reward.
+
+        Raises:
+            ValueError: If an argument is outside its range.
+        """
+        return cls._from_config(optimizer, PaperConfig.core(factor, mode), "later", True)
+
+    def step(self, loss: SupportsFloat | None = None) -> None:
+        """Observe one loss and set the learning rates for the next optimizer step.
+
+        Args:
+            loss: The loss that was just optimised: a float, or a tensor with one element on any device. NaN
+                and infinities are observations: they cut the learning rate and enter no average.
+
+        Raises:
+            TypeError: If there is no loss, or it is no number.
+            ValueError: If it is a tensor with more than one element.
+        """
+        if loss.__class__ is float and self._direct:
+            if self._follows_hand and paper.may_move(self._config, self._state, loss):
+                self._take_over_lrs()
+            action = self._advance(self._config, self._state, loss)
+            if action is not _GATHERING and action is not _PATIENCE:
+                self._settle()
+            return
+        for value in self._read(loss):
+            self._observe(value)
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Call ``observer`` with every decision from now on, after the learning rates have been written.
+
+        Observers belong to this process: they are not saved, pickled or copied with the scheduler.
+
+        Args:
+            observer: Takes a :class:`greedylr.Decision`. What it raises comes out of :meth:`step`.
+
+        Returns:
+            A function that ends the subscription.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+            >>> scheduler = GreedyLR(optimizer)
+            >>> unsubscribe = scheduler.subscribe(lambda decision: print(decision.action.value))
+            >>> scheduler.step(float("nan"))
+            non-finite loss: cut, and left out of every average
+            >>> unsubscribe()
+        """
+        # A new tuple each time, so that an observer may unsubscribe while it is being called.
+        self._observers = (*self._observers, observer)
+        self._choose_path()
+
+        def unsubscribe() -> None:
+            self._observers = tuple(other for other in self._observers if other is not observer)
+            self._choose_path()
+
+        return unsubscribe
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        config: Config = self._config
+        return config
+
+    @property
+    def last_epoch(self) -> int:  # type: ignore[override]
+        """Number of losses acted on so far (torch's name for it)."""
+        return int(self._state.step)
+
+    @property
+    def base_lrs(self) -> list[float | Tensor]:  # type: ignore[override]
+        """The initial learning rate of each parameter group."""
+        return list(self._state.initial_lrs)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """As :meth:`get_last_lr`."""
+        return self.get_last_lr()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The learning rate of each parameter group, of the same type as in the optimizer; a copy."""
+        groups = zip(self.optimizer.param_groups, self._written)
+        return [torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr for group, lr in groups]
+
+    @property
+    def _last_lr(self) -> list[float | Tensor]:  # type: ignore[override]
+        # Some trainers read this attribute of torch's schedulers.
+        return self.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and state as plain Python data: for ``torch.save``, or for JSON.
+
+        It holds everything, a device loss on its way to the host included (which is waited for): a run that is
+        resumed from it equals one that never stopped.
+        """
+        pending = self._reader.peek()
+        return {
+            "family": self._family,
+            "config": plain.to_dict(self._config),
+            "state": plain.to_dict(self._state),
+            # Strict JSON has no NaN.
+            "pending_loss": str(pending) if pending is not None and not math.isfinite(pending) else pending,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, and write the learning rates to the optimizer.
+
+        As in torch, the saved settings replace those given at construction. A :meth:`paper` scheduler also takes a
+        state dict of ``transformers.optimization.GreedyLR``.
+
+        Args:
+            state_dict: From :meth:`state_dict` of a scheduler of the same family.
+
+        Raises:
+            ValueError: If it is something else, or for another number of parameter groups. Nothing has changed then.
+        """
+        family = self._family
+        config: Config
+        state: State
+        if peer.is_peer_state(state_dict):
+            if family != "paper":
+                raise ValueError(
+                    "this is a state of transformers.optimization.GreedyLR, which is the published algorithm: "
+                    "load it into GreedyLR.paper(optimizer, ...)"
+                )
+            config, state = peer.from_peer(state_dict)
+            pending = None
+        else:
+            if set(state_dict) != {"family", "config", "state", "pending_loss"}:
+                raise ValueError(f"not a state dict of GreedyLR: it has the entries {sorted(state_dict)}")
+            if state_dict["family"] != family:
+                raise ValueError(f"a state of the {state_dict['family']} family cannot be loaded into the {family} one")
+            config_kind, state_kind = _KINDS[family]
+            config = plain.from_dict(config_kind, state_dict["config"])
+            state = plain.from_dict(state_kind, state_dict["state"])
+            pending = state_dict["pending_loss"]
+        groups = len(self.optimizer.param_groups)
+        if len(state.lrs) != groups:
+            raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
+        check_groups(config, groups)
+        self._config, self._state = config, state
+        self._reader.restore(None if pending is None else float(pending))
+        self._indirect = self._indirect or pending is not None
+        self._choose_path()
+        self._write()
+
+    def __repr__(self) -> str:
+        family = "" if isinstance(self._config, DefaultConfig) else ".paper"
+        return f"GreedyLR{family}(step={self._state.step}, lr={list(self._state.lrs)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For pickle and copy: plain data in place of device buffers, and no observers (open files, loggers).
+        return {
+            "optimizer": self.optimizer,
+            "read": self._read_mode,
+            "average_ranks": self._average_ranks,
+            "state_dict": self.state_dict(),
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        config_kind, _ = _KINDS[saved["state_dict"]["family"]]
+        config: Config = plain.from_dict(config_kind, saved["state_dict"]["config"])
+        self._attach(saved["optimizer"], config, saved["read"], saved["average_ranks"])
+        self.load_state_dict(saved["state_dict"])
+
+    @classmethod
+    def _from_config(cls, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> GreedyLR:
+        self = cls.__new__(cls)
+        self._attach(optimizer, config, read, average_ranks)
+        return self
+
+    def _attach(self, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> None:
+        # Not LRScheduler.__init__: it takes a first step without a loss, and wraps optimizer.step at a cost per step to
+        # warn of an order of calls that does no harm here. ReduceLROnPlateau leaves it out as well.
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if read not in ("later", "now"):
+            raise ValueError(f"read must be 'later' or 'now', got {read!r}")
+        self.optimizer = optimizer
+        self._config = config
+        self._family = "default" if isinstance(config, DefaultConfig) else "paper"
+        self._advance = rule.advancer(config)
+        self._read_mode = read
+        self._reader = DeferredReader()
+        self._average_ranks = average_ranks
+        # Whether a float may not be acted on straight away: it is to be averaged, or a device loss may be before it.
+        self._indirect = average_ranks and ranks.is_active()
+        self._observers = ()
+        self._choose_path()
+        for group in optimizer.param_groups:
+            _note_initial_lr(group)
+        # The published implementation starts from the learning rate in force, torch's schedulers from "initial_lr".
+        self._initial = "initial_lr" if self._family == "default" else "lr"
+        self._state = rule.start(config, [float(group[self._initial]) for group in optimizer.param_groups])
+        self._write()
+
+    def _choose_path(self) -> None:
+        # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
+        self._direct = not self._indirect and not self._observers
+
+    def _read(self, loss: SupportsFloat | None) -> list[float]:
+        """The losses that can be acted on now, in order: mostly this one or the one before."""
+        value = _checked(loss)
+        if self._average_ranks and ranks.is_active():
+            value = ranks.mean_over_ranks(value)
+        before = self._reader.take()
+        known = [] if before is None else [before]
+        if isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later":
+            self._reader.put(value)
+            self._indirect = True
+            self._choose_path()
+            return known
+        return [*known, float(value)]
+
+    def _observe(self, loss: float) -> None:
+        if self._follows_hand:
+            self._take_over_lrs()
+        if not self._observers:
+            self._advance(self._config, self._state, loss)
+            self._settle()
+            return
+        decision = rule.observe(self._config, self._state, loss)
+        self._settle()
+        for observer in self._observers:
+            observer(decision)
+
+    def _settle(self) -> None:
+        """Write what has changed; groups that were added since join in."""
+        if len(self.optimizer.param_groups) != len(self._written):
+            self._take_in_groups()
+        if self._state.lrs is not self._written:
+            self._write()
+
+    def _take_in_groups(self) -> None:
+        groups, known = self.optimizer.param_groups, len(self._written)
+        if len(groups) < known:
+            raise ValueError(f"the optimizer has lost parameter groups: {known} before, {len(groups)} now")
+        for group in groups[known:]:
+            _note_initial_lr(group)
+            rule.add_group(self._config, self._state, float(group[self._initial]))
+
+    def _take_over_lrs(self) -> None:
+        """Let learning rates that were set by hand count, as the published implementation does."""
+        lrs = tuple([group["lr"] for group in self.optimizer.param_groups[: len(self._written)]])
+        if lrs != self._written:
+            for lr in lrs:
+                rule.check_lr(lr)
+            self._state.lrs = tuple(map(float, lrs))
+
+    def _write(self) -> None:
+        self._written = self._state.lrs
+        tensors = False
+        for group, lr in zip(self.optimizer.param_groups, self._written):
+            if group["lr"].__class__ is float or not isinstance(group["lr"], Tensor):
+                group["lr"] = lr
+            else:
+                group["lr"].fill_(lr)
+                tensors = True
+        # A tensor is not compared with what was written: on a device that would wait for it.
+        self._follows_hand = self._family == "paper" and not tensors
+
+
+def _note_initial_lr(group: dict[str, Any]) -> None:
+    lr = group["lr"]
+    group.setdefault("initial_lr", lr.clone() if isinstance(lr, Tensor) else lr)
+
+
+def _checked(loss: SupportsFloat | None) -> float | Tensor:
+    if isinstance(loss, Tensor):
+        if loss.numel() != 1 or loss.is_complex():
+            raise ValueError(f"loss must be one real number, got a tensor of shape {tuple(loss.shape)}, {loss.dtype}")
+        return loss.detach()
+    if loss is None:
+        raise TypeError("GreedyLR.step() needs the loss: call scheduler.step(loss) after optimizer.step()")
+    if isinstance(loss, (str, bytes)):
+        raise TypeError(f"loss must be a float or a tensor with one element, got {loss!r}")
+    return float(loss)
