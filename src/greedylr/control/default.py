@@ -10,7 +10,7 @@ import math
 
 from greedylr.control.config import DefaultConfig, bounds_of
 from greedylr.control.decision import Action
-from greedylr.control.state import DefaultState
+from greedylr.control.state import NO_CEILING, DefaultState
 
 # Looked up at every step: a global name takes a third of the time of an attribute of an enumeration or a module.
 _GATHERING = Action.GATHERING
@@ -71,7 +71,7 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
     losses = state.losses
     state.previous_mean, state.previous_variance = state.mean, state.variance
     state.mean, state.variance = _mean_and_variance(losses)
-    state.ceiling = state.mean + config.spike * math.sqrt(state.variance)
+    state.ceiling = _ceiling(config, state, state.mean)
     state.seen += len(losses)
     losses.clear()
     if state.previous_variance < 0:
@@ -96,7 +96,7 @@ def _extraordinary(config: DefaultConfig, state: DefaultState, loss: float) -> A
     if not in_a_row:
         return Action.SPIKE
     # Cut once for each level that is reached, not once for each loss on that level: it may stay there.
-    state.ceiling = loss + config.spike * math.sqrt(state.variance)
+    state.ceiling = _ceiling(config, state, loss)
     state.seen += len(state.losses)
     state.losses.clear()
     _turn(config, state, -1)
@@ -175,7 +175,14 @@ def _mean_and_variance(losses: list[float]) -> tuple[float, float]:
         total += deviation
         squares += deviation * deviation
     n = len(losses)
-    return anchor + total / n, max(squares - total * total / n, 0.0) / (n - 1)
+    spread = squares - total * total / n
+    # Losses near the largest float overflow to inf - inf: no telling how far they spread, but not NaN for good.
+    return anchor + total / n, (max(spread, 0.0) if spread < math.inf else math.inf) / (n - 1)
+
+
+def _ceiling(config: DefaultConfig, state: DefaultState, level: float) -> float:
+    """Above it, losses are extraordinary; finite, so that an infinite loss is above it."""
+    return min(level + config.spike * math.sqrt(state.variance), NO_CEILING)
 
 
 def _standard_error(config: DefaultConfig, state: DefaultState) -> float:

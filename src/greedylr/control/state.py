@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
+
+NO_CEILING = sys.float_info.max
+"""Every finite loss is at or below it, and every infinite one above."""
 
 
 @dataclass(slots=True)
@@ -24,7 +28,7 @@ class DefaultState:
         variance: Variance of the last full window; negative while there is none.
         previous_mean: Mean of the full window before.
         previous_variance: Variance of the full window before; negative while there is none.
-        ceiling: Losses above it are extraordinary; infinite while there is no full window.
+        ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window.
         spike_step: The step of the last of them; negative while there is none.
     """
 
@@ -40,7 +44,7 @@ class DefaultState:
     variance: float = -1.0
     previous_mean: float = 0.0
     previous_variance: float = -1.0
-    ceiling: float = math.inf
+    ceiling: float = NO_CEILING
     spike_step: int = -1
 
     @property

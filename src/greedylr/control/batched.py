@@ -1,0 +1,317 @@
+"""The same rule over arrays: one independent controller per element, no branch on data, no host read.
+
+Everything is elementwise over the shape of ``initial_lrs``, written against the few functions that
+``torch``, ``jax.numpy`` and ``numpy`` share; pass the one that the arrays belong to as ``xp``. The functions
+are pure, so they can be compiled, scanned and mapped. In float64 every learning rate and action equals that of the
+scalar rule exactly, because each operation is done in the same order; ``default.py`` and ``paper.py`` say why.
+
+Each element has one learning rate. For several parameter groups give each its element and the same loss; the paper
+family's reset then looks at each group alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from greedylr.control.config import Config, DefaultConfig, PaperConfig
+from greedylr.control.decision import Action
+
+Array = Any
+"""An array of ``xp``: ``torch.Tensor``, ``jax.Array``, ``numpy.ndarray``."""
+
+ACTIONS: tuple[Action, ...] = tuple(Action)
+"""The actions by the code that :func:`advance` returns."""
+
+_CODE = {action: code for code, action in enumerate(ACTIONS)}
+
+
+class DefaultArrays(NamedTuple):
+    """Memory of the default family; the names are those of :class:`~greedylr.control.state.DefaultState`.
+
+    In place of the losses of the unfinished window stand their ``count``, the first of them
+    (``anchor``), and the sums of the deviations from it and of their squares.
+    """
+
+    initial_lrs: Array
+    lrs: Array
+    scale: Array
+    direction: Array
+    cautious: Array
+    step: Array
+    count: Array
+    anchor: Array
+    total: Array
+    squares: Array
+    mean: Array
+    variance: Array
+    previous_mean: Array
+    previous_variance: Array
+    ceiling: Array
+    spike_step: Array
+
+
+class PaperArrays(NamedTuple):
+    """Memory of the published algorithm; the names are those of :class:`~greedylr.control.state.PaperState`.
+
+    ``losses`` holds the last ``window_size`` along a last axis, the newest last (of length 0 without
+    smoothing), and ``count`` says how many of them have been seen.
+    """
+
+    initial_lrs: Array
+    lrs: Array
+    step: Array
+    reference: Array
+    better: Array
+    worse: Array
+    cooldown_left: Array
+    warmup_left: Array
+    reset_left: Array
+    losses: Array
+    count: Array
+    total: Array
+
+
+Arrays = DefaultArrays | PaperArrays
+
+
+def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
+    """The state before the first loss.
+
+    Args:
+        config: Settings that all controllers share; its bounds must be numbers.
+        initial_lrs: Initial learning rate of each controller, any shape, floating.
+        xp: The array namespace of ``initial_lrs``.
+
+    Raises:
+        ValueError: If a bound is given per parameter group.
+
+    Example:
+        >>> import torch
+        >>> config = PaperConfig.core(0.5)
+        >>> state = start(config, torch.tensor([0.1, 0.2], dtype=torch.float64), torch)
+        >>> for losses in ([3.0, 3.0], [2.0, 4.0]):
+        ...     state, actions = advance(config, state, torch.tensor(losses, dtype=torch.float64), torch)
+        >>> state.lrs.tolist(), [ACTIONS[code].name for code in actions]
+        ([0.2, 0.1], ['RAISED', 'CUT'])
+    """
+    for name in ("min_scale", "max_scale", "min_lr", "max_lr"):
+        if isinstance(getattr(config, name, 0.0), tuple):
+            raise ValueError(f"{name} must be one number for the batched rule, got {getattr(config, name)!r}")
+    zero = xp.zeros_like(initial_lrs)
+    none = xp.zeros_like(initial_lrs, dtype=xp.int32)
+    if isinstance(config, DefaultConfig):
+        return DefaultArrays(
+            initial_lrs=initial_lrs,
+            lrs=_default_lrs(config, initial_lrs, zero + 1.0, none, xp),
+            scale=zero + 1.0,
+            direction=none,
+            cautious=none != 0,
+            step=none,
+            count=none,
+            anchor=zero,
+            total=zero,
+            squares=zero,
+            mean=zero,
+            variance=zero - 1.0,
+            previous_mean=zero,
+            previous_variance=zero - 1.0,
+            ceiling=zero + math.inf,
+            spike_step=none - 1,
+        )
+    window = config.window_size if config.smooth else 0
+    return PaperArrays(
+        initial_lrs=initial_lrs,
+        lrs=initial_lrs,
+        step=none,
+        reference=zero + math.inf,
+        better=none,
+        worse=none,
+        cooldown_left=none,
+        warmup_left=none,
+        reset_left=none + config.reset_start,
+        losses=xp.broadcast_to(zero[..., None], (*zero.shape, window)),
+        count=none,
+        total=zero,
+    )
+
+
+def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arrays, Array]:
+    """Take in one loss per controller.
+
+    Args:
+        config: The settings that ``state`` was started with.
+        state: What has been seen so far; not changed.
+        losses: One loss per controller, in the shape of ``initial_lrs``; NaN and infinities are observations too.
+        xp: The array namespace of both.
+
+    Returns:
+        The new state, with the learning rates for the next optimizer step in ``lrs``, and what
+        happened to each controller, as an index into :data:`ACTIONS`.
+    """
+    losses = -losses if config.mode == "max" else losses
+    if isinstance(config, DefaultConfig):
+        assert isinstance(state, DefaultArrays)
+        return _advance_default(config, state, losses, xp)
+    assert isinstance(state, PaperArrays)
+    return _advance_paper(config, state, losses, xp)
+
+
+def _advance_default(
+    config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
+) -> tuple[DefaultArrays, Array]:
+    step = state.step + 1
+    finite = xp.isfinite(losses)
+    ordinary = finite & (losses <= state.ceiling)
+    over = finite & ~ordinary
+    phase = (step < config.warmup_steps) | (step >= config.anneal_start)
+
+    # Into the window, and close it where it is full.
+    anchor = xp.where(ordinary & (state.count == 0), losses, state.anchor)
+    deviation = xp.where(ordinary, losses - anchor, 0.0)
+    total = state.total + deviation
+    squares = state.squares + deviation * deviation
+    count = xp.where(ordinary, state.count + 1, state.count)
+    full = ordinary & (count >= config.window)
+    spread = squares - total * total / config.window
+    spread = xp.where(spread < math.inf, xp.clip(spread, 0.0, None), math.inf)
+    mean = xp.where(full, anchor + total / config.window, state.mean)
+    variance = xp.where(full, spread / (config.window - 1), state.variance)
+    previous_mean = xp.where(full, state.mean, state.previous_mean)
+    previous_variance = xp.where(full, state.variance, state.previous_variance)
+
+    # Compare it with the one before.
+    compared = full & (previous_variance >= 0)
+    standard_error = xp.sqrt(xp.clip(previous_variance + variance, 0.0, None) / config.window)
+    difference = mean - previous_mean
+    significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
+    cut = significant & (difference > 0)
+    raised = significant & ~cut
+
+    # The reflexes.
+    next_in_a_row = state.spike_step == step - 1
+    exploded = over & next_in_a_row
+    spike_step = xp.where(over | (~finite & next_in_a_row), step, state.spike_step)
+    band = config.spike * xp.sqrt(xp.clip(xp.where(full, variance, state.variance), 0.0, None))
+    ceiling = xp.where(full, mean + band, xp.where(exploded, losses + band, state.ceiling))
+
+    # Move.
+    turn = xp.where(raised, 1, xp.where(cut | exploded, -1, 0))
+    cautious = state.cautious | (turn * state.direction < 0)
+    direction = xp.where(turn == 0, state.direction, turn)
+    bold = xp.zeros_like(state.scale) + config.bold_factor  # An array: two Python numbers would make float32 of torch.
+    factor = xp.where(cautious & ~exploded & finite, config.factor, bold)
+    scale = xp.where(raised, state.scale / factor, state.scale)
+    scale = xp.where(cut | exploded | ~finite, state.scale * factor, scale)
+    scale = xp.clip(scale, config.min_scale, config.max_scale)
+
+    moved = scale != state.scale
+    horizon = xp.where(step < config.warmup_steps, _CODE[Action.WARMING_UP], _CODE[Action.ANNEALING])
+    held = xp.where(compared, _CODE[Action.NOT_SIGNIFICANT], _CODE[Action.GATHERING])
+    action = xp.where(phase, horizon, held)
+    action = xp.where(raised, xp.where(moved, _CODE[Action.RAISED], _CODE[Action.AT_MAX]), action)
+    action = xp.where(cut, xp.where(moved, _CODE[Action.CUT], _CODE[Action.AT_MIN]), action)
+    action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
+    action = xp.where(finite, action, _CODE[Action.NON_FINITE])
+
+    restart = full | exploded
+    state = DefaultArrays(
+        initial_lrs=state.initial_lrs,
+        lrs=_default_lrs(config, state.initial_lrs, scale, step, xp),
+        scale=scale,
+        direction=direction,
+        cautious=cautious,
+        step=step,
+        count=xp.where(restart, 0, count),
+        anchor=anchor,
+        total=xp.where(restart, 0.0, total),
+        squares=xp.where(restart, 0.0, squares),
+        mean=mean,
+        variance=variance,
+        previous_mean=previous_mean,
+        previous_variance=previous_variance,
+        ceiling=ceiling,
+        spike_step=spike_step,
+    )
+    return state, action
+
+
+def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, xp: Any) -> Array:
+    # Floating before the division, which would give a narrower type for integers.
+    done = xp.zeros_like(initial_lrs) + step
+    envelope = xp.where(step < config.warmup_steps, (done + 1.0) / max(config.warmup_steps, 1), 1.0)
+    if config.total_steps is not None and config.anneal_start < math.inf:
+        left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
+        envelope = xp.where(step >= config.anneal_start, left, envelope)
+    return initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
+
+
+def _advance_paper(config: PaperConfig, state: PaperArrays, losses: Array, xp: Any) -> tuple[PaperArrays, Array]:
+    finite = xp.isfinite(losses)
+    value, history, count, total = losses, state.losses, state.count, state.total
+    if config.smooth:
+        leaving = xp.where(count >= config.window_size, history[..., 0], 0.0)
+        shifted = xp.concatenate([history[..., 1:], losses[..., None]], -1)
+        history = xp.where(finite[..., None], shifted, history)
+        total = xp.where(finite, total + losses - leaving, total)
+        count = xp.clip(xp.where(finite, count + 1, count), None, config.window_size)
+        value = total / (xp.zeros_like(total) + xp.clip(count, 1, None))
+
+    # Ignored, or compared and counted.
+    cooling = finite & (state.cooldown_left > 0)
+    warming = finite & ~cooling & (state.warmup_left > 0)
+    active = finite & ~cooling & ~warming
+    line = state.reference - config.threshold
+    if config.threshold_mode == "rel":
+        above, below = state.reference * (1.0 + config.threshold), state.reference * (1.0 - config.threshold)
+        line = xp.where(state.reference < 0, above, below)
+    first = active & (state.reference == math.inf) & (config.compare == "previous")
+    is_better = active & ~first & (value < line)
+    is_worse = active & ~first & ~is_better
+    reference = xp.where(is_better | (active & (config.compare == "previous")), value, state.reference)
+    ignored = cooling | warming
+    better = xp.where(is_better, state.better + 1, xp.where(is_worse | ignored, 0, state.better))
+    worse = xp.where(is_worse, state.worse + 1, xp.where(is_better | ignored, 0, state.worse))
+    raising = is_better & (better > config.patience)
+    cutting = is_worse & (worse > config.patience)
+
+    # Move.
+    target = xp.where(
+        raising,
+        xp.clip(state.lrs / config.factor, None, config.max_lr),
+        xp.clip(state.lrs * config.factor, config.min_lr, None),
+    )
+    change = xp.where(raising, target - state.lrs, state.lrs - target)
+    moved = (raising | cutting | ~finite) & (change > config.eps)
+    lrs = xp.where(moved, target, state.lrs)
+    at_floor = cutting & (lrs <= config.min_lr)
+    reset_left = xp.where(raising, config.reset_start, xp.where(at_floor, state.reset_left - 1, state.reset_left))
+    reset = at_floor & (reset_left <= 0)
+
+    bound = xp.where(raising, _CODE[Action.AT_MAX], _CODE[Action.AT_MIN])
+    stuck = xp.where(change > 0, _CODE[Action.BELOW_EPS], bound)
+    done = xp.where(raising, _CODE[Action.RAISED], _CODE[Action.CUT])
+    action = xp.where(raising | cutting, xp.where(moved, done, stuck), _CODE[Action.PATIENCE])
+    action = xp.where(reset, _CODE[Action.RESET], action)
+    action = xp.where(first, _CODE[Action.GATHERING], action)
+    action = xp.where(cooling, _CODE[Action.COOLDOWN], action)
+    action = xp.where(warming, _CODE[Action.WARMUP], action)
+    action = xp.where(finite, action, _CODE[Action.NON_FINITE])
+
+    cooldown_left = xp.where(cooling, state.cooldown_left - 1, state.cooldown_left)
+    warmup_left = xp.where(warming, state.warmup_left - 1, state.warmup_left)
+    state = PaperArrays(
+        initial_lrs=state.initial_lrs,
+        lrs=xp.where(reset, state.initial_lrs, lrs),
+        step=state.step + 1,
+        reference=xp.where(reset, math.inf, reference),
+        better=xp.where(raising | reset, 0, better),
+        worse=xp.where(cutting, 0, worse),
+        cooldown_left=xp.where(cutting, config.cooldown, cooldown_left),
+        warmup_left=xp.where(reset, 0, xp.where(raising, config.warmup, warmup_left)),
+        reset_left=xp.where(reset, config.reset_start, reset_left),
+        losses=history,
+        count=xp.where(reset, 0, count),
+        total=xp.where(reset, 0.0, total),
+    )
+    return state, action

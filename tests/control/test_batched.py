@@ -1,0 +1,108 @@
+"""The batched rule makes the scalar rule's decisions, exactly, whatever the array library."""
+
+import math
+import random
+
+import numpy
+import pytest
+import torch
+
+from greedylr.control import batched, rule
+from greedylr.control.config import DefaultConfig, PaperConfig
+
+STEPS = 400
+
+
+def sequence(seed: int) -> list[float]:
+    """Losses with every kind of trouble: trends, noise, level shifts, spikes alone and in runs, NaN, infinities."""
+    r = random.Random(seed)
+    level, slope, noise = r.choice([0.0, 2.5, -3.0, 1e6]), r.uniform(-0.02, 0.02), r.choice([0.0, 0.01, 0.3])
+    losses, trouble = [], 0
+    for step in range(STEPS):
+        loss = level + slope * step + r.gauss(0.0, noise)
+        if r.random() < 0.01:
+            trouble = r.randint(1, 4)
+        if trouble:
+            trouble -= 1
+            loss += r.choice([3.0, 10.0, 1e3, 1e160]) * r.random()
+        if r.random() < 0.01:
+            level += r.uniform(-2, 2)
+        losses.append(r.choice([math.nan, math.inf, -math.inf]) if r.random() < 0.02 else loss)
+    return losses
+
+
+DEFAULTS = [
+    DefaultConfig(),
+    DefaultConfig(mode="max", window=7, significance=0.5, spike=2.0),
+    DefaultConfig(total_steps=350, warmup_steps=33, anneal=0.5),
+    DefaultConfig(window=2, min_scale=0.5, max_scale=2.0, factor=0.5, bold_factor=0.25),
+    DefaultConfig(total_steps=STEPS, anneal=1.0),
+    DefaultConfig(total_steps=100, anneal=0.0, significance=0.0),
+]
+PAPERS = [
+    PaperConfig(),
+    PaperConfig.core(0.5),
+    PaperConfig(mode="max", patience=1, threshold=0.1, threshold_mode="rel", cooldown=3, warmup=2),
+    PaperConfig(patience=2, smooth=True, window_size=5, min_lr=0.05, max_lr=0.2, reset_start=3, eps=0.0, factor=0.7),
+    PaperConfig(patience=0, smooth=True, window_size=1, cooldown=1, threshold=0.0, factor=0.3, reset_start=2),
+    PaperConfig(patience=0, min_lr=0.0, eps=0.01, factor=0.6, compare="previous"),
+]
+
+
+def run_batched(config, initial_lrs, sequences, xp, asarray):
+    state = batched.start(config, asarray(initial_lrs), xp)
+    for losses in zip(*sequences):
+        state, codes = batched.advance(config, state, asarray(losses), xp)
+        yield [float(lr) for lr in state.lrs], [batched.ACTIONS[int(code)] for code in codes]
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+@pytest.mark.parametrize("config", DEFAULTS + PAPERS, ids=repr)
+def test_every_decision_equals_the_scalar_one(config, library):
+    xp = {"torch": torch, "numpy": numpy}[library]
+    sequences = [sequence(seed) for seed in range(60)]
+    initial_lrs = [10.0 ** random.Random(seed).uniform(-5, 0) for seed in range(60)]
+    scalar = [rule.start(config, [lr]) for lr in initial_lrs]
+    seen = set()
+    with numpy.errstate(all="ignore"):
+        together = run_batched(config, initial_lrs, sequences, xp, lambda x: xp.asarray(x, dtype=xp.float64))
+        for step, (lrs, actions) in enumerate(together):
+            decisions = [rule.observe(config, state, s[step]) for state, s in zip(scalar, sequences)]
+            assert actions == [decision.action for decision in decisions], step
+            assert lrs == [decision.lr_after[0] for decision in decisions], step
+            seen |= set(actions)
+    assert len(seen) >= 4  # The sequences reach the corners that they are meant to.
+
+
+def test_the_sequences_reach_every_action():
+    seen = set()
+    for config in DEFAULTS + PAPERS:
+        for seed in range(60):
+            state = rule.start(config, [0.1])
+            seen |= {rule.observe(config, state, loss).action for loss in sequence(seed)}
+    assert seen == set(batched.ACTIONS)
+
+
+def test_one_run_does_not_see_the_others():
+    config = DefaultConfig(window=5)
+    sequences = [sequence(seed) for seed in range(8)]
+
+    def last(rows):
+        *_, (lrs, _) = run_batched(config, [0.1] * len(rows), rows, torch, torch.tensor)
+        return lrs
+
+    assert last(sequences) == [last([row])[0] for row in sequences]
+
+
+def test_any_shape():
+    config = DefaultConfig(window=2)
+    state = batched.start(config, torch.full((2, 3), 0.1, dtype=torch.float64), torch)
+    for loss in (3.0, 3.1, 1.0, 1.1):
+        state, codes = batched.advance(config, state, torch.full((2, 3), loss, dtype=torch.float64), torch)
+    assert state.lrs.shape == codes.shape == (2, 3)
+    assert (state.lrs > 0.1).all()
+
+
+def test_bounds_per_group_are_refused():
+    with pytest.raises(ValueError, match="min_lr must be one number for the batched rule, got"):
+        batched.start(PaperConfig(min_lr=[0.1, 0.2]), torch.ones(2), torch)

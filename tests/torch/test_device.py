@@ -1,0 +1,98 @@
+"""The rule on tensors."""
+
+import random
+
+import pytest
+import torch
+
+from greedylr import Action
+from greedylr.control import rule
+from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.torch.device import DeviceController
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+@pytest.fixture(autouse=True)
+def _needs(request):
+    if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("config", [DefaultConfig(), PaperConfig(min_lr=1e-6, smooth=True, patience=2)], ids=repr)
+def test_equals_the_scalar_rule(device, config):
+    r = random.Random(0)
+    controller = DeviceController(torch.full((3,), 0.1, dtype=torch.float64, device=device), config)
+    states = [rule.start(config, [0.1]) for _ in range(3)]
+    for step in range(300):
+        losses = [2.0 - 0.004 * step * k + r.gauss(0, 0.2) + (r.random() < 0.02) * 50.0 for k in range(3)]
+        losses[0] = float("nan") if step % 97 == 50 else losses[0]
+        controller.step(torch.tensor(losses, dtype=torch.float64, device=device))
+        decisions = [rule.observe(config, state, loss) for state, loss in zip(states, losses)]
+        assert controller.lrs.tolist() == [decision.lr_after[0] for decision in decisions]
+        assert controller.actions() == [decision.action for decision in decisions]
+
+
+def test_keeps_its_storage_so_that_an_optimizer_follows():
+    controller = DeviceController(torch.tensor([0.1]), DefaultConfig(window=2))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=controller.lrs[0])
+    storage = controller.lrs.data_ptr()
+    for loss in (3.0, 3.1, 1.0, 1.1):
+        controller.step(torch.tensor(loss, requires_grad=True))
+    assert controller.lrs.data_ptr() == storage
+    assert controller.actions() == [Action.RAISED]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 0.7)
+
+
+@pytest.mark.parametrize(
+    "config", [DefaultConfig(window=3), PaperConfig(min_lr=0.0, patience=1, smooth=True)], ids=repr
+)
+def test_resumes_exactly(config, tmp_path):
+    r = random.Random(1)
+    losses = [torch.tensor([r.gauss(2, 0.3), r.gauss(1, 0.3)], dtype=torch.float64) for _ in range(100)]
+    initial = torch.tensor([0.1, 0.01], dtype=torch.float64)
+    whole, first, second = (DeviceController(initial, config) for _ in range(3))
+    for step, loss in enumerate(losses):
+        whole.step(loss)
+        (first if step < 41 else second).step(loss)
+        if step == 40:
+            torch.save(first.state_dict(), tmp_path / "state.pt")
+            second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert not torch.equal(whole.lrs, initial)
+    assert torch.equal(whole.lrs, second.lrs)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="must be a floating tensor, got torch"):
+        DeviceController(torch.tensor([1]))
+    controller = DeviceController(torch.tensor([0.1]))
+    with pytest.raises(ValueError, match="another family"):
+        controller.load_state_dict(DeviceController(torch.tensor([0.1]), PaperConfig()).state_dict())
+    with pytest.raises(ValueError, match=r"has shape \(2,\), not \(1,\)"):
+        controller.load_state_dict(DeviceController(torch.tensor([0.1, 0.1])).state_dict())
+
+
+@pytest.mark.cuda
+def test_no_synchronisation_and_capture():
+    controller = DeviceController(torch.full((4,), 0.1, dtype=torch.float64, device="cuda"), DefaultConfig(window=5))
+    eager = DeviceController(torch.full((4,), 0.1, dtype=torch.float64, device="cuda"), DefaultConfig(window=5))
+    losses = torch.randn(60, 4, dtype=torch.float64, device="cuda")
+    fed = torch.zeros(4, dtype=torch.float64, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for row in losses:
+            eager.step(row)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    before = controller.state_dict()
+    before = {"config": before["config"], "state": {k: v.clone() for k, v in before["state"].items()}}
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        controller.step(fed)
+    controller.load_state_dict(before)
+    for row in losses:
+        fed.copy_(row)
+        graph.replay()
+    assert torch.equal(controller.lrs, eager.lrs)
+    assert not torch.equal(controller.lrs, torch.full_like(controller.lrs, 0.1))
