@@ -30,6 +30,9 @@ class Action(Enum):
     WARMUP = "held: warmup after a raise, losses ignored"
     BELOW_EPS = "held: the change would be smaller than eps"
 
+    # Members are singletons; Enum's own hash is a Python function, at the cost of a step of the rule.
+    __hash__ = object.__hash__
+
 
 class Decision(NamedTuple):
     """The rule's answer to one observed loss.

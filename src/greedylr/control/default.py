@@ -14,6 +14,7 @@ from greedylr.control.state import NO_CEILING, DefaultState
 
 # Looked up at every step: a global name takes a third of the time of an attribute of an enumeration or a module.
 _GATHERING = Action.GATHERING
+_NOT_SIGNIFICANT = Action.NOT_SIGNIFICANT
 _MINUS_INFINITY = -math.inf
 
 
@@ -78,9 +79,9 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
         return _GATHERING
     difference = state.mean - state.previous_mean
     if not abs(difference) > config.significance * _standard_error(config, state):
-        return Action.NOT_SIGNIFICANT
+        return _NOT_SIGNIFICANT
     if not config.warmup_steps <= state.seen < config.anneal_start:
-        return Action.NOT_SIGNIFICANT  # The horizon moves the loss as well: nothing to be learnt. It answers instead.
+        return _NOT_SIGNIFICANT  # The horizon moves the loss as well: nothing to be learnt. It answers instead.
     if difference > 0:
         factor = _turn(config, state, -1)
         return Action.CUT if _rescale(config, state, state.scale * factor) else Action.AT_MIN
@@ -136,7 +137,7 @@ def _follow_horizon(config: DefaultConfig, state: DefaultState, action: Action) 
         state.stop = config.window
         if step + config.window > config.anneal_start:
             state.stop = min(config.window, len(state.losses) + int(config.anneal_start) - step)
-        if action not in _HOLDS:
+        if action is not _NOT_SIGNIFICANT and action is not _GATHERING:
             _set_lrs(config, state)
         return action
     state.stop = 0  # The learning rate changes at every step.
