@@ -2,7 +2,8 @@
 
 Everything is elementwise over the shape of ``initial_lrs``, written against the few functions that
 ``torch``, ``jax.numpy`` and ``numpy`` share; pass the one that the arrays belong to as ``xp``. The functions
-are pure, so they can be compiled, scanned and mapped. In float64 every learning rate and action equals that of the
+are pure, so they can be compiled, scanned and mapped (a compiler that rearranges arithmetic may change the
+last bit). Run as written, in float64 every learning rate and action equals that of the
 scalar rule exactly, because each operation is done in the same order; ``default.py`` and ``paper.py`` say why.
 
 Each element has one learning rate. For several parameter groups give each its element and the same loss; the paper
@@ -174,8 +175,9 @@ def _advance_default(
     count = xp.where(ordinary, state.count + 1, state.count)
     full = ordinary & (count >= config.window)
     spread = squares - total * total / config.window
-    spread = xp.where(spread < math.inf, xp.clip(spread, 0.0, None), math.inf)
-    mean = xp.where(full, anchor + total / config.window, state.mean)
+    known = xp.isfinite(spread)
+    spread = xp.where(known, xp.clip(spread, 0.0, None), math.inf)
+    mean = xp.where(full, xp.where(known, anchor + total / config.window, anchor), state.mean)
     variance = xp.where(full, spread / (config.window - 1), state.variance)
     previous_mean = xp.where(full, state.mean, state.previous_mean)
     previous_variance = xp.where(full, state.variance, state.previous_variance)

@@ -177,8 +177,10 @@ def _mean_and_variance(losses: list[float]) -> tuple[float, float]:
         squares += deviation * deviation
     n = len(losses)
     spread = squares - total * total / n
-    # Losses near the largest float overflow to inf - inf: no telling how far they spread, but not NaN for good.
-    return anchor + total / n, (max(spread, 0.0) if spread < math.inf else math.inf) / (n - 1)
+    if not math.isfinite(spread):
+        # Losses near the largest float overflow: no telling where they are or how far apart, but not NaN for good.
+        return anchor, math.inf
+    return anchor + total / n, max(spread, 0.0) / (n - 1)
 
 
 def _ceiling(config: DefaultConfig, state: DefaultState, level: float) -> float:

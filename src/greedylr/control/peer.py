@@ -47,8 +47,8 @@ def from_peer(data: dict[str, Any]) -> tuple[PaperConfig, PaperState]:
         initial_lrs=tuple(map(float, data["_init_lrs"])),
         lrs=tuple(map(float, data["_last_lr"])),
         step=data["last_epoch"],
-        # A best of NaN (its first loss was NaN) would make everything worse for ever.
-        reference=sign * float(data["best"]) if not math.isnan(data["best"]) else math.inf,
+        # A best that is not finite (its first loss was NaN, or one was infinite) would make everything worse for ever.
+        reference=sign * float(data["best"]) if math.isfinite(data["best"]) else math.inf,
         better=data["num_good_epochs"],
         worse=data["num_bad_epochs"],
         cooldown_left=data["cooldown_counter"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ def from_dict(kind: type[_R], data: dict[str, Any]) -> _R:
     """The dataclass of :func:`to_dict`.
 
     Raises:
-        ValueError: If ``data`` lacks an entry or has an unknown one.
+        ValueError: If ``data`` lacks an entry or has an unknown one, or one of another kind.
 
     Example:
         >>> from greedylr.control.config import PaperConfig
@@ -35,19 +36,40 @@ def from_dict(kind: type[_R], data: dict[str, Any]) -> _R:
     if names != set(data):
         missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
         raise ValueError(f"cannot restore {kind.__name__}: missing entries {missing}, unknown entries {unknown}")
-    return kind(**{name: _restored(name, value) for name, value in data.items()})
+    values = {name: _restored(name, value) for name, value in data.items()}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.init and field.type in _VALID and not _VALID[field.type](values[field.name]):
+            valid, got = field.type, data[field.name]
+            raise ValueError(f"cannot restore {kind.__name__}: {field.name} must be {valid}, got {got!r}")
+    return kind(**values)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return list(value) if isinstance(value, (tuple, list)) else value
+    if isinstance(value, float):
+        # float(): NumPy's float64 is a float to everyone but torch.load(weights_only=True).
+        return float(value) if math.isfinite(value) else str(value)
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _restored(name: str, value: Any) -> Any:
-    if value in ("inf", "-inf"):
+    if isinstance(value, str) and value in ("inf", "-inf"):
         return float(value)
     if isinstance(value, list):
         # Losses are appended to; everything else in a list is one number per parameter group.
-        return list(value) if name == "losses" else tuple(value)
+        items = [_restored(name, item) for item in value]
+        return items if name == "losses" else tuple(items)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+# By annotation. A configuration validates the rest itself.
+_VALID: dict[Any, Callable[[Any], bool]] = {
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    "float": _is_number,
+    "tuple[float, ...]": lambda value: isinstance(value, tuple) and all(map(_is_number, value)),
+    "list[float]": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+}

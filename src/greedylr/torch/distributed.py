@@ -26,6 +26,6 @@ def mean_over_ranks(loss: float | Tensor) -> Tensor:
     device = loss.device if isinstance(loss, Tensor) else torch.device("cpu")
     if device.type == "cpu" and dist.get_backend() == "nccl":
         device = torch.device("cuda", torch.cuda.current_device())
-    value = torch.as_tensor(loss).detach().to(device=device, dtype=torch.float64, copy=True).reshape(())
+    value = torch.as_tensor(loss, dtype=torch.float64).detach().to(device=device, copy=True).reshape(())
     dist.all_reduce(value)
     return value / dist.get_world_size()

@@ -29,7 +29,8 @@ class DeferredReader:
             self._buffer = torch.empty((), dtype=torch.float64, pin_memory=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         assert self._event is not None
-        self._buffer.copy_(loss.detach().reshape(()), non_blocking=True)
+        # Converted on the device: a copy that also converts may have to wait.
+        self._buffer.copy_(loss.detach().to(torch.float64).reshape(()), non_blocking=True)
         self._event.record(torch.cuda.current_stream(loss.device))
         self._value = self._buffer
 

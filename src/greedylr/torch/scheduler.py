@@ -69,14 +69,14 @@ class GreedyLR(LRScheduler):
     Example:
         >>> import torch
         >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         >>> scheduler = GreedyLR(optimizer)
         >>> for step in range(60):
         ...     loss = (model(torch.ones(2)) - 3.0).square().mean()
         ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
         ...     scheduler.step(loss)
-        >>> scheduler.get_last_lr()[0] > 0.1
-        True
+        >>> scheduler
+        GreedyLR(step=60, lr=0.0204082)
 
     References:
         The feedback rule: arXiv:2512.14527. What is different here, and why: ``docs/rule.md``.
@@ -87,7 +87,9 @@ class GreedyLR(LRScheduler):
     _family: str
     _reader: DeferredReader
     _indirect: bool
-    _observers: tuple[Observer, ...]
+    _written: tuple[float, ...]
+    _follows_hand: bool
+    _observers: tuple[list[Observer], ...]
     _direct: bool
 
     def __init__(
@@ -98,7 +100,7 @@ class GreedyLR(LRScheduler):
         warmup_steps: int = 0,
         mode: Literal["min", "max"] = "min",
         window: int = 20,
-        significance: float = 1.0,
+        significance: float = 2.0,
         factor: float = 0.9,
         bold_factor: float = 0.7,
         spike: float = 6.0,
@@ -265,11 +267,12 @@ class GreedyLR(LRScheduler):
             >>> unsubscribe()
         """
         # A new tuple each time, so that an observer may unsubscribe while it is being called.
-        self._observers = (*self._observers, observer)
+        subscription = [observer]  # its own, should the same observer subscribe twice
+        self._observers = (*self._observers, subscription)
         self._choose_path()
 
         def unsubscribe() -> None:
-            self._observers = tuple(other for other in self._observers if other is not observer)
+            self._observers = tuple(other for other in self._observers if other is not subscription)
             self._choose_path()
 
         return unsubscribe
@@ -296,6 +299,8 @@ class GreedyLR(LRScheduler):
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group, of the same type as in the optimizer; a copy."""
+        if self._follows_hand:
+            self._take_over_lrs()
         groups = zip(self.optimizer.param_groups, self._written)
         return [torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr for group, lr in groups]
 
@@ -310,9 +315,13 @@ class GreedyLR(LRScheduler):
         It holds everything, a device loss on its way to the host included (which is waited for): a run that is
         resumed from it equals one that never stopped.
         """
+        if self._follows_hand:
+            self._take_over_lrs()
         pending = self._reader.peek()
         return {
             "family": self._family,
+            # More than in the state if a group was added since the last decision.
+            "groups": len(self.optimizer.param_groups),
             "config": plain.to_dict(self._config),
             "state": plain.to_dict(self._state),
             # Strict JSON has no NaN.
@@ -341,29 +350,34 @@ class GreedyLR(LRScheduler):
                     "load it into GreedyLR.paper(optimizer, ...)"
                 )
             config, state = peer.from_peer(state_dict)
-            pending = None
+            saved_groups, pending = len(state.lrs), None
         else:
-            if set(state_dict) != {"family", "config", "state", "pending_loss"}:
+            if set(state_dict) != {"family", "groups", "config", "state", "pending_loss"}:
                 raise ValueError(f"not a state dict of GreedyLR: it has the entries {sorted(state_dict)}")
             if state_dict["family"] != family:
                 raise ValueError(f"a state of the {state_dict['family']} family cannot be loaded into the {family} one")
             config_kind, state_kind = _KINDS[family]
             config = plain.from_dict(config_kind, state_dict["config"])
             state = plain.from_dict(state_kind, state_dict["state"])
-            pending = state_dict["pending_loss"]
+            saved_groups, pending = state_dict["groups"], state_dict["pending_loss"]
         groups = len(self.optimizer.param_groups)
-        if len(state.lrs) != groups:
-            raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
+        if saved_groups != groups or not 1 <= len(state.initial_lrs) == len(state.lrs) <= groups:
+            raise ValueError(f"the saved state has {saved_groups} parameter groups, the optimizer has {groups}")
         check_groups(config, groups)
+        for lr in state.initial_lrs + state.lrs:
+            rule.check_lr(lr)
+        loss = None if pending is None else float(pending)
+        # Nothing raises from here on.
         self._config, self._state = config, state
-        self._reader.restore(None if pending is None else float(pending))
+        self._reader.restore(loss)
         self._indirect = self._indirect or pending is not None
         self._choose_path()
         self._write()
 
     def __repr__(self) -> str:
         family = "" if isinstance(self._config, DefaultConfig) else ".paper"
-        return f"GreedyLR{family}(step={self._state.step}, lr={list(self._state.lrs)})"
+        lrs = ", ".join(f"{lr:g}" for lr in self._state.lrs)
+        return f"GreedyLR{family}(step={self._state.step}, lr={lrs})"
 
     def __getstate__(self) -> dict[str, Any]:
         # For pickle and copy: plain data in place of device buffers, and no observers (open files, loggers).
@@ -393,6 +407,8 @@ class GreedyLR(LRScheduler):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if read not in ("later", "now"):
             raise ValueError(f"read must be 'later' or 'now', got {read!r}")
+        if not isinstance(average_ranks, bool):
+            raise TypeError(f"average_ranks must be True or False, got {average_ranks!r}")
         self.optimizer = optimizer
         self._config = config
         self._family = "default" if isinstance(config, DefaultConfig) else "paper"
@@ -433,13 +449,17 @@ class GreedyLR(LRScheduler):
         if self._follows_hand:
             self._take_over_lrs()
         if not self._observers:
-            self._advance(self._config, self._state, loss)
-            self._settle()
+            self._settle_after(self._advance(self._config, self._state, loss))
             return
         decision = rule.observe(self._config, self._state, loss)
-        self._settle()
-        for observer in self._observers:
+        self._settle_after(decision.action)
+        for (observer,) in self._observers:
             observer(decision)
+
+    def _settle_after(self, action: Action) -> None:
+        # As in step(): a watched scheduler does exactly what an unwatched one does.
+        if action is not _GATHERING and action is not _PATIENCE:
+            self._settle()
 
     def _settle(self) -> None:
         """Write what has changed; groups that were added since join in."""
@@ -449,6 +469,8 @@ class GreedyLR(LRScheduler):
             self._write()
 
     def _take_in_groups(self) -> None:
+        if self._follows_hand and self._state.lrs is self._written:
+            self._take_over_lrs()
         groups, known = self.optimizer.param_groups, len(self._written)
         if len(groups) < known:
             raise ValueError(f"the optimizer has lost parameter groups: {known} before, {len(groups)} now")
@@ -462,7 +484,7 @@ class GreedyLR(LRScheduler):
         if lrs != self._written:
             for lr in lrs:
                 rule.check_lr(lr)
-            self._state.lrs = tuple(map(float, lrs))
+            self._state.lrs = self._written = tuple(map(float, lrs))
 
     def _write(self) -> None:
         self._written = self._state.lrs

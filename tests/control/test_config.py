@@ -1,0 +1,212 @@
+"""Settings are validated where they are given, and each of them does something."""
+
+import dataclasses
+import math
+import random
+
+import pytest
+
+from greedylr.control import rule
+from greedylr.control.config import DefaultConfig, PaperConfig, bounds_of, check_groups
+
+NAN, INF = math.nan, math.inf
+# No integer: wrong kinds, and what int() would quietly accept.
+NO_INTEGER = [2.0, NAN, INF, True, "3", None, [3]]
+NO_NUMBER = [True, "0.5", None, [0.5], 1j]
+
+# By argument: values that are outside its range, values that are of another kind, values at the ends that are valid.
+DEFAULT = {
+    "mode": (["Min", "", None, 1], [], ["min", "max"]),
+    "window": ([1, 0, -5], NO_INTEGER, [2, 10**6]),
+    "significance": ([-1e-9, NAN, INF, -INF], NO_NUMBER, [0, 0.0, 100.0]),
+    "factor": ([0, 0.0, 1, 1.0, -1, 1.5, NAN, INF], NO_NUMBER, [0.7, 1 - 1e-12]),
+    "bold_factor": ([0, 0.0, -0.5, 0.91, 1.0, NAN, INF], NO_NUMBER, [1e-12, 0.9]),
+    "spike": ([0, 0.0, -1, NAN, INF], NO_NUMBER, [1e-12, 1e12]),
+    "min_scale": (
+        [-1e-9, 1.1, NAN, INF, [], [0.1, NAN], (0.1, 2)],
+        [True, "0", None, [0.1, "1"], [None]],
+        [0, 1, [0, 1]],
+    ),
+    "max_scale": ([0.9, 0, -1, NAN, INF, [], [2.0, 0.5]], [True, "2", None, [2, "1"]], [1, 1e9, [1, 2.0]]),
+    "warmup_steps": ([-1], [*NO_INTEGER], [0, 10**6]),
+    "total_steps": ([0, -1], [x for x in NO_INTEGER if x is not None], [None, 1]),
+    "anneal": ([-0.1, 1.1, NAN, INF], NO_NUMBER, [0, 1, 0.5]),
+}
+PAPER = {
+    "mode": (["Min", None], [], ["min", "max"]),
+    "factor": ([0, 0.0, 1, 1.0, -1, 1.5, NAN, INF], NO_NUMBER, [1e-12, 1 - 1e-12]),
+    "patience": ([-1, -5], NO_INTEGER, [0, 10**6]),
+    "threshold": ([-1e-9, NAN, INF], NO_NUMBER, [0, 5.0]),
+    "threshold_mode": (["relative", None, 1], [], ["abs", "rel"]),
+    "cooldown": ([-1], NO_INTEGER, [0]),
+    "warmup": ([-1], NO_INTEGER, [0]),
+    "min_lr": ([-1, -1e-12, 1.1, NAN, INF, [], [0.1, NAN], [2.0, 0.0]], [True, "0", None, ["0"]], [0, 1.0, [0, 1]]),
+    "max_lr": ([0, -1, 1e-4, NAN, [], [1.0, 1e-5]], [True, "1", None, ["1"]], [1e-3, INF, [1e-3, INF]]),
+    "eps": ([-1e-12, NAN, INF], NO_NUMBER, [0, 1.0]),
+    "smooth": ([], [0, 1, "yes", None], [True, False]),
+    "window_size": ([0, -1], NO_INTEGER, [1]),
+    "reset_start": ([0, -1], NO_INTEGER, [1]),
+    "compare": (["last", None], [], ["best", "previous"]),
+}
+
+
+def cases(which):
+    return [
+        pytest.param(family, name, value, id=f"{family.__name__}-{name}={value!r}")
+        for family, arguments in ((DefaultConfig, DEFAULT), (PaperConfig, PAPER))
+        for name, values in arguments.items()
+        for value in values[which]
+    ]
+
+
+@pytest.mark.parametrize(("family", "arguments"), [(DefaultConfig, DEFAULT), (PaperConfig, PAPER)])
+def test_no_argument_is_forgotten_here(family, arguments):
+    assert set(arguments) == {field.name for field in dataclasses.fields(family) if field.init}
+
+
+@pytest.mark.parametrize(("family", "name", "value"), cases(0))
+def test_out_of_range(family, name, value):
+    with pytest.raises(ValueError) as caught:
+        family(**{name: value})
+    message = str(caught.value)
+    # The argument, what is valid, and the value: that of the bad group if there is one per group.
+    shown = [repr(value)] + ([repr(item) for item in value] if isinstance(value, (list, tuple)) else [])
+    assert name in message
+    assert " must be " in message
+    assert any(text in message for text in shown)
+
+
+@pytest.mark.parametrize(("family", "name", "value"), cases(1))
+def test_of_another_kind(family, name, value):
+    with pytest.raises(TypeError, match=rf"^{name} must be .*, got ") as caught:
+        family(**{name: value})
+    assert str(caught.value).split("got ")[-1] in repr(value)
+
+
+@pytest.mark.parametrize(("family", "name", "value"), cases(2))
+def test_ends_of_the_range(family, name, value):
+    got = getattr(family(**{name: value}), name)
+    assert got == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_what_depends_on_another_argument():
+    with pytest.raises(ValueError, match=r"bold_factor must be .*<= factor = 0.5, got 0.7"):
+        DefaultConfig(factor=0.5)
+    with pytest.raises(ValueError, match=r"warmup_steps must be at most 80, the steps before .*, got 81"):
+        DefaultConfig(total_steps=100, warmup_steps=81)
+    assert DefaultConfig(total_steps=100, warmup_steps=80).anneal_start == 80
+    with pytest.raises(ValueError, match=r"warmup_steps must be at most 100, .*, got 101"):
+        DefaultConfig(total_steps=100, warmup_steps=101, anneal=0.0)
+    with pytest.raises(ValueError, match=r"threshold must be .* < 1 \(relative\), got 1"):
+        PaperConfig(threshold=1, threshold_mode="rel")
+    with pytest.raises(ValueError, match=r"min_lr must be at most max_lr = 0.0001, group by group, got 0.001"):
+        PaperConfig(max_lr=1e-4)
+    with pytest.raises(ValueError, match=r"min_lr must be at most max_lr = \(1.0, 0.1\)"):
+        PaperConfig(min_lr=[0.2, 0.2], max_lr=[1.0, 0.1])
+    with pytest.raises(ValueError, match=r"min_lr and max_lr must be given for as many groups"):
+        PaperConfig(min_lr=[0.1, 0.1], max_lr=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("config", [DefaultConfig(min_scale=[0.1, 0.2]), PaperConfig(max_lr=[0.1, 0.2, 0.3])], ids=repr)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_bounds_for_another_number_of_groups(config, groups):
+    with pytest.raises(
+        ValueError, match=rf"(min_scale|max_lr) has \d values, but the optimizer has {groups} parameter"
+    ):
+        rule.start(config, [0.1] * groups)
+    check_groups(config, 2 if isinstance(config, DefaultConfig) else 3)
+
+
+def test_bounds_of_groups():
+    assert list(bounds_of(0.5, 2)) == [0.5, 0.5]
+    assert list(bounds_of((0.5, 1.0), 2)) == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("family", [DefaultConfig, PaperConfig])
+def test_frozen_to_the_bottom(family):
+    bound = [1.0, 1.0]
+    config = family(**({"min_scale": bound} if family is DefaultConfig else {"max_lr": bound}))
+    bound[0] = 5.0
+    assert 5.0 not in (getattr(config, "min_scale", None) or config.max_lr)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.factor = 0.5
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+def test_core():
+    assert PaperConfig.core(0.5, "max") == PaperConfig(
+        mode="max", factor=0.5, patience=0, threshold=0.0, min_lr=0.0, max_lr=INF, eps=0.0, compare="previous"
+    )
+    assert PaperConfig.core().factor == 0.95
+
+
+@pytest.mark.parametrize("lr", [-1e-9, NAN, INF])
+def test_learning_rates_that_are_none(lr):
+    for config in (DefaultConfig(), PaperConfig()):
+        with pytest.raises(ValueError, match=r"a learning rate must be a finite number of at least 0, got "):
+            rule.start(config, [0.1, lr])
+        with pytest.raises(ValueError, match=r"a learning rate must be a finite number of at least 0, got "):
+            rule.add_group(config, rule.start(config, [0.1]), lr)
+    with pytest.raises(ValueError, match="one learning rate per parameter group, got none"):
+        rule.start(DefaultConfig(), [])
+
+
+# Each setting, changed alone, changes what is done to the same losses; what another setting switches on comes first.
+EFFECTS = [
+    (DefaultConfig, {}, change)
+    for change in (
+        {"mode": "max"},
+        {"window": 10},
+        {"significance": 1.0},
+        {"factor": 0.8},
+        {"bold_factor": 0.5},
+        {"spike": 60.0},
+        {"min_scale": 0.9},
+        {"max_scale": 1.5},
+        {"warmup_steps": 50},
+        {"total_steps": 300},
+    )
+] + [
+    (DefaultConfig, {"total_steps": 300}, {"anneal": 0.5}),
+    (DefaultConfig, {"total_steps": 300}, {"anneal": 0.0}),
+    *[
+        (PaperConfig, {"patience": 2, "min_lr": 0.05}, change)
+        for change in (
+            {"mode": "max"},
+            {"factor": 0.8},
+            {"patience": 3},
+            {"threshold": 0.1},
+            {"cooldown": 3},
+            {"warmup": 3},
+            {"min_lr": 0.06},
+            {"max_lr": 0.11},
+            {"eps": 0.0052},
+            {"smooth": True},
+            {"reset_start": 3},
+            {"compare": "previous"},
+        )
+    ],
+    (PaperConfig, {"patience": 2, "min_lr": 0.05, "threshold": 0.1}, {"threshold_mode": "rel"}),
+    (PaperConfig, {"patience": 2, "min_lr": 0.05, "smooth": True}, {"window_size": 5}),
+]
+
+
+@pytest.mark.parametrize(("family", "base", "change"), EFFECTS, ids=str)
+def test_every_setting_has_an_effect(family, base, change):
+    r = random.Random(1)
+    falling = [4.0 - 0.03 * step + r.gauss(0, 0.01) for step in range(85)]
+    flat = [1.5 + r.gauss(0, 0.3) for step in range(200)]
+    rising = [1.5 + 0.03 * step + r.gauss(0, 0.01) for step in range(400)]
+    losses = [*falling, 10.0, 11.0, *flat, *rising]
+
+    def trajectory(config):
+        state = rule.start(config, [0.1])
+        return [rule.observe(config, state, loss).lr_after for loss in losses]
+
+    assert trajectory(family(**base)) != trajectory(family(**{**base, **change}))
+
+
+def test_every_setting_is_in_the_test_above():
+    for family in (DefaultConfig, PaperConfig):
+        changed = {name for other, _, change in EFFECTS for name in change if other is family}
+        assert changed == {field.name for field in dataclasses.fields(family) if field.init}

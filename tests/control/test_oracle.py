@@ -1,0 +1,262 @@
+"""The shipped rule agrees, decision by decision, with slow transcriptions of what it is described to be."""
+
+import collections
+import math
+import random
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greedylr.control import rule
+from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.control.decision import Action
+
+
+def default_by_the_book(config, initial_lrs, losses):
+    """The maths of DefaultConfig's docstring with plain lists; yields the action and the learning rates."""
+    lows, highs = per_group(config.min_scale, initial_lrs), per_group(config.max_scale, initial_lrs)
+    last_part = 0 if config.total_steps is None else round(config.anneal * config.total_steps)
+    scale, directions, flipped = 1.0, [0], False
+    full, unfinished = [], []
+    ceiling, extraordinary_before = None, False
+
+    def turn(direction):
+        nonlocal flipped
+        flipped = flipped or direction == -directions[-1]
+        directions.append(direction)
+        return config.factor if flipped else config.bold_factor
+
+    for step, given_loss in enumerate(losses, start=1):
+        loss = given_loss if config.mode == "min" else -given_loss
+        # The learning rate is the loss's to decide where neither the ramp nor the annealing sets it.
+        ramps = step < config.warmup_steps
+        anneals = last_part > 0 and step >= config.total_steps - last_part
+        free = not ramps and not anneals
+        if not math.isfinite(loss):
+            action = Action.NON_FINITE
+            scale *= config.bold_factor
+        elif ceiling is not None and loss > ceiling:
+            action = Action.SPIKE
+            if extraordinary_before:
+                action = Action.EXPLOSION
+                turn(-1)
+                scale *= config.bold_factor
+                unfinished = []
+                ceiling = loss + config.spike * statistics.stdev(full[-1])
+            extraordinary_before = True
+        else:
+            extraordinary_before = False
+            unfinished.append(loss)
+            action = Action.GATHERING
+            if len(unfinished) == config.window:
+                full.append(unfinished)
+                unfinished = []
+                ceiling = statistics.mean(full[-1]) + config.spike * statistics.stdev(full[-1])
+            if len(full) >= 2 and not unfinished:
+                e = math.sqrt((statistics.variance(full[-2]) + statistics.variance(full[-1])) / config.window)
+                change = statistics.mean(full[-1]) - statistics.mean(full[-2])
+                if free and change < -config.significance * e:
+                    action = Action.RAISED if scale < max(highs) else Action.AT_MAX
+                    scale /= turn(+1)
+                elif free and change > config.significance * e:
+                    action = Action.CUT if scale > min(lows) else Action.AT_MIN
+                    scale *= turn(-1)
+                else:
+                    action = Action.NOT_SIGNIFICANT
+        scale = min(max(scale, min(lows)), max(highs))
+        if ramps:
+            share = (step + 1) / config.warmup_steps
+        elif anneals:
+            share = max(config.total_steps - step, 0) / last_part
+        else:
+            share = 1.0
+        if not free and action in (Action.GATHERING, Action.NOT_SIGNIFICANT):
+            action = Action.WARMING_UP if ramps else Action.ANNEALING
+        lrs = [lr * min(max(scale * share, low), high) for lr, low, high in zip(initial_lrs, lows, highs)]
+        yield action, tuple(lrs)
+
+
+def paper_by_the_book(config, initial_lrs, losses):
+    """The published algorithm with its safeguards, and the reaction to losses that are not finite."""
+    lows, highs = per_group(config.min_lr, initial_lrs), per_group(config.max_lr, initial_lrs)
+    sign = 1 if config.mode == "min" else -1
+    lrs = list(initial_lrs)
+    reference, better, worse, cooldown, warmup, attempts, recent = None, 0, 0, 0, 0, 0, []
+
+    def move(target, moved, small, bound):
+        changes = [abs(target(lr, low, high) - lr) for lr, low, high in zip(lrs, lows, highs)]
+        wanted = [target(lr, low, high) for lr, low, high in zip(lrs, lows, highs)]
+        # A bound never pushes a learning rate that is beyond it back against the direction of the move.
+        changes = [c if (new > lr) == (moved is Action.RAISED) else 0.0 for c, new, lr in zip(changes, wanted, lrs)]
+        lrs[:] = [new if c > config.eps else lr for c, new, lr in zip(changes, wanted, lrs)]
+        return moved if max(changes) > config.eps else small if max(changes) > 0 else bound
+
+    def cut():
+        return move(lambda lr, low, _: max(lr * config.factor, low), Action.CUT, Action.BELOW_EPS, Action.AT_MIN)
+
+    for loss in losses:
+        if not math.isfinite(loss):
+            cut()
+            yield Action.NON_FINITE, tuple(lrs)
+            continue
+        value = loss
+        if config.smooth:
+            recent = [*recent, loss][-config.window_size :]
+            value = math.fsum(recent) / len(recent)
+        if cooldown or warmup:
+            action = Action.COOLDOWN if cooldown else Action.WARMUP
+            cooldown, warmup = (cooldown - 1, warmup) if cooldown else (cooldown, warmup - 1)
+            better = worse = 0
+            yield action, tuple(lrs)
+            continue
+        if reference is None and config.compare == "previous":
+            reference = value
+            yield Action.GATHERING, tuple(lrs)
+            continue
+        improvement = math.inf if reference is None else sign * (reference - value)
+        enough = config.threshold if config.threshold_mode == "abs" else config.threshold * abs(reference or 0.0)
+        is_better = improvement > enough
+        if is_better or config.compare == "previous":
+            reference = value
+        better, worse = (better + 1, 0) if is_better else (0, worse + 1)
+        action = Action.PATIENCE
+        if better > config.patience:
+            action = move(
+                lambda lr, _, high: min(lr / config.factor, high), Action.RAISED, Action.BELOW_EPS, Action.AT_MAX
+            )
+            better, attempts, warmup = 0, 0, config.warmup
+        elif worse > config.patience:
+            action = cut()
+            worse, cooldown = 0, config.cooldown
+            if all(lr <= low for lr, low in zip(lrs, lows)):
+                attempts += 1
+                if attempts >= config.reset_start:
+                    action = Action.RESET
+                    lrs[:] = initial_lrs
+                    reference, better, warmup, attempts, recent = None, 0, 0, 0, []
+        yield action, tuple(lrs)
+
+
+def per_group(bound, lrs):
+    return list(bound) if isinstance(bound, (list, tuple)) else [bound] * len(lrs)
+
+
+def shipped(config, initial_lrs, losses):
+    state = rule.start(config, initial_lrs)
+    for loss in losses:
+        decision = rule.observe(config, state, loss)
+        yield decision.action, decision.lr_after
+
+
+@st.composite
+def loss_sequences(draw, length):
+    """Losses as training makes them: trends and noise, level shifts, bursts, values that are not finite."""
+    r = random.Random(draw(st.integers(0, 2**32)))
+    noise = draw(st.sampled_from([1e-3, 0.05, 0.5]))
+    losses, level, burst = [], draw(st.sampled_from([0.0, 3.0, -3.0, 1e4])), 0
+    while len(losses) < length:
+        slope = r.choice([-0.05, -0.01, 0.0, 0.0, 0.01, 0.05])
+        for _ in range(r.randint(5, 60)):
+            level += slope
+            burst = burst - 1 if burst else r.randint(1, 4) * (r.random() < 0.02)
+            loss = level + r.gauss(0, noise) + burst * r.choice([1.0, 10.0, 1e3]) * r.random()
+            losses.append(r.choice([math.nan, math.inf, -math.inf]) if r.random() < 0.01 else loss)
+    return losses[:length]
+
+
+initial_lr = st.sampled_from([0.1, 2e-5, 1.0, 3e-3])
+anything = st.sampled_from
+
+
+@st.composite
+def default_configs(draw, groups):
+    def bound(values):
+        return draw(st.one_of(anything(values), st.lists(anything(values), min_size=groups, max_size=groups)))
+
+    factor = draw(st.floats(0.3, 0.99))
+    total = draw(st.one_of(st.none(), st.integers(1, 500)))
+    anneal = draw(anything([0.0, 0.2, 0.5, 1.0]))
+    free = 100 if total is None else total - round(anneal * total)
+    return DefaultConfig(
+        mode=draw(anything(["min", "max"])),
+        window=draw(st.integers(2, 25)),
+        significance=draw(st.floats(0.01, 3)),
+        factor=factor,
+        bold_factor=draw(st.floats(0.1, 1)) * factor,
+        spike=draw(st.floats(1, 8)),
+        min_scale=bound([0.0, 1e-5, 0.3, 1.0]),
+        max_scale=bound([1.0, 2.5, 1e3]),
+        warmup_steps=draw(st.integers(0, free)) if draw(st.booleans()) else 0,
+        total_steps=total,
+        anneal=anneal,
+    )
+
+
+@st.composite
+def paper_configs(draw, groups):
+    def bound(values):
+        return draw(st.one_of(anything(values), st.lists(anything(values), min_size=groups, max_size=groups)))
+
+    return PaperConfig(
+        mode=draw(anything(["min", "max"])),
+        factor=draw(st.floats(0.3, 0.99)),
+        patience=draw(st.integers(0, 6)),
+        threshold=draw(anything([1e-6, 1e-3, 0.02])),
+        threshold_mode=draw(anything(["abs", "rel"])),
+        cooldown=draw(st.integers(0, 5)),
+        warmup=draw(st.integers(0, 5)),
+        min_lr=bound([0.0, 1e-5, 0.05]),
+        max_lr=bound([0.1, 1.0, math.inf]),
+        eps=draw(anything([0.0, 1e-8, 1e-3])),
+        smooth=draw(st.booleans()),
+        window_size=draw(st.integers(1, 20)),
+        reset_start=draw(st.integers(1, 8)),
+        compare=draw(anything(["best", "best", "previous"])),
+    )
+
+
+DEFAULT_ACTIONS = {
+    Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION, Action.WARMING_UP, Action.ANNEALING,
+    Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
+}  # fmt: skip
+PAPER_ACTIONS = {
+    Action.RAISED, Action.CUT, Action.NON_FINITE, Action.RESET, Action.GATHERING, Action.AT_MAX, Action.AT_MIN,
+    Action.PATIENCE, Action.COOLDOWN, Action.WARMUP, Action.BELOW_EPS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by_the_book", "configs", "actions"),
+    [(default_by_the_book, default_configs, DEFAULT_ACTIONS), (paper_by_the_book, paper_configs, PAPER_ACTIONS)],
+    ids=["default", "paper"],
+)
+def test_agrees_decision_by_decision(by_the_book, configs, actions):
+    reached = collections.Counter()
+
+    @settings(max_examples=300)
+    @given(st.data(), st.lists(initial_lr, min_size=1, max_size=3))
+    def agree(data, lrs):
+        config, losses = data.draw(configs(len(lrs))), data.draw(loss_sequences(400))
+        pairs = zip(shipped(config, lrs, losses), by_the_book(config, lrs, losses))
+        for step, (ours, book) in enumerate(pairs, start=1):
+            assert ours == book, f"at step {step}"
+            reached[ours[0]] += 1
+
+    agree()
+    # An oracle that is hardly asked proves nothing.
+    assert set(reached) == actions
+    assert min(reached.values()) >= 50, reached
+
+
+@settings(max_examples=100)
+@given(st.floats(0.1, 0.99), loss_sequences(200))
+def test_core_rule(factor, losses):
+    """γ / F if the loss fell, else γ · F: nothing else."""
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    lr, expected = 0.1, []
+    for before, now in zip([None, *losses], losses):
+        lr = lr if before is None else lr / factor if now < before else lr * factor
+        expected.append((lr,))
+    assert [lrs for _, lrs in shipped(PaperConfig.core(factor), [0.1], losses)] == expected

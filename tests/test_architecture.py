@@ -1,0 +1,100 @@
+"""Imports point downwards only, and the rule alone does not drag PyTorch in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import greedylr
+
+ROOT = Path(greedylr.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+# What each part may import of the others. The face, `greedylr` itself, may be imported from anywhere but control.
+BELOW = {
+    "control": set(),
+    "torch": {"control"},
+    "pulse": {"control"},
+    "theory": {"control"},
+    "adapters": {"control", "torch", "pulse"},
+    "lab": {"control", "torch", "pulse"},
+    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab"},
+    "": {"control", "torch"},
+}
+
+
+def part_of(path):
+    relative = path.relative_to(ROOT)
+    name = relative.parts[0].removesuffix(".py")
+    return "" if name == "__init__" else name
+
+
+def imported(path):
+    """Every module that a file imports, also inside functions, by its full name."""
+    package = ("greedylr", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            # `from greedylr import control` names a part, `from greedylr import GreedyLR` the face.
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "greedylr" else (module,)
+
+
+def own_part(module):
+    """Which part of greedylr a module belongs to; None for other packages."""
+    names = module.split(".")
+    if names[0] != "greedylr":
+        return None
+    return names[1] if len(names) > 1 and names[1] in BELOW else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    part = part_of(path)
+    assert part in BELOW, f"{path.name} is in no known part; say in this test what it may import"
+    allowed = BELOW[part] | {part} | (set() if part == "control" else {""})
+    for module in imported(path):
+        if own_part(module) is not None:
+            assert own_part(module) in allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "control").rglob("*.py")), ids=lambda path: path.name)
+def test_the_rule_needs_the_standard_library_only(path):
+    foreign = {module.split(".")[0] for module in imported(path)} - {"greedylr"} - sys.stdlib_module_names
+    assert not foreign
+
+
+def test_this_test_sees_imports(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "control" / "bad.py"
+    path.parent.mkdir()
+    path.write_text(
+        "def f():\n    from ..torch import scheduler\n    from greedylr import lab\n    import numpy.linalg\n"
+    )
+    assert list(imported(path)) == ["greedylr.torch", "greedylr.lab", "numpy.linalg"]
+    assert [own_part(module) for module in imported(path)] == ["torch", "lab", None]
+
+
+def in_a_fresh_process(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["greedylr", "greedylr.control.rule", "greedylr.control.batched"])
+def test_the_rule_imports_no_framework(module):
+    heavy = "{'torch', 'numpy', 'scipy', 'transformers', 'rich', 'typer'} & set(sys.modules)"
+    assert in_a_fresh_process(f"import {module}, sys; print({heavy})") == "set()"
+
+
+def test_the_face_brings_torch_with_the_scheduler():
+    code = "import sys, greedylr; greedylr.Action; print('torch' in sys.modules, end=' '); "
+    assert in_a_fresh_process(code + "greedylr.GreedyLR; print('torch' in sys.modules)") == "False True"
+
+
+def test_the_face_holds_what_it_names():
+    assert all(hasattr(greedylr, name) for name in greedylr.__all__)
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        _ = greedylr.nothing_of_that_name

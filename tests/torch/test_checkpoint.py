@@ -1,0 +1,387 @@
+"""Stop and resume at any step equals not stopping; copies and pickles go on by themselves."""
+
+import copy
+import io
+import json
+import math
+import pickle
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from greedylr import GreedyLR
+
+NAN = math.nan
+
+
+def sgd(*lrs, tensors=False):
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": torch.tensor(lr, dtype=torch.float64) if tensors else lr}
+        for lr in lrs or (0.1,)
+    ]
+    return torch.optim.SGD(groups, lr=0.1)
+
+
+def add_group(optimizer, lr=0.01):
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr})
+
+
+def lrs_of(scheduler):
+    return [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+
+
+def trajectory(scheduler, losses):
+    rates = []
+    for loss in losses:
+        scheduler.step(loss)
+        rates.append(lrs_of(scheduler))
+    return rates
+
+
+def through_json(data):
+    return json.loads(json.dumps(data, allow_nan=False))
+
+
+def through_torch(data):
+    buffer = io.BytesIO()
+    torch.save(data, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def noisy_losses(seed, n):
+    r = random.Random(seed)
+
+    def loss(step):
+        trouble = r.random()
+        if trouble < 0.02:
+            return r.choice([NAN, math.inf, -math.inf])
+        return 2 + math.sin(step / 40) + r.gauss(0, 0.2) + 30 * (trouble > 0.97)
+
+    return [loss(step) for step in range(n)]
+
+
+QUICK = {"window": 4, "spike": 3.0}
+MAKERS = {
+    "default": lambda optimizer: GreedyLR(optimizer),
+    "quick": lambda optimizer: GreedyLR(optimizer, **QUICK),
+    "horizon": lambda optimizer: GreedyLR(optimizer, **QUICK, total_steps=150, warmup_steps=40, anneal=0.3),
+    "reward": lambda optimizer: GreedyLR(optimizer, mode="max", window=3, min_scale=0.5, max_scale=2.0),
+    "paper": lambda optimizer: GreedyLR.paper(optimizer, patience=2, min_lr=1e-6),
+    "paper, all on": lambda optimizer: GreedyLR.paper(
+        optimizer,
+        patience=1,
+        min_lr=0.05,
+        cooldown=2,
+        warmup=3,
+        smooth=True,
+        window_size=7,
+        reset_start=2,
+        max_lr=math.inf,
+    ),
+    "core": lambda optimizer: GreedyLR.core(optimizer),
+}
+makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+@settings(max_examples=400)
+@given(
+    make=st.sampled_from(list(MAKERS.values())),
+    seed=st.integers(0, 2**32),
+    before=st.integers(0, 200),
+    through=st.sampled_from([through_json, through_torch, copy.deepcopy]),
+    order=st.sampled_from(["optimizer first", "scheduler first", "scheduler only"]),
+    tensors=st.booleans(),
+    other_settings=st.booleans(),
+)
+def test_resuming_equals_not_stopping(make, seed, before, through, order, tensors, other_settings):
+    losses = noisy_losses(seed, before + 60)
+    straight = make(sgd(0.1, 0.07, tensors=tensors))
+    trajectory(straight, losses[:before])
+    saved = through({"scheduler": straight.state_dict()})["scheduler"]
+    saved_optimizer = copy.deepcopy(straight.optimizer.state_dict())
+
+    optimizer = sgd(0.1, 0.07, tensors=tensors)
+    if other_settings:  # the saved ones replace them
+        family = GreedyLR if saved["family"] == "default" else GreedyLR.paper
+        resumed = family(optimizer)
+    else:
+        resumed = make(optimizer)
+    if order == "optimizer first":
+        optimizer.load_state_dict(saved_optimizer)
+    resumed.load_state_dict(saved)
+    if order == "scheduler first":
+        optimizer.load_state_dict(saved_optimizer)
+    assert lrs_of(resumed) == lrs_of(straight)
+    assert resumed.get_last_lr() == straight.get_last_lr()
+    assert (resumed.last_epoch, resumed.base_lrs) == (straight.last_epoch, straight.base_lrs)
+    assert resumed.state_dict() == straight.state_dict()
+    assert trajectory(resumed, losses[before:]) == trajectory(straight, losses[before:])
+    assert resumed.state_dict() == straight.state_dict()
+    assert resumed.config == straight.config
+
+
+@makers
+def test_looking_at_the_state_changes_nothing(make):
+    looked_at, alone = make(sgd(0.1, 0.2)), make(sgd(0.1, 0.2))
+    for loss in noisy_losses(3, 200):
+        looked_at.step(loss)
+        looked_at.state_dict(), looked_at.get_last_lr(), repr(looked_at), copy.copy(looked_at)
+        alone.step(loss)
+        assert lrs_of(looked_at) == lrs_of(alone)
+
+
+TRAINING = """
+import json, sys
+import torch
+from greedylr import GreedyLR
+
+path, begin, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+if sys.argv[4] == "default":
+    scheduler = GreedyLR(optimizer, window=5, warmup_steps=10, total_steps=120)
+else:
+    scheduler = GreedyLR.paper(optimizer, patience=2, smooth=True, window_size=5, min_lr=1e-4)
+if begin:
+    saved = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    scheduler.load_state_dict(saved["scheduler"])
+for step in range(begin, end):
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(16, 4, generator=generator)
+    loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    scheduler.step(loss)
+parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+torch.save({name: part.state_dict() for name, part in parts.items()}, path)
+print(json.dumps([scheduler.get_last_lr(), [p.tolist() for p in model.parameters()], scheduler.state_dict()]))
+"""
+
+
+@pytest.mark.parametrize("family", ["default", "paper"])
+def test_resuming_in_a_fresh_process(tmp_path, family):
+    """Weights and learning rates, bit for bit."""
+
+    def train(path, begin, end):
+        command = [sys.executable, "-c", TRAINING, str(tmp_path / path), str(begin), str(end), family]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    straight = train("straight.pt", 0, 110)
+    train("resumed.pt", 0, 47)
+    assert train("resumed.pt", 47, 110) == straight
+    assert straight[0] != [0.01]
+
+
+# Just after something was changed from outside.
+
+
+@pytest.mark.parametrize("after", range(12))
+@pytest.mark.parametrize("optimizer_first", [True, False])
+@makers
+def test_checkpoint_just_after_a_group_was_added(make, after, optimizer_first):
+    losses = [loss if math.isfinite(loss) else 5.0 for loss in noisy_losses(5, after + 60)]
+    straight = make(sgd(0.1))
+    trajectory(straight, losses[:after])
+    add_group(straight.optimizer, 0.06)
+    saved, saved_optimizer = through_json(straight.state_dict()), copy.deepcopy(straight.optimizer.state_dict())
+    assert saved["groups"] == 2
+    optimizer = sgd(0.1)
+    add_group(optimizer, 0.06)
+    resumed = make(optimizer)
+    if optimizer_first:
+        optimizer.load_state_dict(saved_optimizer)
+    resumed.load_state_dict(saved)
+    if not optimizer_first:
+        optimizer.load_state_dict(saved_optimizer)
+    assert lrs_of(resumed) == lrs_of(straight)
+    assert trajectory(resumed, losses[after:]) == trajectory(straight, losses[after:])
+    assert resumed.state_dict() == straight.state_dict()
+
+
+def test_checkpoint_just_after_a_learning_rate_was_set_by_hand():
+    straight = GreedyLR.paper(sgd(0.1), patience=2)
+    trajectory(straight, [5, 4])
+    straight.optimizer.param_groups[0]["lr"] = 0.3
+    resumed = GreedyLR.paper(sgd(0.1))
+    resumed.load_state_dict(through_json(straight.state_dict()))
+    assert lrs_of(resumed) == [0.3]
+    losses = [3, 3, 3, 3, 2, 1, 0]
+    assert trajectory(resumed, losses) == trajectory(straight, losses)
+
+
+# What is not a checkpoint of this scheduler.
+
+
+def of_another_family():
+    return GreedyLR.paper(sgd(0.1)).state_dict()
+
+
+def of_another_scheduler():
+    return CosineAnnealingLR(sgd(0.1), 10).state_dict()
+
+
+def of_other_groups(n):
+    return GreedyLR(sgd(*[0.1] * n)).state_dict()
+
+
+def changed(path, value):
+    def make():
+        data = GreedyLR(sgd(0.1), window=5).state_dict()
+        *parents, name = path
+        inner = data
+        for parent in parents:
+            inner = inner[parent]
+        if value is ...:
+            del inner[name]
+        else:
+            inner[name] = value
+        return data
+
+    return make
+
+
+WRONG = {
+    "another family": (of_another_family, "a state of the paper family cannot be loaded into the default one"),
+    "another scheduler": (of_another_scheduler, "not a state dict of GreedyLR: it has the entries"),
+    "nothing": (dict, "not a state dict of GreedyLR"),
+    "more groups": (lambda: of_other_groups(3), "the saved state has 3 parameter groups, the optimizer has 2"),
+    "fewer groups": (lambda: of_other_groups(1), "the saved state has 1 parameter groups, the optimizer has 2"),
+    "no config": (changed(["config"], ...), "not a state dict of GreedyLR"),
+    "no state": (changed(["state"], ...), "not a state dict of GreedyLR"),
+    "something else in it": (changed(["epoch"], 3), "not a state dict of GreedyLR"),
+    "unknown family": (changed(["family"], "greedy"), "a state of the greedy family"),
+    "invalid setting": (changed(["config", "window"], -1), "window must be"),
+    "setting of another kind": (changed(["config", "factor"], "0.5"), "factor must be"),
+    "missing setting": (changed(["config", "factor"], ...), "missing entries .'factor'."),
+    "missing state": (changed(["state", "scale"], ...), "missing entries .'scale'."),
+    "unknown state": (changed(["state", "best"], 0.0), "unknown entries .'best'."),
+    "lr of another kind": (changed(["state", "lrs"], ["0.1", "0.1"]), "lrs must be"),
+    "lr missing": (changed(["state", "lrs"], None), "lrs must be"),
+    "lr negative": (changed(["state", "lrs"], [-0.1]), "a learning rate must be"),
+    "lr infinite": (changed(["state", "lrs"], ["inf"]), "a learning rate must be"),
+    "initial lrs of other groups": (changed(["state", "initial_lrs"], [0.1, 0.1, 0.1]), "parameter groups"),
+    "no lrs": (changed(["state", "lrs"], []), "parameter groups"),
+    "losses": (changed(["state", "losses"], ["a"]), "losses must be"),
+    "scale": (changed(["state", "scale"], None), "scale must be"),
+    "bounds": (changed(["config", "min_scale"], [0.1, 0.1, 0.1]), "min_scale has 3 values"),
+    "pending loss": (changed(["pending_loss"], "soon"), "could not convert string to float: 'soon'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_checkpoint_raises_and_changes_nothing(name):
+    make, message = WRONG[name]
+    wrong = make()
+    if "groups" in wrong and name not in ("more groups", "fewer groups"):
+        wrong["groups"] = 2  # everything else as it should be
+    scheduler, reference = (GreedyLR(sgd(0.1, 0.2), window=3) for _ in range(2))
+    losses = noisy_losses(1, 100)
+    trajectory(scheduler, losses[:50]), trajectory(reference, losses[:50])
+    with pytest.raises(ValueError, match=message):
+        scheduler.load_state_dict(wrong)
+    assert scheduler.state_dict() == reference.state_dict()
+    assert lrs_of(scheduler) == lrs_of(reference)
+    assert trajectory(scheduler, losses[50:]) == trajectory(reference, losses[50:])
+
+
+def test_a_default_checkpoint_is_not_for_the_paper_family():
+    with pytest.raises(ValueError, match="a state of the default family cannot be loaded into the paper one"):
+        GreedyLR.paper(sgd(0.1)).load_state_dict(GreedyLR(sgd(0.1)).state_dict())
+
+
+# Copies and pickles.
+
+
+def pickled(scheduler):
+    return pickle.loads(pickle.dumps(scheduler))
+
+
+def saved_whole(scheduler):
+    buffer = io.BytesIO()
+    torch.save(scheduler, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@makers
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, saved_whole])
+@pytest.mark.parametrize("at", [0, 3, 57])
+def test_copies_go_on_by_themselves(make, copied, at):
+    losses = noisy_losses(7, 160)
+    original, reference = make(sgd(0.1, 0.2)), make(sgd(0.1, 0.2))
+    calls = []
+    original.subscribe(calls.append)
+    trajectory(original, losses[:at]), trajectory(reference, losses[:at])
+    other = copied(original)
+    assert type(other) is GreedyLR
+    assert other.optimizer is not original.optimizer
+    assert other.state_dict() == original.state_dict()
+    assert lrs_of(other) == lrs_of(original)
+    expected = trajectory(reference, losses[at:])
+    assert trajectory(other, losses[at:]) == expected
+    assert len(calls) == at  # observers stay with the original
+    assert original.last_epoch == at  # which has not moved
+    assert trajectory(original, losses[at:]) == expected
+    assert len(calls) == 160
+
+
+def test_a_model_and_its_scheduler_are_copied_together():
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = GreedyLR(optimizer)
+    new_model, new_optimizer, new_scheduler = copy.deepcopy((model, optimizer, scheduler))
+    assert new_scheduler.optimizer is new_optimizer
+    assert new_optimizer.param_groups[0]["params"][0] is new_model.weight
+
+
+def test_copies_keep_how_losses_are_read():
+    scheduler = GreedyLR(sgd(), read="now", average_ranks=False)
+    other = copy.deepcopy(scheduler)
+    assert (other._read_mode, other._average_ranks) == ("now", False)
+
+
+def test_a_shallow_copy_shares_the_optimizer_alone():
+    scheduler = GreedyLR(sgd(0.1), **QUICK)
+    trajectory(scheduler, noisy_losses(2, 50))
+    rates = lrs_of(scheduler)
+    other = copy.copy(scheduler)
+    assert other.optimizer is scheduler.optimizer
+    assert lrs_of(other) == rates
+    other.step(1.0)
+    assert other.last_epoch == scheduler.last_epoch + 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_copies_of_a_scheduler_with_an_added_group(copied):
+    scheduler = GreedyLR(sgd(0.1), **QUICK)
+    trajectory(scheduler, [1.0, 2.0])
+    add_group(scheduler.optimizer)
+    other = copied(scheduler)
+    losses = noisy_losses(4, 50)
+    assert trajectory(other, losses) == trajectory(scheduler, losses)
+    assert len(other.base_lrs) == 2
+
+
+def test_plain_data_all_the_way_down():
+    def kinds(value):
+        if isinstance(value, dict):
+            return {str}.union(*map(kinds, value.values())) | {type(key) for key in value} | {dict}
+        if isinstance(value, list):
+            return {list}.union(*map(kinds, value))
+        return {type(value)}
+
+    for make in MAKERS.values():
+        scheduler = make(sgd(0.1, 0.2, tensors=True))
+        trajectory(scheduler, map(torch.tensor, noisy_losses(1, 77)))
+        assert kinds(scheduler.state_dict()) <= {dict, list, str, int, float, bool, type(None)}
