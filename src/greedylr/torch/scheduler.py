@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr.control import paper, peer, plain, rule
-from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, check_groups
+from greedylr.control import checkpoint, paper, rule
+from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig
 from greedylr.control.decision import Action, Decision
-from greedylr.control.state import DefaultState, PaperState, State
 from greedylr.torch import distributed as ranks
 from greedylr.torch.reading import DeferredReader
 
@@ -24,11 +23,6 @@ Observer = Callable[[Decision], object]
 # Looked up at every step.
 _GATHERING = Action.GATHERING
 _PATIENCE = Action.PATIENCE
-
-_KINDS: dict[str, tuple[type[Config], type[State]]] = {
-    "default": (DefaultConfig, DefaultState),
-    "paper": (PaperConfig, PaperState),
-}
 
 
 class GreedyLR(LRScheduler):
@@ -84,7 +78,6 @@ class GreedyLR(LRScheduler):
 
     _config: Any  # of one family, as the state is
     _state: Any
-    _family: str
     _reader: DeferredReader
     _indirect: bool
     _written: tuple[float, ...]
@@ -319,11 +312,9 @@ class GreedyLR(LRScheduler):
             self._take_over_lrs()
         pending = self._reader.peek()
         return {
-            "family": self._family,
+            **checkpoint.save(self._config, self._state),
             # More than in the state if a group was added since the last decision.
             "groups": len(self.optimizer.param_groups),
-            "config": plain.to_dict(self._config),
-            "state": plain.to_dict(self._state),
             # Strict JSON has no NaN.
             "pending_loss": str(pending) if pending is not None and not math.isfinite(pending) else pending,
         }
@@ -340,32 +331,13 @@ class GreedyLR(LRScheduler):
         Raises:
             ValueError: If it is something else, or for another number of parameter groups. Nothing has changed then.
         """
-        family = self._family
-        config: Config
-        state: State
-        if peer.is_peer_state(state_dict):
-            if family != "paper":
-                raise ValueError(
-                    "this is a state of transformers.optimization.GreedyLR, which is the published algorithm: "
-                    "load it into GreedyLR.paper(optimizer, ...)"
-                )
-            config, state = peer.from_peer(state_dict)
-            saved_groups, pending = len(state.lrs), None
-        else:
-            if set(state_dict) != {"family", "groups", "config", "state", "pending_loss"}:
-                raise ValueError(f"not a state dict of GreedyLR: it has the entries {sorted(state_dict)}")
-            if state_dict["family"] != family:
-                raise ValueError(f"a state of the {state_dict['family']} family cannot be loaded into the {family} one")
-            config_kind, state_kind = _KINDS[family]
-            config = plain.from_dict(config_kind, state_dict["config"])
-            state = plain.from_dict(state_kind, state_dict["state"])
-            saved_groups, pending = state_dict["groups"], state_dict["pending_loss"]
+        entries = dict(state_dict)
+        pending, saved_groups = entries.pop("pending_loss", None), entries.pop("groups", None)
+        config, state = checkpoint.load(entries, checkpoint.family_of(self._config))
+        saved_groups = len(state.lrs) if saved_groups is None else saved_groups
         groups = len(self.optimizer.param_groups)
-        if saved_groups != groups or not 1 <= len(state.initial_lrs) == len(state.lrs) <= groups:
+        if saved_groups != groups or len(state.lrs) > groups:
             raise ValueError(f"the saved state has {saved_groups} parameter groups, the optimizer has {groups}")
-        check_groups(config, groups)
-        for lr in state.initial_lrs + state.lrs:
-            rule.check_lr(lr)
         loss = None if pending is None else float(pending)
         # Nothing raises from here on.
         self._config, self._state = config, state
@@ -383,15 +355,14 @@ class GreedyLR(LRScheduler):
         # For pickle and copy: plain data in place of device buffers, and no observers (open files, loggers).
         return {
             "optimizer": self.optimizer,
+            "config": self._config,
             "read": self._read_mode,
             "average_ranks": self._average_ranks,
             "state_dict": self.state_dict(),
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        config_kind, _ = _KINDS[saved["state_dict"]["family"]]
-        config: Config = plain.from_dict(config_kind, saved["state_dict"]["config"])
-        self._attach(saved["optimizer"], config, saved["read"], saved["average_ranks"])
+        self._attach(saved["optimizer"], saved["config"], saved["read"], saved["average_ranks"])
         self.load_state_dict(saved["state_dict"])
 
     @classmethod
@@ -411,7 +382,6 @@ class GreedyLR(LRScheduler):
             raise TypeError(f"average_ranks must be True or False, got {average_ranks!r}")
         self.optimizer = optimizer
         self._config = config
-        self._family = "default" if isinstance(config, DefaultConfig) else "paper"
         self._advance = rule.advancer(config)
         self._read_mode = read
         self._reader = DeferredReader()
@@ -423,7 +393,7 @@ class GreedyLR(LRScheduler):
         for group in optimizer.param_groups:
             _note_initial_lr(group)
         # The published implementation starts from the learning rate in force, torch's schedulers from "initial_lr".
-        self._initial = "initial_lr" if self._family == "default" else "lr"
+        self._initial = "initial_lr" if isinstance(config, DefaultConfig) else "lr"
         self._state = rule.start(config, [float(group[self._initial]) for group in optimizer.param_groups])
         self._write()
 
@@ -496,7 +466,7 @@ class GreedyLR(LRScheduler):
                 group["lr"].fill_(lr)
                 tensors = True
         # A tensor is not compared with what was written: on a device that would wait for it.
-        self._follows_hand = self._family == "paper" and not tensors
+        self._follows_hand = not tensors and isinstance(self._config, PaperConfig)
 
 
 def _note_initial_lr(group: dict[str, Any]) -> None:

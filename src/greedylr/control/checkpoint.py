@@ -1,0 +1,60 @@
+"""Settings and state of either family to plain data and back, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from greedylr.control import peer, plain
+from greedylr.control.config import Config, DefaultConfig, PaperConfig, check_groups
+from greedylr.control.rule import check_lr
+from greedylr.control.state import DefaultState, PaperState, State
+
+_KINDS: dict[str, tuple[type[Config], type[State]]] = {
+    "default": (DefaultConfig, DefaultState),
+    "paper": (PaperConfig, PaperState),
+}
+
+
+def family_of(config: Config) -> str:
+    """The family's name in checkpoints."""
+    return "default" if isinstance(config, DefaultConfig) else "paper"
+
+
+def save(config: Config, state: State) -> dict[str, Any]:
+    """Plain data: numbers, strings, lists, ``None``, valid in strict JSON."""
+    return {"family": family_of(config), "config": plain.to_dict(config), "state": plain.to_dict(state)}
+
+
+def load(saved: dict[str, Any], family: str) -> tuple[Config, State]:
+    """What :func:`save` was given.
+
+    Args:
+        saved: From :func:`save`, or, for the paper family, a state dict of ``transformers.optimization.GreedyLR``.
+        family: The family that it must be of.
+
+    Raises:
+        ValueError: If it is something else, is damaged, or is of another family.
+    """
+    config: Config
+    state: State
+    if peer.is_peer_state(saved):
+        if family != "paper":
+            raise ValueError(
+                "this is a state of transformers.optimization.GreedyLR, which is the published algorithm: "
+                "load it into GreedyLR.paper(optimizer, ...)"
+            )
+        config, state = peer.from_peer(saved)
+    else:
+        if set(saved) != {"family", "config", "state"}:
+            raise ValueError(f"not a state dict of GreedyLR: it has the entries {sorted(saved)}")
+        if saved["family"] != family:
+            raise ValueError(f"a state of the {saved['family']} family cannot be loaded into the {family} one")
+        config_kind, state_kind = _KINDS[family]
+        config = plain.from_dict(config_kind, saved["config"])
+        state = plain.from_dict(state_kind, saved["state"])
+    if not 1 <= len(state.initial_lrs) == len(state.lrs):
+        raise ValueError(f"the saved state has {len(state.initial_lrs)} and {len(state.lrs)} parameter groups")
+    check_groups(config, len(state.lrs))
+    for lr in state.initial_lrs + state.lrs:
+        check_lr(lr)
+    return config, state
