@@ -1,0 +1,1 @@
+"""Evidence: real problems, schedulers side by side, and what came of it."""

@@ -1,0 +1,41 @@
+"""One thread, as in the pool's workers; and results to compare and draw without training anything."""
+
+import pytest
+import torch
+
+from greedylr.lab.train import Event, Result, Run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made_up(run, final_loss=0.5, events=()):
+    """A result of a run that was never trained."""
+    steps = [0, run.steps]
+    return Result(run, [1.0] * run.steps, [0.1] * run.steps, steps, [2.0, final_loss], list(events))
+
+
+def event(step=2, kind="raise", sentence="raised: the loss improved", **evidence):
+    return Event(step, kind, sentence, 0.7, 0.1, 0.2, evidence or {"mean": 0.5})
+
+
+@pytest.fixture(name="made_up")
+def _made_up():
+    return made_up
+
+
+@pytest.fixture(name="event")
+def _event():
+    return event
+
+
+@pytest.fixture
+def runs():
+    """A row: one problem at one learning rate, four schedulers, two seeds."""
+    names = ("greedylr", "paper", "cosine", "constant")
+    return [Run("digits", 1.0, name, seed, 5) for seed in range(2) for name in names]
