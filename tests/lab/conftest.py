@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from greedylr.lab.train import Event, Result, Run
+from greedylr.lab.runs import Event, Result, Run
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before what a module trains once for all its tests
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -67,7 +67,7 @@ def noisy_losses(seed, n):
     return [loss(step) for step in range(n)]
 
 
-QUICK = {"window": 4, "spike": 3.0}
+QUICK = {"window": 4, "significance": 1.0, "spike": 3.0}
 MAKERS = {
     "default": lambda optimizer: GreedyLR(optimizer),
     "quick": lambda optimizer: GreedyLR(optimizer, **QUICK),

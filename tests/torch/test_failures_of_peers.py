@@ -156,7 +156,7 @@ def test_a_run_that_begins_with_bad_losses_recovers(make):
 @pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("size", [1.5, 10, 1e3, 1e6])
 def test_a_spike_does_not_sink_the_learning_rate(size, length):
-    for noise, least in ((0.0, 1.0), (0.02, 1.0), (0.3, 0.7)):
+    for noise, least in ((0.0, 1.0), (0.02, 1.0), (0.3, 0.5)):
         for seed in range(5):
             r = random.Random(seed)
             before = [2 + r.gauss(0, noise) for _ in range(100)]

@@ -15,7 +15,7 @@ from greedylr import Action, Decision, GreedyLR
 from greedylr.control import rule
 from greedylr.control.config import DefaultConfig, PaperConfig
 
-QUICK = {"window": 2, "factor": 0.5, "bold_factor": 0.5}
+QUICK = {"window": 2, "significance": 1.0, "factor": 0.5, "bold_factor": 0.5}
 RAISE = [15.0, 13.0, 12.0, 10.0]  # two windows of two: one raise; twice two better ones: two
 NAN = math.nan
 
@@ -101,7 +101,7 @@ def test_config_is_what_was_chosen():
     assert GreedyLR.paper(sgd()).config == PaperConfig()
     assert GreedyLR.core(sgd(), factor=0.5, mode="max").config == PaperConfig.core(0.5, "max")
     chosen = {
-        "total_steps": 900, "warmup_steps": 5, "mode": "max", "window": 7, "significance": 2.0, "factor": 0.8,
+        "total_steps": 900, "warmup_steps": 5, "mode": "max", "window": 7, "significance": 3.0, "factor": 0.8,
         "bold_factor": 0.4, "spike": 3.0, "min_scale": 0.1, "max_scale": 9.0, "anneal": 0.3,
     }  # fmt: skip
     assert GreedyLR(sgd(), **chosen).config == DefaultConfig(**chosen)

@@ -1,0 +1,23 @@
+"""The command line: ``greedylr demo`` and ``greedylr lab``."""
+
+import io
+import sys
+
+
+def main() -> None:
+    """Run the command line; what the library alone does not need may be missing, and is then named."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # A × that a terminal does not have is no reason to fail.
+    try:
+        from greedylr.cli.app import app
+
+        app()
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.split(".")[0] == "greedylr":
+            raise
+        extra = "lab" if sys.argv[1:2] == ["lab"] else "demo"
+        sys.exit(
+            f"greedylr: the command line needs {missing.name}, which is not installed. This installs it:\n"
+            f"    pip install 'greedylr[{extra}]'"
+        )

@@ -1,0 +1,138 @@
+"""Commands and their options. What a command does is imported when it is called, so that help comes at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import greedylr
+
+app = typer.Typer(
+    help="A learning-rate scheduler that listens to the loss.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+lab = typer.Typer(help="Experiments: many runs, paired, kept in a store, and judged.", no_args_is_help=True)
+app.add_typer(lab, name="lab")
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; greedylr lab list names them.")]
+StorePath = Annotated[Path, typer.Option("--store", help="The store, one SQLite file on a local disk.")]
+_STORE = Path("greedylr-lab.sqlite")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"greedylr {greedylr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of greedylr itself."""
+
+
+@contextmanager
+def _interrupts_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without a word: amid the import of torch, an exception may get lost."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for results and report. A second run goes on from what it finds there.")
+    ] = Path("greedylr-demo"),
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds, each a full set of runs.", show_default="2, or 1 with --quick")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smoke run: seconds instead of minutes, and nothing to judge by.")
+    ] = False,
+) -> None:
+    """Train two real models under four schedulers, print who won, and leave a report to look at.
+
+    A CNN on handwritten digits and a small Transformer on Python's own
+    source text, each at 0.1, 1 and 10 times a good learning rate. Under two
+    minutes on two cores. Ctrl-C keeps and shows what is finished.
+    """
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(Console(highlight=False), out, seeds, quick))
+
+
+@lab.command("run")
+def run_suite(
+    suite: SuiteName,
+    store: StorePath = _STORE,
+    engine: Annotated[
+        str | None, typer.Option(help="What to train with.", show_default="what suits each run best")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to use.", show_default="all")] = None,
+) -> None:
+    """Train what the store lacks of a suite.
+
+    Ctrl-C keeps what is finished, and the same command goes on from there.
+    Several may work on one store at a time.
+    """
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import lab as commands
+
+    raise typer.Exit(commands.run_suite(Console(highlight=False), suite, store, engine, jobs))
+
+
+@lab.command("report")
+def report(suite: SuiteName = "quick", store: StorePath = _STORE) -> None:
+    """Print what the finished runs of a suite say: verdicts, regret, failures."""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import lab as commands
+
+    raise typer.Exit(commands.report(Console(highlight=False), suite, store))
+
+
+@lab.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A .parquet file, with all curves, or a .csv file, without.")],
+    store: StorePath = _STORE,
+) -> None:
+    """Write every run in the store to a file for other programs."""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import lab as commands
+
+    raise typer.Exit(commands.export_store(Console(highlight=False), store, file))
+
+
+@lab.command("list")
+def show_registries(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program rather than a person.")] = False,
+) -> None:
+    """List the suites, and what they are made of."""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import lab as commands
+
+    raise typer.Exit(commands.show_registries(Console(highlight=False), as_json))

@@ -1,0 +1,184 @@
+"""``greedylr lab``: what it says; the work is done in :mod:`greedylr.lab`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from greedylr.cli.lab_tables import show
+from greedylr.cli.progress import training
+from greedylr.lab.complete import complete
+from greedylr.lab.engines import ENGINES
+from greedylr.lab.engines.pool import worker_count
+from greedylr.lab.export import export
+from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.problems import PROBLEMS, DataError
+from greedylr.lab.results import summarize
+from greedylr.lab.runs import Run
+from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.store import Store, StoreError
+from greedylr.lab.suites import SUITES, Suite
+
+_INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.
+
+
+class _RefusedError(Exception):
+    """What was asked for cannot be done; the message tells the user why."""
+
+
+def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs: int | None) -> int:
+    """Train what the store lacks of a suite.
+
+    Args:
+        console: Where to print.
+        name: Of the suite.
+        path: Of the store.
+        engine: Name of an engine; None: for each run the one to be preferred.
+        jobs: Number of cores; None: all.
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after Ctrl-C.
+    """
+
+    def work() -> None:
+        runs = _suite(name).runs()
+        if engine is not None and engine not in ENGINES:
+            raise _RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
+        with Store(path) as store:
+            finished = len(store.finished(runs))
+            console.print(f"{escape(str(path))} holds {finished} of the {len(runs)} runs of {name}.")
+            with training(console) as progress:
+                task = progress.add_task("", total=len(runs), completed=finished)
+
+                def done(run: Run) -> None:
+                    progress.advance(task)
+
+                complete(runs, store, jobs or worker_count(len(runs) - finished), engine, done)
+        console.print(f"What came of it: greedylr lab report {name} --store {escape(str(path))}", soft_wrap=True)
+
+    return _code_of(console, work)
+
+
+def report(console: Console, name: str, path: Path) -> int:
+    """Print what the finished runs of a suite say.
+
+    Args:
+        console: Where to print.
+        name: Of the suite.
+        path: Of the store.
+
+    Returns:
+        The exit code: 0, or 1 after an error.
+    """
+
+    def work() -> None:
+        runs = _suite(name).runs()
+        with _existing(path) as store:
+            summary = summarize(store.load(runs))
+        if not summary.outcomes:
+            raise _RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
+        if len(summary.outcomes) < len(runs):
+            console.print(f"[yellow]{len(summary.outcomes)} of {len(runs)} runs are finished.[/]")
+        show(console, summary)
+
+    return _code_of(console, work)
+
+
+def export_store(console: Console, path: Path, file: Path) -> int:
+    """Write everything in a store to a file for other programs.
+
+    Args:
+        console: Where to print.
+        path: Of the store.
+        file: ``.parquet`` or ``.csv``.
+
+    Returns:
+        The exit code: 0, or 1 after an error.
+    """
+
+    def work() -> None:
+        if file.suffix not in (".csv", ".parquet"):
+            raise _RefusedError(f"the name of the file must end in .csv or .parquet, got {file.name}")
+        with _existing(path) as store:
+            count = export(store, file)
+        console.print(f"{escape(str(file))}: {count} runs.", soft_wrap=True)
+
+    return _code_of(console, work)
+
+
+def show_registries(console: Console, as_json: bool) -> int:
+    """Print what there is: suites, problems, optimizers, schedulers and engines.
+
+    Args:
+        console: Where to print.
+        as_json: Whether for a program rather than a person.
+
+    Returns:
+        The exit code, 0.
+    """
+    if as_json:
+        suites = {name: {"runs": len(suite.runs()), **asdict(suite)} for name, suite in SUITES.items()}
+        problems = {one.name: {"title": one.title, "kind": one.kind, "steps": one.steps} for one in PROBLEMS.values()}
+        schedulers = {
+            one.name: {"title": one.title, "kind": one.kind, "package": one.package, "note": one.note}
+            for one in SCHEDULERS.values()
+        }
+        contents = {"suites": suites, "problems": problems, "schedulers": schedulers}
+        console.print(json.dumps(contents, indent=2), markup=False, soft_wrap=True)
+        return 0
+    listed: dict[str, dict[str, str]] = {
+        "Suites": {name: _sizes(suite) for name, suite in SUITES.items()},
+        "Problems": {one.name: f"{one.title} ({one.kind}, {one.steps} steps)" for one in PROBLEMS.values()},
+        "Optimizers": {name: entry.title for name, entry in OPTIMIZERS.items()},
+        "Schedulers": {one.name: f"{one.title}: {one.note}" for one in SCHEDULERS.values()},
+        "Engines": {name: engine.note for name, engine in ENGINES.items()},
+    }
+    for title, lines in listed.items():
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+        for name, line in lines.items():
+            table.add_row(f"[bold]{escape(name)}[/]", escape(line))
+        console.print(table)
+    return 0
+
+
+def _code_of(console: Console, work: Callable[[], None]) -> int:
+    """Do the work; what goes wrong is said, and is the exit code."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on from there.")
+        return _INTERRUPTED
+    except BrokenProcessPool:
+        console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
+        return 1
+    except (_RefusedError, StoreError, DataError, OSError) as error:
+        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _suite(name: str) -> Suite:
+    if name not in SUITES:
+        raise _RefusedError(f"there is no suite {name}: the suites are {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def _existing(path: Path) -> Store:
+    """The store, which is not made if it is not there."""
+    if not path.exists():
+        raise _RefusedError(f"there is no store {path}: greedylr lab run makes one")
+    return Store(path)
+
+
+def _sizes(suite: Suite) -> str:
+    plural = {name: len(value) for name, value in asdict(suite).items() if isinstance(value, tuple)}
+    sizes = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in plural.items())
+    return f"{suite.note}. {len(suite.runs())} runs: {sizes}, {suite.seeds} seeds"

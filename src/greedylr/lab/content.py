@@ -1,0 +1,82 @@
+"""What a result depends on, and the key made of it: results of other settings or code are never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import greedylr
+from greedylr.lab.problems import PROBLEMS
+from greedylr.lab.runs import Run
+from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.train import learning_rate
+
+# All code of this package that a result can depend on.
+_CODE = (
+    "control/**/*.py",
+    "torch/**/*.py",
+    "lab/engines/**/*.py",
+    "lab/problems/**/*.py",
+    "lab/optimizers.py",
+    "lab/runs.py",
+    "lab/schedulers.py",
+    "lab/train.py",
+)
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Everything that the result of a run depends on, as plain data; not the machine.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer or scheduler.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+    """
+    return {
+        "run": run._asdict(),
+        "lr": learning_rate(run),
+        "batch_size": PROBLEMS[run.problem].batch_size,
+        "versions": versions() | _version_of(SCHEDULERS[run.scheduler].package),
+        "code": _code(),
+    }
+
+
+def key(run: Run) -> str:
+    """A short text that stands for :func:`settings`: two runs share it only if they are the same run of the same code.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer or scheduler.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+    """
+    return hashlib.sha256(json.dumps(settings(run), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """What results are made with, and its version; Python's counts because a problem is made of its sources."""
+    return {
+        "greedylr": greedylr.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+    } | _version_of("scikit-learn")
+
+
+@cache
+def _version_of(package: str) -> dict[str, str]:
+    return {package: metadata.version(package)}
+
+
+@cache
+def _code() -> str:
+    """A fingerprint of this package: between releases the version alone does not tell two rules apart."""
+    root = Path(greedylr.__file__).parent
+    digest = hashlib.sha256()
+    for pattern in _CODE:
+        for file in sorted(root.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,57 @@
+"""Ways to get many runs done. All give the same results; they differ in what they can do, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from greedylr.lab.engines import pool
+from greedylr.lab.runs import Result, Run
+
+Keep = Callable[[Result], None]
+"""What to do with a result; called in the process that asked for it, in no particular order."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to get runs done.
+
+    Attributes:
+        name: Identifier, on the command line.
+        note: What it does, in a line.
+        supports: Whether it can train a run.
+        train: Trains every run that it is given, on so many cores, and hands each result on as it comes. It may ask for
+            the runs one by one. What is unfinished when it is interrupted is given up.
+    """
+
+    name: str
+    note: str
+    supports: Callable[[Run], bool]
+    train: Callable[[Iterable[Run], int, Keep], None]
+
+
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (Engine("pool", "one run at a time in each of several processes", lambda run: True, pool.train_all),)
+}
+"""Every engine by its name, the one to be preferred first."""
+
+
+def assign(runs: Sequence[Run], name: str | None = None) -> dict[Engine, list[Run]]:
+    """Which engine is to train which runs.
+
+    Args:
+        runs: What is to be trained.
+        name: The engine to use; None: for each run the first that supports it.
+
+    Raises:
+        ValueError: If no engine of this name supports a run.
+    """
+    able = list(ENGINES.values()) if name is None else [ENGINES[name]]
+    assigned: dict[Engine, list[Run]] = {}
+    for run in runs:
+        engine = next((engine for engine in able if engine.supports(run)), None)
+        if engine is None:
+            raise ValueError(f"{run.scheduler} with {run.optimizer} on {run.problem} cannot be trained by: {name}")
+        assigned.setdefault(engine, []).append(run)
+    return assigned

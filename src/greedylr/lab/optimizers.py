@@ -1,0 +1,53 @@
+"""What the learning rate is given to: torch's optimizers, one entry each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """An optimizer of torch's.
+
+    Attributes:
+        name: Identifier, on the command line and in stored results.
+        title: Name to show to a person.
+        make: Makes it, given parameters and ``lr``; all else as torch has it but for what is said here.
+        elementwise: Whether each number is updated by itself, and by the learning rate times something that
+            does not depend on it. torch has these fused.
+    """
+
+    name: str
+    title: str
+    make: Callable[..., Optimizer]
+    elementwise: bool = True
+
+    def build(self, parameters: Iterable[Tensor], lr: float, *, fused: bool = False) -> Optimizer:
+        """Make it.
+
+        Args:
+            parameters: What it updates.
+            lr: The initial learning rate.
+            fused: Whether to take torch's fused implementation where there is one: as good, not the same bits.
+        """
+        options = {"fused": True} if fused and self.elementwise else {}
+        return self.make(parameters, lr=lr, **options)
+
+
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    entry.name: entry
+    for entry in (
+        OptimizerEntry("sgd", "SGD, momentum 0.9", partial(torch.optim.SGD, momentum=0.9)),
+        OptimizerEntry("adam", "Adam", torch.optim.Adam),
+        OptimizerEntry("adamw", "AdamW", torch.optim.AdamW),
+        OptimizerEntry("adagrad", "Adagrad", torch.optim.Adagrad),
+        OptimizerEntry("adafactor", "Adafactor", torch.optim.Adafactor, elementwise=False),
+    )
+}
+"""Every optimizer by its name."""

@@ -1,0 +1,126 @@
+"""Train one run, and keep everything that can be asked about it later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from greedylr import Decision, GreedyLR
+from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.problems import PROBLEMS, Data
+from greedylr.lab.runs import Event, Result, Run, validation_steps
+from greedylr.lab.schedulers import SCHEDULERS, Horizon
+
+# What the numbers of a run can bring about, in a scheduler that divides by a loss or an optimizer that checks its
+# arguments. All else, such as a missing package or a full disk, says nothing about the run, and is raised.
+_FAILURES = (ArithmeticError, ValueError, RuntimeError)
+
+
+class StoppedError(Exception):
+    """A run was asked to stop before its last step; nothing of it is kept."""
+
+
+def learning_rate(run: Run) -> float:
+    """The initial learning rate of a run."""
+    return PROBLEMS[run.problem].lrs[run.optimizer] * run.multiplier
+
+
+def train(run: Run, stopped: Callable[[], bool] = lambda: False) -> Result:
+    """Train one run; the same run gives the same result, on one thread, wherever it is trained.
+
+    Args:
+        run: What to train.
+        stopped: Asked before each step whether to give up.
+
+    Returns:
+        The result: complete also if the losses were not finite, and up to its end if training broke down.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer, scheduler or perturbation.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+        StoppedError: If ``stopped()`` was true.
+    """
+    if run.perturbation != "none":
+        raise KeyError(run.perturbation)
+    problem, data = PROBLEMS[run.problem], _data(run.problem)
+    task, entry = problem.task, SCHEDULERS[run.scheduler]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        model = problem.model()
+    batches = torch.Generator().manual_seed(run.seed)
+    optimizer = _optimizer(run, list(model.parameters()))
+    scheduler: Any = entry.build(optimizer, run.steps, task.mode)
+    result = Result(run, [], [], [], [], [])
+    if isinstance(scheduler, GreedyLR):
+        scheduler.subscribe(partial(_note, result.events))
+
+    def validate(step: int) -> None:
+        with _settled(optimizer):
+            result.validation_steps.append(step)
+            result.validation_losses.append(problem.validate(model, data))
+
+    def advance(step: int) -> None:
+        examples = data.train.batch(problem.sample(data, batches, step))
+        loss = problem.loss(model, examples)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        result.losses.append(loss.item())
+        result.lrs.append(float(optimizer.param_groups[0]["lr"]))
+        observed = result.losses[-1]
+        if task.observe is not None:
+            with torch.no_grad():
+                observed = problem.observe(model, examples).item()
+        optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
+        scheduler.step(*[observed] if entry.kind == "feedback" else [])
+
+    validations = frozenset(validation_steps(run.steps))
+    validate(0)
+    try:
+        for step in range(run.steps):
+            if stopped():
+                raise StoppedError
+            advance(step)
+            if step + 1 in validations:
+                validate(step + 1)
+        model.eval()
+        with torch.no_grad(), _settled(optimizer):
+            result.metric = problem.metric(model, data.validation).item()
+    except _FAILURES as error:
+        result.failure = f"{type(error).__name__}: {error}"
+    return result
+
+
+def _optimizer(run: Run, parameters: list[Parameter]) -> Optimizer:
+    entry, lr = SCHEDULERS[run.scheduler], learning_rate(run)
+    if entry.stands_in:
+        return entry.stands_in[run.optimizer](parameters, lr, Horizon(run.steps, PROBLEMS[run.problem].task.mode))
+    return OPTIMIZERS[run.optimizer].build(parameters, lr, fused=True)
+
+
+@contextmanager
+def _settled(optimizer: Any) -> Iterator[None]:
+    """Put the weights that count in place: those of a schedule-free optimizer are not the ones it trains at."""
+    averages = hasattr(optimizer, "eval")
+    if averages:
+        optimizer.eval()
+    yield
+    if averages:
+        optimizer.train()
+
+
+@cache
+def _data(problem: str) -> Data:
+    """The data of a problem: read once in a process, never written to."""
+    return PROBLEMS[problem].load()
+
+
+def _note(events: list[Event], decision: Decision) -> None:
+    event = Event.of(decision)
+    if event is not None:
+        events.append(event)

@@ -1,0 +1,87 @@
+"""From results to claims: stages, targets, failures, and a summary that hides none of them."""
+
+import math
+
+import pytest
+
+from greedylr.lab.results import TARGET, outcome, summarize
+from greedylr.lab.runs import Result, Run
+
+
+def result(scheduler="cosine", losses=(2.0, 1.0, 0.5), steps=(0, 50, 100), seed=0, multiplier=1.0, failure=None):
+    run = Run("digits", multiplier, scheduler, seed, 100)
+    return Result(run, [1.0], [0.1], list(steps), list(losses), [], metric=0.9, failure=failure)
+
+
+def test_a_stage_is_the_first_validation_at_or_after_it():
+    made = outcome(result(steps=(0, 10, 55, 60, 100), losses=(2.0, 1.5, 1.0, 0.9, 0.5)))
+    assert made.stages == {0.1: 1.5, 0.5: 1.0, 1.0: 0.5}
+    assert (made.start, made.metric, made.failed) == (2.0, 0.9, False)
+
+
+def test_a_run_that_broke_down_has_no_loss_from_there_on():
+    made = outcome(result(losses=(2.0, 1.0), steps=(0, 10), failure="ValueError: x"))
+    assert made.stages[0.1] == 1.0
+    assert math.isnan(made.stages[0.5])
+    assert math.isnan(made.stages[1.0])
+    assert made.failed
+
+
+def test_a_run_that_broke_down_after_its_last_validation_has_failed_too():
+    assert outcome(result(failure="ValueError: x")).failed
+
+
+def test_steps_are_counted_to_the_target_that_the_baseline_sets():
+    results = [
+        result(losses=(2.0, 1.6, 1.0)),  # 90 % of the decrease: 1.1
+        result("greedylr", losses=(2.0, 1.1, 0.9)),
+        result("constant", losses=(2.0, 1.5, 1.2)),
+    ]
+    steps = {one.scheduler: one.steps_to[TARGET] for one in summarize(results).outcomes}
+    assert steps == {"cosine": 100, "greedylr": 50, "constant": None}
+
+
+@pytest.mark.parametrize("baseline", [[], [result(losses=(2.0, 2.0, 2.0))], [result(multiplier=0.1)]])
+def test_without_a_baseline_that_learns_there_is_no_target(baseline):
+    summary = summarize([*baseline, result("greedylr")])
+    assert all(one.steps_to is None for one in summary.outcomes)
+
+
+@pytest.fixture(scope="module")
+def summary():
+    results = [result(name, (2.0, 1.0, final), seed=seed) for name, final in (("greedylr", 0.4), ("cosine", 0.5))
+               for seed in range(3)]  # fmt: skip
+    results += [result("constant", (2.0,), (0,), seed, failure="ZeroDivisionError: x") for seed in range(2)]
+    results += [result("constant", (2.0, 1.0, math.inf), seed=2)]
+    return summarize(results)
+
+
+def test_every_rival_is_compared_with_at_every_stage(summary):
+    made = {(one.difference.second, one.difference.stage) for one in summary.comparisons}
+    assert made == {(rival, stage) for rival in ("cosine", "constant") for stage in (0.1, 0.5, 1.0)}
+    for one in summary.comparisons:
+        assert one.difference.stage == one.tally.verdicts[0].stage
+        assert one.difference.second == one.tally.verdicts[0].second
+    last = next(one for one in summary.comparisons if (one.difference.second, one.difference.stage) == ("cosine", 1.0))
+    assert last.tally.better.count == 1
+    assert last.difference.median == pytest.approx(0.1 / 1.6)
+
+
+def test_failures_are_counted_with_their_reasons(summary):
+    failures = {one.scheduler: one for one in summary.failures}
+    assert (failures["constant"].runs, failures["constant"].failed) == (3, 3)
+    assert failures["constant"].reasons == {"ZeroDivisionError: x": 2}
+    assert (failures["greedylr"].runs, failures["greedylr"].failed) == (3, 0)
+
+
+def test_regret_is_against_fixed_schedules_only(summary):
+    found = {regret.entry.scheduler: regret for regret in summary.regrets.values}
+    assert {regret.best.scheduler for regret in found.values()} == {"cosine"}
+    assert found["greedylr"].value == pytest.approx(0.4 / 0.5)
+    assert found["constant"].value == pytest.approx(2.0 / 0.5)
+
+
+def test_a_single_scheduler_has_nobody_to_be_compared_with():
+    summary = summarize([result("greedylr")])
+    assert summary.comparisons == ()
+    assert [one.scheduler for one in summary.failures] == ["greedylr"]

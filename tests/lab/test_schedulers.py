@@ -1,0 +1,132 @@
+"""Every entry of the registry does what its note says."""
+
+import math
+
+import pytest
+import torch
+
+from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.runs import Run
+from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.train import train
+
+STEPS = 100
+RAMP = [step / 10 for step in range(1, 11)]
+
+
+def lrs_of(name, steps=STEPS, optimizer=torch.optim.AdamW, observe=lambda step: 1.0):
+    """The learning rate of each step, as a share of the initial one."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer = optimizer([parameter], lr=0.5)
+    scheduler = SCHEDULERS[name].build(optimizer, steps)
+    lrs = []
+    for step in range(steps):
+        lrs.append(optimizer.param_groups[0]["lr"] / 0.5)
+        optimizer.step()
+        scheduler.step(*[observe(step)] if SCHEDULERS[name].kind == "feedback" else [])
+    return lrs
+
+
+def rest(shape):
+    """A warmup, and a shape over the share of the rest that is done."""
+    return pytest.approx(RAMP + [shape(step / 90) for step in range(90)])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("constant-warmup", lambda done: 1.0),
+        ("linear", lambda done: 1 - done),
+        ("cosine", lambda done: (1 + math.cos(math.pi * done)) / 2),
+        ("polynomial", lambda done: (1 - done) ** 2),
+        ("exponential", lambda done: 0.01**done),
+        ("inverse-sqrt", lambda done: 1 / math.sqrt(1 + 9 * done)),
+        ("wsd", lambda done: min(1.0, (1 - done) * 90 / 20)),
+    ],
+)
+def test_after_the_warmup_each_schedule_has_its_shape(name, shape):
+    assert lrs_of(name) == rest(shape)
+
+
+def test_restarts_come_twice_as_late_each_time():
+    lrs = lrs_of("cosine-restarts")
+    assert lrs[:10] == pytest.approx(RAMP)
+    assert [step for step in range(10, STEPS) if lrs[step] == pytest.approx(1.0)] == [10, 10 + 13, 10 + 13 + 26]
+    assert lrs[-1] < 0.01
+
+
+def test_one_cycle_peaks_at_the_initial_learning_rate():
+    lrs = lrs_of("one-cycle")
+    assert max(lrs) == pytest.approx(1.0)
+    assert lrs.index(max(lrs)) == 29
+    assert lrs[-1] < 1e-5
+
+
+def test_greedylr_with_a_horizon_shares_the_warmup_of_the_fixed_schedules():
+    assert lrs_of("greedylr")[:10] == pytest.approx(lrs_of("cosine")[:10]) == RAMP
+    assert lrs_of("greedylr")[-1] < 0.1
+    assert lrs_of("greedylr-open") == [1.0] * STEPS
+
+
+def test_plateau_waits_for_a_tenth_of_the_steps():
+    lrs = lrs_of("plateau", observe=lambda step: 1.0)
+    assert lrs[:12] == [1.0] * 12
+    assert lrs[12] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in SCHEDULERS.items() if entry.kind == "feedback"])
+def test_feedback_raises_or_cuts_relative_to_the_initial_learning_rate(name):
+    worse = lrs_of(name, observe=lambda step: 1.0 + step)
+    assert min(worse) < 0.95
+    if name != "plateau":
+        assert max(lrs_of(name, observe=lambda step: 1.0 - step / STEPS)) > 1
+
+
+@pytest.mark.parametrize(("name", "smooth"), [("transformers-greedylr-smooth", True), ("transformers-greedylr", False)])
+def test_the_published_rule_has_bounds_that_follow_the_learning_rate(name, smooth):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+    scheduler = SCHEDULERS[name].build(optimizer, STEPS)
+    assert scheduler.min_lrs == pytest.approx([1e-8])
+    assert scheduler.max_lrs == pytest.approx([1e-2])
+    assert scheduler.smooth is smooth
+
+
+def test_this_package_agrees_with_the_published_rule():
+    def loss(step):
+        return math.cos(step / 7) / (1 + step / 30)
+
+    assert lrs_of("paper", observe=loss) == lrs_of("transformers-greedylr-smooth", observe=loss)
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+def test_every_scheduler_trains_with_every_optimizer_that_it_suits(name, optimizer, capsys):
+    if not SCHEDULERS[name].suits(optimizer):
+        assert SCHEDULERS[name].kind == "optimizer"
+        return
+    result = train(Run("digits", 1.0, name, 0, 12, optimizer))
+    assert result.failure is None
+    assert len(set(result.losses)) == 12
+    assert capsys.readouterr() == ("", "")
+
+
+def test_schedule_free_is_judged_by_its_averaged_weights(monkeypatch):
+    judged = train(Run("digits", 1.0, "schedule-free", 0, 40)).validation_losses
+    monkeypatch.setattr("schedulefree.AdamWScheduleFree.eval", lambda self: None)
+    monkeypatch.setattr("schedulefree.AdamWScheduleFree.train", lambda self: None)
+    with pytest.raises(Exception, match="train mode"):
+        train(Run("digits", 1.0, "schedule-free", 0, 40))
+    assert judged[-1] < judged[0]
+
+
+def test_prodigy_does_not_depend_on_the_multiplier():
+    first, second = (train(Run("digits", multiplier, "prodigy", 0, 10)) for multiplier in (0.1, 10.0))
+    assert first.losses == second.losses
+
+
+def test_entries_say_how_they_are_set_up():
+    assert all(entry.note and entry.title for entry in SCHEDULERS.values())
+    assert len({entry.title for entry in SCHEDULERS.values()}) == len(SCHEDULERS)
+    assert all(name == entry.name for name, entry in SCHEDULERS.items())
+    assert all((entry.kind == "optimizer") == bool(entry.stands_in) for entry in SCHEDULERS.values())

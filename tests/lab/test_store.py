@@ -1,0 +1,192 @@
+"""The store keeps what it was given, under its own settings only, and touches nothing that is not its own."""
+
+import math
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from greedylr.lab import content
+from greedylr.lab.runs import Run
+from greedylr.lab.store import Store, StoreError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "lab.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    with Store(path) as store:
+        yield store
+
+
+def change(path, statement, *values):
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, event):
+    results = [made_up(run, 1 / 3, events=[event(mean=2 / 3)]) for run in runs]
+    with Store(path) as store:
+        for result in results:
+            store.save(result)
+    with Store(path) as store:
+        assert list(store.load(runs)) == results
+        assert list(store.load(runs[::-1])) == results[::-1]
+        assert store.finished(runs) == set(runs)
+        assert [stored.result for stored in store.everything()] == sorted(
+            results, key=lambda result: (result.run.scheduler, result.run.seed)
+        )
+
+
+def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
+    broken = made_up(runs[0])
+    broken.failure, broken.losses, broken.lrs = "ZeroDivisionError: division by zero", [1.0, math.inf], [0.1, 0.1]
+    store.save(broken)
+    store.save(made_up(runs[1], math.nan))
+    first, second = store.load(runs[:2])
+    assert first == broken
+    assert math.isnan(first.final_loss)
+    assert math.isnan(second.final_loss)
+    assert second.failure is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"steps": 6},
+        {"multiplier": 2.0},
+        {"seed": 9},
+        {"scheduler": "paper"},
+        {"optimizer": "sgd"},
+        {"problem": "mlp"},
+        {"perturbation": "noise"},
+    ],
+)
+def test_other_settings_are_not_mixed(store, runs, made_up, changed):
+    store.save(made_up(runs[0]))
+    assert list(store.load([runs[0]._replace(**changed)])) == []
+
+
+@pytest.mark.parametrize("what", ["versions", "_code", "learning_rate"])
+def test_other_versions_are_not_mixed_and_stay(store, runs, made_up, monkeypatch, what):
+    store.save(made_up(runs[0], 0.25))
+    monkeypatch.setattr(content, what, lambda *arguments: {"greedylr": "another"})
+    assert store.finished(runs) == set()
+    store.save(made_up(runs[0], 0.75))
+    assert [result.final_loss for result in store.load(runs)] == [0.75]
+    assert [stored.result.final_loss for stored in store.everything()] in ([0.25, 0.75], [0.75, 0.25])
+
+
+def test_the_version_of_the_schedulers_package_counts_only_for_its_own_runs():
+    assert "schedulefree" in content.settings(Run("digits", 1.0, "schedule-free", 0, 5))["versions"]
+    assert "schedulefree" not in content.settings(Run("digits", 1.0, "cosine", 0, 5))["versions"]
+
+
+@pytest.mark.parametrize("column", ["curves", "validations", "details", "settings"])
+@pytest.mark.parametrize("damaged", [b"", b"half of it", b"\0" * 40])
+def test_a_damaged_row_is_as_good_as_none_and_is_written_anew(path, runs, made_up, column, damaged):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+        store.save(made_up(runs[1]))
+    change(path, f"UPDATE run SET {column} = ? WHERE scheduler = ?", damaged, runs[0].scheduler)
+    with Store(path) as store:
+        assert store.finished(runs) == {runs[1]}
+        assert len(list(store.everything())) == 1
+        store.save(made_up(runs[0]))
+        assert store.finished(runs) == {runs[0], runs[1]}
+
+
+def test_a_flipped_bit_is_noticed(path, runs, made_up):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    connection = sqlite3.connect(path)
+    (blob,) = connection.execute("SELECT curves FROM run").fetchone()
+    connection.close()
+    for place in range(len(blob)):
+        flipped = bytes(byte ^ (16 if index == place else 0) for index, byte in enumerate(blob))
+        change(path, "UPDATE run SET curves = ?", flipped)
+        with Store(path) as store:
+            assert store.finished(runs) == set() or list(store.load(runs)) == [made_up(runs[0])]
+
+
+@pytest.mark.parametrize("bytes_", [b"mine", b"mine" * 10_000, b"SQLite format 3\0" + b"mine" * 10_000])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path, bytes_):
+    path.write_bytes(bytes_)
+    with pytest.raises(StoreError, match=r"lab\.sqlite: it is not a store of greedylr"):
+        Store(path)
+    assert path.read_bytes() == bytes_
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("wal", [False, True])
+def test_a_database_of_another_program_is_refused_and_left_alone(path, wal):
+    if wal:
+        change(path, "PRAGMA journal_mode = WAL")
+    change(path, "CREATE TABLE mine (a)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program's SQLite file"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_store_of_a_later_layout_is_refused(path):
+    Store(path).close()
+    change(path, "PRAGMA user_version = 2")
+    with pytest.raises(StoreError, match="its layout is 2, and this version of greedylr knows 1"):
+        Store(path)
+
+
+def test_a_folder_or_a_missing_folder_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "missing" / "lab.sqlite"):
+        with pytest.raises(StoreError, match="unable to open"):
+            Store(path)
+
+
+def test_a_file_truncated_in_the_middle_is_an_error_not_a_new_store(path, runs, made_up):
+    with Store(path) as store:
+        for run in runs * 20:
+            store.save(made_up(run._replace(steps=run.steps + 100)))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(StoreError, match=r"lab\.sqlite"), Store(path) as store:
+        list(store.everything())
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from greedylr.lab import content
+from greedylr.lab.runs import Result, Run
+from greedylr.lab.store import Store
+
+content._code = lambda: "the same"  # Whoever works on the code changes it.
+path, first = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for seed in range(first, first + 50):
+    with Store(path) as store:
+        store.save(Result(Run("digits", 1.0, "cosine", seed, 2), [1.0] * 2, [0.1] * 2, [0, 2], [2.0, 0.5], []))
+"""
+
+
+def test_processes_make_and_fill_one_store_together(path, monkeypatch):
+    monkeypatch.setattr(content, "_code", lambda: "the same")
+    command = [sys.executable, "-c", WRITER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    writers = [subprocess.Popen([*command, str(path), first], **pipes) for first in ("0", "30")]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:  # Both start at once.
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    runs = [Run("digits", 1.0, "cosine", seed, 2) for seed in range(80)]
+    with Store(path) as store:
+        assert store.finished(runs) == set(runs)

@@ -1,0 +1,39 @@
+"""Suites are made of what the registries have, and pair every scheduler with the same conditions."""
+
+import pytest
+
+from greedylr.lab.content import settings
+from greedylr.lab.problems import PROBLEMS
+from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.suites import SUITES
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
+def test_runs_are_distinct_paired_and_known(suite):
+    runs = suite.runs()
+    assert len(set(runs)) == len(runs)
+    conditions = {run._replace(scheduler="") for run in runs}
+    for scheduler in suite.schedulers:
+        its = {run._replace(scheduler="") for run in runs if run.scheduler == scheduler}
+        assert its == {one for one in conditions if SCHEDULERS[scheduler].suits(one.optimizer)}
+    assert all(run.steps == PROBLEMS[run.problem].steps for run in runs)
+    for run in {run._replace(seed=0, multiplier=1.0) for run in runs}:
+        settings(run)
+    assert max(run.seed for run in runs) < 100, "seeds from 100 are those that learning rates were tuned with"
+
+
+def test_breadth_has_every_scheduler_and_every_problem_that_learns():
+    suite = SUITES["breadth-small"]
+    assert set(suite.schedulers) == set(SCHEDULERS)
+    assert set(suite.problems) == {name for name, problem in PROBLEMS.items() if problem.kind == "learned"}
+    assert (min(suite.multipliers), max(suite.multipliers)) == (0.03, 10.0)
+
+
+def test_boundary_has_every_boundary_case():
+    assert {PROBLEMS[name].kind for name in SUITES["boundary"].problems} == {"boundary"}
+
+
+def test_a_whole_optimizer_takes_the_place_only_of_those_it_can():
+    runs = SUITES["breadth-small"].runs()
+    assert {run.optimizer for run in runs if run.scheduler == "prodigy"} == {"adamw"}
+    assert {run.optimizer for run in runs if run.scheduler == "schedule-free"} == {"sgd", "adamw"}

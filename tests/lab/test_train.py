@@ -1,0 +1,236 @@
+"""Runs are paired, repeatable, and never see what they are judged by."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from greedylr import Action, Decision
+from greedylr.lab.demo import PROBLEMS as DEMO_PROBLEMS
+from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.schedulers import SCHEDULERS, Scheduler
+from greedylr.lab.train import StoppedError, train
+
+SCHEDULER_NAMES = sorted(SCHEDULERS)
+
+
+class Diary:
+    """A tiny problem that writes down what its models start with and are shown."""
+
+    def __init__(self):
+        self.weights, self.trained_on, self.judged_by = [], [], []
+
+    def problem(self):
+        # Each example is its own number, so that one can tell which were seen.
+        train = Examples(torch.arange(40.0).reshape(40, 1), torch.arange(40) % 3)
+        validation = Examples(torch.arange(100.0, 110.0).reshape(10, 1), torch.arange(10) % 3)
+        return Problem("diary", "Diary", 0.01, 8, 4, lambda: Data(train, validation), self.model)
+
+    def model(self):
+        model = torch.nn.Linear(1, 3)
+        self.weights.append(model.weight.detach().clone())
+        self.trained_on.append([])
+        self.judged_by.append([])
+
+        def write(module, inputs):
+            (self.trained_on if module.training else self.judged_by)[-1].append(inputs[0].flatten().tolist())
+
+        model.register_forward_pre_hook(write)
+        return model
+
+
+@pytest.fixture
+def diary(monkeypatch):
+    diary = Diary()
+    monkeypatch.setitem(PROBLEMS, "diary", diary.problem())
+    return diary
+
+
+def dumped(result):
+    return json.dumps(result.to_dict())  # NaN equals itself in here
+
+
+def test_runs_that_differ_in_the_scheduler_share_weights_and_batches(diary):
+    for name in SCHEDULER_NAMES:
+        train(Run("diary", 1.0, name, 7, 8))
+    assert all(torch.equal(weights, diary.weights[0]) for weights in diary.weights)
+    assert all(batches == diary.trained_on[0] for batches in diary.trained_on)
+    assert len(diary.trained_on[0]) == 8
+    assert {len(batch) for batch in diary.trained_on[0]} == {4}
+
+
+def test_runs_that_differ_in_the_learning_rate_share_weights_and_batches(diary):
+    for multiplier in (0.1, 10.0):
+        train(Run("diary", multiplier, "constant", 7, 8))
+    assert torch.equal(*diary.weights)
+    assert diary.trained_on[0] == diary.trained_on[1]
+
+
+def test_other_seeds_give_other_weights_and_batches(diary):
+    for seed in (1, 2):
+        train(Run("diary", 1.0, "greedylr", seed, 8))
+    assert not torch.equal(*diary.weights)
+    assert diary.trained_on[0] != diary.trained_on[1]
+
+
+def test_validation_examples_are_never_trained_on(diary):
+    train(Run("diary", 1.0, "greedylr", 0, 8))
+    assert {number for batch in diary.trained_on[0] for number in batch} <= set(range(40))
+    assert {number for batch in diary.judged_by[0] for number in batch} == set(range(100, 110))
+
+
+def test_validating_changes_nothing(diary, monkeypatch):
+    often = train(Run("diary", 1.0, "greedylr", 0, 40))
+    monkeypatch.setattr("greedylr.lab.runs.VALIDATIONS", 1)
+    once = train(Run("diary", 1.0, "greedylr", 0, 40))
+    assert len(often.validation_losses) > len(once.validation_losses) == 2
+    assert (often.losses, often.final_loss) == (once.losses, once.final_loss)
+
+
+@pytest.mark.parametrize("problem", sorted(PROBLEMS))
+def test_a_run_is_repeatable_whatever_ran_before(problem):
+    run = Run(problem, 1.0, "greedylr", 3, 6)
+    first = train(run)
+    torch.manual_seed(99)
+    train(run._replace(seed=4))
+    state = torch.get_rng_state()
+    assert dumped(train(run)) == dumped(first)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was touched"
+
+
+@pytest.mark.parametrize("problem", sorted(DEMO_PROBLEMS))
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+def test_both_problems_of_the_demo_learn_under_every_scheduler(problem, scheduler):
+    result = train(Run(problem, 1.0, scheduler, 0, 40))
+    assert len(result.losses) == len(result.lrs) == 40
+    assert result.validation_steps == [0, 10, 20, 30, 40]
+    assert result.final_loss < result.validation_losses[0]
+    assert not result.diverged
+    assert Result.from_dict(json.loads(dumped(result))) == result
+
+
+def test_non_finite_losses_are_kept_and_count_as_divergence(monkeypatch):
+    monkeypatch.setitem(PROBLEMS, "digits", replace(PROBLEMS["digits"], lr=1e30))
+    result = train(Run("digits", 1.0, "greedylr", 0, 10))
+    assert not math.isfinite(result.losses[-1])
+    assert result.diverged
+    assert len(result.losses) == 10
+    assert dumped(Result.from_dict(json.loads(dumped(result)))) == dumped(result)
+
+
+class Breaking(torch.optim.lr_scheduler.ConstantLR):
+    """Breaks down after the twelfth step."""
+
+    error = ZeroDivisionError("division by zero")
+
+    def step(self, *ignored):
+        super().step()
+        if self.last_epoch > 12:
+            raise self.error
+
+
+def broken(monkeypatch, error):
+    monkeypatch.setattr(Breaking, "error", error)
+    entry = Scheduler("breaking", "", "", lambda optimizer, horizon: Breaking(optimizer, 1.0))
+    monkeypatch.setitem(SCHEDULERS, "breaking", entry)
+    return train(Run("digits", 1.0, "breaking", 0, 30))
+
+
+def test_a_run_that_breaks_down_is_a_result_with_a_reason(monkeypatch):
+    result = broken(monkeypatch, ZeroDivisionError("division by zero"))
+    assert result.failure == "ZeroDivisionError: division by zero"
+    assert len(result.losses) == len(result.lrs) == 13
+    assert result.validation_steps == [0, 10]
+    assert math.isnan(result.final_loss)
+    assert result.diverged
+    assert result.metric is None
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ModuleNotFoundError("no momo"), MemoryError(), TypeError()])
+def test_what_says_nothing_about_the_run_is_raised(monkeypatch, error):
+    with pytest.raises(type(error)):
+        broken(monkeypatch, error)
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_every_optimizer_trains_with_the_learning_rate_tuned_for_it(optimizer):
+    result = train(Run("digits", 0.5, "constant", 0, 40, optimizer))
+    assert result.lrs[0] == 0.5 * PROBLEMS["digits"].lrs[optimizer]
+    assert not result.diverged
+    assert 0 < result.metric <= 1
+
+
+def test_the_scheduler_is_told_what_the_problem_observes(monkeypatch):
+    told = []
+
+    class Listening(torch.optim.lr_scheduler.ConstantLR):
+        def step(self, value=None):
+            told.append(value)
+
+    def make(optimizer, horizon):
+        assert horizon.mode == "max"
+        return Listening(optimizer, 1.0)
+
+    monkeypatch.setitem(SCHEDULERS, "listening", Scheduler("listening", "", "", make, kind="feedback"))
+    result = train(Run("bandit", 1.0, "listening", 0, 5))
+    rewards = told[1:]  # torch steps a scheduler once while it is made
+    assert len(rewards) == 5
+    assert all(0 <= reward <= 1 for reward in rewards)
+    assert rewards != result.losses
+
+
+@pytest.mark.parametrize("unknown", [{"problem": "x"}, {"scheduler": "x"}, {"optimizer": "x"}, {"perturbation": "x"}])
+def test_unknown_names_are_errors(unknown):
+    with pytest.raises(KeyError, match="x"):
+        train(Run("digits", 1.0, "constant", 0, 1)._replace(**unknown))
+
+
+def test_every_raise_cut_and_spike_is_an_event_and_nothing_else_is():
+    def decision(action, before, after):
+        return Decision(5, 1.5, action, (before,), (after,), {"mean": 2.0})
+
+    assert Event.of(decision(Action.RAISED, 0.1, 0.2)) == Event(
+        5, "raise", "raised: the loss improved", 1.5, 0.1, 0.2, {"mean": 2.0}
+    )
+    assert Event.of(decision(Action.SPIKE, 0.1, 0.1)).kind == "spike"
+    for action in (Action.CUT, Action.EXPLOSION, Action.NON_FINITE):
+        assert Event.of(decision(action, 0.2, 0.1)).kind == "cut"
+    for action in set(Action) - {Action.RAISED, Action.SPIKE, Action.CUT, Action.EXPLOSION, Action.NON_FINITE}:
+        assert Event.of(decision(action, 0.1, 0.2)) is None
+
+
+def test_events_stand_at_the_step_and_learning_rate_they_were_decided_at():
+    result = train(Run("digits", 0.1, "greedylr", 0, 120))
+    assert {event.kind for event in result.events} >= {"raise"}
+    for event in result.events:
+        assert result.lrs[event.step - 1] == event.lr_before
+        assert result.losses[event.step - 1] == event.loss
+        assert event.step == 120 or result.lrs[event.step] == event.lr_after
+
+
+def test_a_run_stops_when_asked_to(diary):
+    answers = iter([False, False, True])
+    with pytest.raises(StoppedError):
+        train(Run("diary", 1.0, "constant", 0, 8), stopped=lambda: next(answers))
+    assert len(diary.trained_on[0]) == 2
+
+
+def test_cosine_is_a_linear_warmup_and_then_a_cosine_to_zero(diary):
+    lrs = train(Run("diary", 1.0, "cosine", 0, 100)).lrs
+    assert lrs[:10] == pytest.approx([0.001 * step for step in range(1, 11)])
+    assert lrs[10:] == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 90)) for step in range(90)])
+
+
+def test_a_long_run_is_validated_twenty_times_and_at_its_end(diary):
+    result = train(Run("diary", 1.0, "constant", 0, 390))
+    assert result.validation_steps == [*range(0, 381, 20), 390]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+def test_even_the_shortest_run_works(diary, scheduler, steps):
+    assert len(train(Run("diary", 1.0, scheduler, 0, steps)).losses) == steps

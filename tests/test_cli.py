@@ -1,0 +1,288 @@
+"""The command line, as a user meets it."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import greedylr
+from greedylr.cli import app as commands
+from greedylr.cli import demo as demo_command
+from greedylr.cli import main
+from greedylr.lab.demo import plan
+from greedylr.lab.folder import Folder
+from greedylr.lab.runs import Result
+from greedylr.lab.train import train
+
+ENTRY = [sys.executable, "-c", "from greedylr.cli import main; main()"]
+RUNS = 24  # of a smoke run
+SAMPLE = [
+    ("digits", 10.0, "greedylr"),
+    ("digits", 0.1, "paper"),
+    ("digits", 1.0, "cosine"),
+    ("stdlib-text", 1.0, "greedylr"),
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Calls the command line in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        return CliRunner().invoke(commands.app, arguments)
+
+    return call
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """Puts made-up results in the place of training; the attribute ``of`` limits how many come before it fails."""
+
+    class Training:
+        trained = ()
+        of = 10**6
+        error = KeyboardInterrupt
+
+        def __call__(self, runs, workers, keep):
+            self.trained = runs
+            for run in runs[: self.of]:
+                keep(Result(run, [1.0] * run.steps, [0.1] * run.steps, [0, run.steps], [2.0, 0.5 + run.seed], []))
+            if self.of < len(runs):
+                raise self.error
+
+    training = Training()
+    monkeypatch.setattr(demo_command, "train_all", training)
+    return training
+
+
+def start(*arguments):
+    """The command line in a process group of its own, as a shell starts it."""
+    # The package that is tested is the one that is run, installed or not.
+    environment = os.environ | {"PYTHONPATH": str(Path(greedylr.__file__).parents[1])}
+    return subprocess.Popen(
+        [*ENTRY, *arguments],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def finished(out):
+    return len(list(out.glob("runs/*.json")))
+
+
+def table(output):
+    return output[output.index("Final validation loss") : output.index("Report:")]
+
+
+def test_help_and_version_do_without_torch():
+    code = "import sys; from greedylr.cli.app import app; app(['demo', '--help'], standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_version(run):
+    assert run("--version").stdout == f"greedylr {greedylr.__version__}\n"
+
+
+def test_help_names_every_option(run):
+    output = run("demo", "--help").stdout
+    for option in ("--out", "--seeds", "--quick", "--help"):
+        assert option in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--seeds", "0"), ("--seeds", "-3"), ("--seeds", "two"), ("--sedes", "2"), ("x",)]
+)
+def test_bad_arguments_are_refused(run, training, arguments):
+    result = run("demo", *arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+    assert not training.trained
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["typer", "plotly.offline", "sklearn"])
+def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path):
+    code = f"import sys; sys.modules[{missing!r}] = None; from greedylr.cli import main; main()"
+    command = [sys.executable, "-c", code, "demo", "--out", str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "pip install 'greedylr[demo]'" in result.stderr
+    assert missing.split(".")[0] in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_installation_of_our_own_is_not_hidden(monkeypatch):
+    monkeypatch.setitem(sys.modules, "greedylr.cli.app", None)
+    with pytest.raises(ModuleNotFoundError, match=r"greedylr\.cli\.app"):
+        main()
+
+
+def test_out_may_not_be_a_file_nor_below_one(run, training):
+    Path("file").write_text("mine")
+    for out in ("file", "file/below"):
+        result = run("demo", "--out", out)
+        assert result.exit_code == 1
+        assert f"Cannot write to {out}" in result.output
+    assert Path("file").read_text() == "mine"
+    assert not training.trained
+
+
+def test_a_page_of_someone_else_is_not_overwritten(run, training):
+    Path("out").mkdir()
+    Path("out/report.html").write_text("<!doctype html><title>mine</title>")
+    result = run("demo", "--out", "out")
+    assert result.exit_code == 1
+    assert "report.html that greedylr did not write" in " ".join(result.output.split())
+    assert Path("out/report.html").read_text() == "<!doctype html><title>mine</title>"
+    assert not training.trained
+
+
+def test_files_that_it_did_not_write_stay(run, training):
+    for name in ("out/notes.txt", "out/runs/notes.txt", "out/runs/notes.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("mine")
+    assert run("demo", "--quick", "--out", "out").exit_code == 0
+    for name in ("out/notes.txt", "out/runs/notes.txt", "out/runs/notes.json"):
+        assert Path(name).read_text() == "mine"
+
+
+def test_the_default_folder_and_two_seeds(run, training):
+    result = run("demo")
+    assert result.exit_code == 0
+    assert len(training.trained) == 48
+    assert "2 problems × 3 learning rates × 4 schedulers × 2 seeds: 48 runs" in " ".join(result.output.split())
+    assert "1.000 ± 0.707" in result.output
+    assert Path("greedylr-demo/report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_is_an_error(run, training, monkeypatch):
+    def full(file, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(demo_command, "write_whole", full)
+    result = run("demo", "--quick")
+    assert result.exit_code == 1
+    assert "The report could not be written" in result.output
+    assert "GreedyLR won" in result.output
+
+
+def test_a_terminal_without_the_characters_gets_others(training, tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["greedylr", "demo", "--quick", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert b"24 runs" in stream.buffer.getvalue()
+
+
+def test_finished_runs_are_reused_and_more_seeds_added(run, training):
+    first = run("demo", "--quick")
+    again = run("demo", "--quick")
+    assert "holds all 24 runs: nothing is left to train" in " ".join(again.output.split())
+    assert table(again.output) == table(first.output)
+    more = run("demo", "--quick", "--seeds", "3")
+    assert len(training.trained) == 2 * RUNS
+    assert "holds 24 of the 72 runs, finished: using them, and training the other 48" in " ".join(more.output.split())
+
+
+def test_results_of_other_settings_are_told_of_and_not_mixed(run, training):
+    run("demo", "--quick")
+    result = run("demo", "--seeds", "1")
+    assert len(training.trained) == RUNS
+    assert "24 results of other settings or another version: they are left alone" in " ".join(result.output.split())
+    assert len(list(Path("greedylr-demo/runs").iterdir())) == 2 * RUNS
+
+
+def test_an_interrupt_before_anything_is_finished(run, training):
+    training.of = 0
+    result = run("demo", "--quick")
+    assert result.exit_code == 130
+    assert "nothing to show" in result.output
+    assert not Path("greedylr-demo/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (demo_command.BrokenProcessPool(), "killed from outside"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (demo_command.DataError("the sources cannot be read"), "the sources cannot be read"),
+    ],
+)
+def test_what_is_finished_is_shown_also_after_an_error(run, training, error, said):
+    training.of, training.error = 10, error
+    result = run("demo", "--quick")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "10 of 24 runs are finished" in result.output
+    assert "Stopped early: 10 of 24" in Path("greedylr-demo/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
+def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path):
+    process = start("demo", "--quick", "--out", str(tmp_path))
+    wait_for(lambda: finished(tmp_path) >= 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    assert "Error" not in output
+    interrupted = finished(tmp_path)
+    assert 2 <= interrupted < RUNS
+    assert f"{interrupted} of 24 runs are finished" in output
+    assert f"Stopped early: {interrupted} of 24" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not list(tmp_path.rglob("*.part"))
+
+    process = start("demo", "--quick", "--out", str(tmp_path))
+    wait_for(lambda: finished(tmp_path) > interrupted)
+    process.kill()
+    # The pipe is at its end when the last process that could write to it, the workers included, is gone.
+    process.communicate(timeout=30)
+    killed = finished(tmp_path)
+    assert interrupted < killed < RUNS
+
+    process = start("demo", "--quick", "--out", str(tmp_path))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    words = " ".join(output.split())
+    assert f"holds {killed} of the 24 runs, finished: using them, and training the other {RUNS - killed}" in words
+    for words in ("24/24 runs", "CNN on handwritten digits", "Transformer", "cosine", "GreedyLR won", "★", "smoke run"):
+        assert words in output
+    assert re.search(r"0\.1×\s.*\n.*\s1×\s.*\n.*\s10×", output)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "runs"]
+    assert (tmp_path / "report.html").stat().st_size < 10e6
+
+    # A sample trained in one go instead: the same to the last bit.
+    torch.set_num_threads(1)
+    runs = plan(1, quick=True)
+    stored = Folder(tmp_path / "runs").load(runs)
+    assert [result.run for result in stored] == runs
+    checked = [result for result in stored if result.run[:3] in SAMPLE]
+    assert [json.dumps(result.to_dict()) for result in checked] == [
+        json.dumps(train(result.run).to_dict()) for result in checked
+    ]

@@ -1,0 +1,261 @@
+"""``greedylr lab``, as a user meets it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import greedylr
+from greedylr.cli import app as commands
+from greedylr.lab import content
+from greedylr.lab.engines import ENGINES, Engine
+from greedylr.lab.runs import Result
+from greedylr.lab.store import Store
+from greedylr.lab.suites import SUITES, Suite
+
+ENTRY = """
+from greedylr.lab import content, suites
+content._code = lambda: "the same"  # Whoever works on the code changes it.
+suites.SUITES["tiny"] = suites.Suite("tiny", "", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
+from greedylr.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
+    monkeypatch.setitem(SUITES, "tiny", suite)
+    monkeypatch.setattr(content, "_code", lambda: "the same")
+    return suite
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Calls the command line in this process and in an empty folder; words are one blank apart."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        result = CliRunner().invoke(commands.app, ["lab", *arguments], env={"COLUMNS": "200"})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        result.words = " ".join(result.output.split())
+        return result
+
+    return call
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """Puts made-up results in the place of training; the attribute ``of`` limits how many come before it fails."""
+
+    class Training:
+        of = 10**6
+        error = KeyboardInterrupt
+        trained = 0
+        jobs = None
+
+        def __call__(self, runs, jobs, keep):
+            self.jobs = jobs
+            for run in runs:
+                if self.trained == self.of:
+                    raise self.error
+                self.trained += 1
+                final = {"greedylr": 0.4, "cosine": 0.5, "momo": 2.5}[run.scheduler] + run.seed / 100
+                losses = [1.0] * run.steps
+                keep(Result(run, losses, losses, [0, 60, 300, 600], [2.0, 1.5, 1.0, final], []))
+
+    training = Training()
+    monkeypatch.setitem(ENGINES, "pool", Engine("pool", "for tests", lambda run: True, training))
+    return training
+
+
+def test_a_suite_is_run_and_reported(run, training):
+    result = run("run", "tiny")
+    assert result.exit_code == 0
+    assert "greedylr-lab.sqlite holds 0 of the 24 runs of tiny" in result.words
+    assert "24/24 runs" in result.words
+    report = run("report", "tiny")
+    assert report.exit_code == 0
+    for title in ("GreedyLR against each rival, after 10% of", "after 50% of training", "after 100% of training"):
+        assert title in report.words
+    assert re.search(r"after 100% of training .*cosine with warmup 2 100% 100% 100% 0% \+6\.\d% .* 0, 0 ", report.words)
+    assert re.search(r"Regret .* GreedyLR 0\.8\d \(0\.8\d\) 0\.8\d", report.words)
+    assert re.search(r"Runs that failed.* MoMo 8 8 –", report.words)
+    assert "runs are finished" not in report.words
+
+
+def test_a_second_run_trains_nothing(run, training):
+    run("run", "tiny", "--store", "other.sqlite")
+    again = run("run", "tiny", "--store", "other.sqlite")
+    assert again.exit_code == 0
+    assert training.trained == 24
+    assert "other.sqlite holds 24 of the 24 runs" in again.words
+
+
+def test_an_interrupted_suite_is_continued_and_can_be_reported_before(run, training):
+    training.of = 10
+    result = run("run", "tiny")
+    assert result.exit_code == 130
+    assert "Interrupted. What is finished is kept" in result.words
+    assert "Traceback" not in result.output
+    assert "10 of 24 runs are finished" in run("report", "tiny").words
+    training.of = 10**6
+    assert "holds 10 of the 24 runs" in run("run", "tiny").words
+    assert training.trained == 24
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(OSError(28, "No space left on device"), "No space left"), (ChildProcessError("x"), "x")]
+)
+def test_an_error_ends_the_run_with_a_word(run, training, error, said):
+    training.of, training.error = 3, error
+    result = run("run", "tiny")
+    assert result.exit_code == 1
+    assert f"Stopped: {error}" in result.words
+    assert said in result.words
+
+
+def test_jobs_and_engine_are_handed_on(run, training):
+    assert run("run", "tiny", "--jobs", "3", "--engine", "pool").exit_code == 0
+    assert training.jobs == 3
+    result = run("run", "tiny", "--engine", "steam")
+    assert result.exit_code == 1
+    assert "there is no engine steam: the engines are" in result.words
+
+
+@pytest.mark.parametrize("command", [("run",), ("report",)])
+def test_an_unknown_suite_is_named_with_those_there_are(run, command):
+    result = run(*command, "huge")
+    assert result.exit_code == 1
+    assert "there is no suite huge: the suites are quick, breadth-small, boundary, tiny" in result.words
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("report", "tiny"), ("export", "runs.csv")])
+def test_a_store_that_is_not_there_is_not_made(run, command):
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "there is no store greedylr-lab.sqlite" in result.words
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("run", "tiny"), ("report", "tiny"), ("export", "runs.csv")])
+def test_a_file_that_is_no_store_is_refused_and_left_alone(run, training, command):
+    Path("mine").write_text("mine")
+    result = run(*command, "--store", "mine")
+    assert result.exit_code == 1
+    assert "mine: it is not a store of greedylr" in result.words
+    assert Path("mine").read_text() == "mine"
+    assert training.trained == 0
+
+
+def test_a_store_without_runs_of_the_suite_has_nothing_to_report(run):
+    Store(Path("greedylr-lab.sqlite")).close()
+    result = run("report", "tiny")
+    assert result.exit_code == 1
+    assert "holds none of the 24 runs of tiny" in result.words
+
+
+def test_export_writes_a_table(run, training):
+    run("run", "tiny")
+    assert "runs.parquet: 24 runs" in run("export", "runs.parquet").words
+    assert "runs.csv: 24 runs" in run("export", "runs.csv").words
+    assert len(Path("runs.csv").read_text().splitlines()) == 25
+    result = run("export", "runs.xlsx")
+    assert result.exit_code == 1
+    assert "must end in .csv or .parquet" in result.words
+
+
+def test_list_names_everything(run):
+    output = run("list").words
+    for name in ("quick", "breadth-small", "boundary", "digits", "adafactor", "schedule-free", "pool"):
+        assert name in output
+    assert "for tests. 24 runs: 1 problem, 2 multipliers, 1 optimizer, 3 schedulers, 1 perturbation, 4 seeds" in output
+
+
+def test_list_as_json_is_json(run):
+    contents = json.loads(run("list", "--json").output)
+    assert contents["suites"]["tiny"]["runs"] == 24
+    assert contents["suites"]["tiny"]["perturbations"] == ["none"]
+    assert contents["problems"]["bandit"]["kind"] == "boundary"
+    assert contents["schedulers"]["cosine"]["note"]
+
+
+def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path):
+    hide = "import importlib.metadata as m; old = m.version\n"
+    hide += "def version(name):\n    if name == 'momo-opt': raise m.PackageNotFoundError(name)\n    return old(name)\n"
+    hide += "m.version = version\n"
+    command = [sys.executable, "-c", hide + ENTRY, "lab", "run", "tiny", "--store", str(tmp_path / "lab.sqlite")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "needs momo-opt, which is not installed" in result.stderr
+    assert "pip install 'greedylr[lab]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def start(folder, *arguments):
+    """The command line in a process group of its own, as a shell starts it."""
+    script = folder / "entry.py"
+    script.write_text(ENTRY)
+    # The package that is tested is the one that is run, installed or not.
+    environment = os.environ | {"PYTHONPATH": str(Path(greedylr.__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, script, "lab", *arguments],
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
+def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny):
+    path = tmp_path / "lab.sqlite"
+
+    def finished():
+        if not path.exists():
+            return set()
+        with Store(path) as store:
+            return store.finished(tiny.runs())
+
+    process = start(tmp_path, "run", "tiny", "--store", "lab.sqlite", "--jobs", "2")
+    wait_for(lambda: len(finished()) >= 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    interrupted = finished()
+    assert 2 <= len(interrupted) < 24
+
+    process = start(tmp_path, "run", "tiny", "--store", "lab.sqlite", "--jobs", "2")
+    wait_for(lambda: len(finished()) > len(interrupted))
+    process.kill()
+    # The pipe is at its end when the last process that could write to it, the workers included, is gone.
+    process.communicate(timeout=60)
+    assert interrupted < finished()
+
+
+def test_help_does_without_torch():
+    code = "import sys; from greedylr.cli.app import app; app(['lab', 'run', '--help'], standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
