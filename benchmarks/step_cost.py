@@ -107,9 +107,7 @@ def device(steps: int = 2000) -> None:
     print(
         f"\n{torch.cuda.get_device_name()}: a training step of a small MLP (SGD), {steps:,} steps, loss on the device\n"
     )
-    print(
-        "| scheduler | µs a training step | × no scheduler | runs under set_sync_debug_mode('error') |\n|---|---|---|---|"
-    )
+    print("| scheduler | µs a training step | × no scheduler | no synchronisation |\n|---|---|---|---|")
     ways: dict[str, Callable[[torch.optim.Optimizer], Step]] = {
         "none": lambda o: lambda loss: None,
         "[HF] GreedyLR": lambda o: PeerGreedyLR(o).step,
