@@ -251,7 +251,15 @@ def changed(path, value):
     return make
 
 
+def of_lrs(lrs):
+    data = GreedyLR(sgd(0.1)).state_dict()
+    data["state"].update(lrs=lrs, initial_lrs=lrs)
+    return data
+
+
 WRONG = {
+    "no group at all": (lambda: of_lrs([]), "parameter groups"),
+    "more groups than it says": (lambda: of_lrs([0.1, 0.1, 0.1]), "parameter groups"),
     "another family": (of_another_family, "a state of the paper family cannot be loaded into the default one"),
     "another scheduler": (of_another_scheduler, "not a state dict of GreedyLR: it has the entries"),
     "nothing": (dict, "not a state dict of GreedyLR"),

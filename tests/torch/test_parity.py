@@ -140,6 +140,11 @@ def test_checkpoints_carry_over(data, lrs, seed, length, other):
     ours.load_state_dict(peer.state_dict())
     assert lrs_of(ours) == lrs_of(peer)
     assert ours.last_epoch == peer.last_epoch == cut
+    for name, value in arguments.items():
+        # Bounds that all groups share are one bound again.
+        same = isinstance(value, list) and len(set(value)) == 1
+        value = value[0] if same else tuple(value) if isinstance(value, list) else value
+        assert getattr(ours.config, name) == value
     for loss in losses[cut:]:
         ours.step(loss)
         peer.step(loss)

@@ -174,6 +174,16 @@ def test_a_checkpoint_at_any_step_resumes_exactly(device):
         assert resumed.state_dict() == straight.state_dict()
 
 
+def test_a_float_does_not_overtake_a_loss_of_the_device():
+    """On the fast path, where nobody watches."""
+    scheduler = GreedyLR(sgd())
+    scheduler.step(0.0)
+    scheduler.step(put(1.0, "stand-in"))
+    scheduler.step(2.0)
+    scheduler.step(3.0)
+    assert scheduler.state_dict()["state"]["losses"] == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_a_float_after_resuming_waits_for_the_loss_before_it():
     """The fast path must not overtake a loss that came with the checkpoint."""
     scheduler = GreedyLR(sgd())

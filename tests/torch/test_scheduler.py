@@ -225,6 +225,14 @@ def test_an_added_group_joins_with_the_next_decision(watched, as_tensor):
     assert late.optimizer.param_groups[1]["initial_lr"] == 0.01
 
 
+@families
+def test_an_added_group_may_bring_an_initial_learning_rate(make):
+    scheduler = make(sgd(0.1))
+    add_group(scheduler.optimizer, 0.01)
+    scheduler.optimizer.param_groups[1]["initial_lr"] = 0.05
+    assert feed(scheduler, RAISE)[1] == 2 * (0.01 if make is quick_paper else 0.05)
+
+
 def test_an_added_group_ramps_up_with_the_others():
     scheduler = GreedyLR(sgd(0.1), warmup_steps=4)
     feed(scheduler, [1.0])
@@ -405,6 +413,8 @@ def test_the_paper_family_goes_on_from_there(watched):
     assert scheduler.get_last_lr() == [0.3]
     assert feed(scheduler, [4]) == [0.6]
     assert scheduler.base_lrs == [0.1]
+    scheduler.optimizer.param_groups[0]["lr"] = 1
+    assert repr(scheduler.state_dict()["state"]["lrs"]) == "[1.0]"
     assert not watched or seen[-1].lr_before == (0.3,)
     scheduler.optimizer.param_groups[0]["lr"] = NAN
     before = scheduler.last_epoch
