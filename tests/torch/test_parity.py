@@ -87,7 +87,7 @@ cases = {
 def test_parity():
     steps, moves = 0, 0
 
-    @settings(max_examples=500)
+    @settings(max_examples=800)
     @given(**cases)
     def lockstep(data, lrs, seed, length):
         nonlocal steps, moves
