@@ -5,9 +5,9 @@
 
 The loop is that of the published experiments: one run at a time, ``torch.optim`` as it is by default, the scheduler
 itself, the loss read at every step; with one thread and with as many as there are cores, of which the faster
-counts. The batched engine has one process for each core. Both train all optimizers with all schedulers that the
-engine supports, without validation; the engine all runs, the loop a few of them (and with all threads a tenth of
-the steps). Turns alternate and the best of each counts, because others may use the machine.
+counts. The batched engine has one process for each core. Both train runs as the lab does, of full length and with their
+validations, with all optimizers and all schedulers that the engine supports; the engine all runs, the loop a few of
+them (with all threads one). Turns alternate and the best of each counts, because others may use the machine.
 
 "By time used" is the processor time of the loop with one thread over that of the engine, times the number of cores:
 what the ratio to that loop would be on cores that nobody else uses. The last result is in lab_throughput.md.
@@ -21,20 +21,22 @@ import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from typing import NamedTuple
 
 import joblib
 import torch
 
-from greedylr.lab.engines.batched import Job, parts, supports, train_batched, train_one
+from greedylr.lab.engines.batched import parts, supports, train_batched
 from greedylr.lab.engines.batched.feedback import schedule
-from greedylr.lab.engines.batched.job import load
+from greedylr.lab.engines.processes import ENVIRONMENT
 from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.problems import PROBLEMS, Data
+from greedylr.lab.problems import PROBLEMS
+from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.setup import data_of
+from greedylr.lab.train import train
 
-TURNS = 3
+TURNS = 2
 MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -46,13 +48,12 @@ class Seconds(NamedTuple):
 
 
 class Plan(NamedTuple):
-    steps: int
     seeds: int  # that the engine trains; there are some five hundred runs of each
     runs: int  # that the loop does
     aim: int
 
 
-ANALYTIC, PERCEPTRON, SMALL, ANY = Plan(300, 40, 20, 300), Plan(200, 4, 10, 20), Plan(50, 1, 6, 5), Plan(50, 1, 6, 1)
+ANALYTIC, PERCEPTRON, SMALL, ANY = Plan(24, 20, 300), Plan(2, 10, 20), Plan(1, 5, 5), Plan(1, 3, 1)
 PLANS = {
     "quadratic-100": ANALYTIC,
     "rosenbrock": ANALYTIC,
@@ -69,58 +70,55 @@ PLANS = {
 }
 
 
-def all_jobs(name: str) -> list[Job]:
+def all_runs(name: str) -> list[Run]:
     made = [
-        Job(optimizer, PROBLEMS[name].lrs[optimizer] * multiplier, scheduler, seed)
+        Run(name, multiplier, scheduler, seed, PROBLEMS[name].steps, optimizer)
         for seed in range(PLANS[name].seeds)
         for multiplier in MULTIPLIERS
         for scheduler in SCHEDULERS
         for optimizer in OPTIMIZERS
     ]
-    return [job for job in made if supports(job)]
+    return [run for run in made if supports(run)]
 
 
-@cache
-def data_of(name: str) -> Data:
-    return load(PROBLEMS[name], torch.float32)
+def read(name: str) -> None:
+    data_of(name, torch.float32)
 
 
-def loop(name: str, jobs: list[Job], threads: int, steps: int) -> Seconds:
+def loop(runs: list[Run], threads: int) -> Seconds:
     torch.set_num_threads(threads)
-    problem, data = PROBLEMS[name], data_of(name)
+    steps = sum(run.steps for run in runs)
     start, busy = time.perf_counter(), time.process_time()
-    for job in jobs:
-        train_one(problem, job, steps, data=data)
+    for run in runs:
+        train(run, fused=False)
     elapsed, busy = time.perf_counter() - start, time.process_time() - busy
     torch.set_num_threads(1)
-    return Seconds(elapsed / len(jobs) / steps, busy / len(jobs) / steps)
+    return Seconds(elapsed / steps, busy / steps)
 
 
-def batch(name: str, jobs: list[Job]) -> float:
+def batch(runs: list[Run]) -> float:
     """Seconds of processor time."""
     torch.set_num_threads(1)
     schedule.cache_clear()  # Every turn is as if it was the first.
     busy = time.process_time()
-    train_batched(PROBLEMS[name], jobs, PLANS[name].steps, data=data_of(name))
+    train_batched(runs)
     return time.process_time() - busy
 
 
-def batched(pool: ProcessPoolExecutor, name: str, jobs: list[Job], workers: int) -> Seconds:
+def batched(pool: ProcessPoolExecutor, runs: list[Run], workers: int) -> Seconds:
     schedule.cache_clear()
-    steps = PLANS[name].steps
+    steps = sum(run.steps for run in runs)
     start, busy = time.perf_counter(), time.process_time()
-    planned = parts(PROBLEMS[name], jobs, steps, workers=workers, data=data_of(name))
     # The largest first, so that none is left over at the end.
-    planned.sort(key=len, reverse=True)
-    spent = sum(pool.map(batch, [name] * len(planned), [[jobs[row] for row in rows] for rows in planned]))
+    planned = sorted(parts(runs, workers), key=len, reverse=True)
+    spent = sum(pool.map(batch, planned))
     elapsed, busy = time.perf_counter() - start, time.process_time() - busy + spent
-    return Seconds(elapsed / len(jobs) / steps, busy / len(jobs) / steps)
+    return Seconds(elapsed / steps, busy / steps)
 
 
 def main(names: list[str]) -> None:
     cores = int(joblib.cpu_count())
-    # Both are served by a malloc that keeps what it has, rather than hand it back to the system at every step.
-    os.environ.update(MALLOC_TRIM_THRESHOLD_=str(2**31), MALLOC_TOP_PAD_=str(2**26))
+    os.environ.update(ENVIRONMENT)  # For both.
     print(f"{cores} cores, Python {platform.python_version()}, torch {torch.__version__}\n")
     contenders = f"loop, 1 thread | loop, {cores} threads | batched"
     print(f"| problem | {contenders} | loop | batched | × the loop | by time used | aim |")
@@ -129,15 +127,15 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         for name in names:
-            jobs, steps = all_jobs(name), PLANS[name].steps
-            sample = jobs[7 :: len(jobs) // PLANS[name].runs]
-            list(pool.map(data_of, [name] * 4 * cores))
+            runs, steps = all_runs(name), PROBLEMS[name].steps
+            sample = runs[7 :: len(runs) // PLANS[name].runs]
+            list(pool.map(read, [name] * 4 * cores))
             one, many, ours = [], [], []
             for _ in range(TURNS):
-                one.append(pool.submit(loop, name, sample, 1, steps).result())
+                one.append(pool.submit(loop, sample, 1).result())
                 # Shorter, for on a machine that others use too, threads that wait for each other take minutes.
-                many.append(pool.submit(loop, name, sample[:1], cores, max(10, steps // 10)).result())
-                ours.append(batched(pool, name, jobs, cores))
+                many.append(pool.submit(loop, [sample[0]._replace(steps=max(20, steps // 10))], cores).result())
+                ours.append(batched(pool, runs, cores))
             elapsed = [min(turn.elapsed for turn in turns) for turns in (one, many, ours)]
             per_step = " | ".join(f"{1e6 * value:,.3g}" for value in elapsed)
             fastest = min(elapsed[:2])

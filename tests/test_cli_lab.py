@@ -63,9 +63,9 @@ def training(monkeypatch):
         trained = 0
         jobs = None
 
-        def __call__(self, runs, jobs, keep):
+        def __call__(self, runs, jobs, keep, wanted):
             self.jobs = jobs
-            for run in runs:
+            for run in filter(wanted, runs):
                 if self.trained == self.of:
                     raise self.error
                 self.trained += 1
@@ -74,6 +74,7 @@ def training(monkeypatch):
                 keep(Result(run, losses, losses, [0, 60, 300, 600], [2.0, 1.5, 1.0, final], []))
 
     training = Training()
+    monkeypatch.delitem(ENGINES, "batched")
     monkeypatch.setitem(ENGINES, "pool", Engine("pool", "for tests", lambda run: True, training))
     return training
 

@@ -9,20 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from greedylr.control.batched import ACTIONS
-from greedylr.lab.engines.batched import Job, parts, supports, train_batched, train_one
+from greedylr.lab.engines.batched import parts, supports, train_all, train_batched
 from greedylr.lab.engines.batched import train as engine
-from greedylr.lab.engines.batched.job import batches, initial_model, load
 from greedylr.lab.engines.batched.stack import Stack
 from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.problems.models import GRU, Transformer
+from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.setup import StoppedError, batches, data_of, initial_model
+from greedylr.lab.train import train
 
 STEPS = 200
-NAMES = [name for name in SCHEDULERS if supports(Job("adamw", 0.1, name, 0))]
-train64 = partial(train_batched, dtype=torch.float64)
-one64 = partial(train_one, dtype=torch.float64)
+NAMES = [name for name, scheduler in SCHEDULERS.items() if scheduler.kind != "optimizer"]
 
 
 def _load():
@@ -59,17 +58,26 @@ SHAPES = {
             partial(nn.Conv2d, 1, 3, 3), nn.ReLU, partial(nn.MaxPool2d, 2, 1), nn.Flatten, partial(nn.Linear, 12, 3)
         ),
         _images,
+        "tiny-cnn",
     ),
-    "gru": _problem(partial(GRU, 7, 4), _symbols),
+    "gru": _problem(partial(GRU, 7, 4), _symbols, "tiny-gru"),
     "transformer": _problem(
-        lambda: Transformer(nn.Embedding(7, 8), length=5, width=8, heads=2, depth=1, outputs=7, each=True), _symbols
+        lambda: Transformer(nn.Embedding(7, 8), length=5, width=8, heads=2, depth=1, outputs=7, each=True),
+        _symbols,
+        "tiny-transformer",
     ),
 }
 
 
-def jobs(problem, schedulers, optimizers=tuple(OPTIMIZERS), multipliers=(1.0,), seeds=(1,)):
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    for problem in [TINY, OFFSET, *SHAPES.values()]:
+        monkeypatch.setitem(PROBLEMS, problem.name, problem)
+
+
+def runs_of(problem, schedulers, optimizers=tuple(OPTIMIZERS), multipliers=(1.0,), seeds=(1,), steps=STEPS):
     return [
-        Job(optimizer, problem.lrs[optimizer] * multiplier, scheduler, seed)
+        Run(problem.name, multiplier, scheduler, seed, steps, optimizer)
         for optimizer in optimizers
         for scheduler in schedulers
         for multiplier in multipliers
@@ -77,123 +85,156 @@ def jobs(problem, schedulers, optimizers=tuple(OPTIMIZERS), multipliers=(1.0,), 
     ]
 
 
+def batched(runs, dtype=torch.float64):
+    """What the engine makes of any runs, in their order."""
+    made = {result.run: result for part in parts(runs, dtype=dtype) for result in train_batched(part, dtype=dtype)}
+    return [made[run] for run in runs]
+
+
 def deviation(got, want):
-    """The largest relative difference of any number that two trajectories hold."""
-    names = ("losses", "observed", "lrs", "validation_losses", "metric")
-    pairs = [np.broadcast_arrays(getattr(got, name), getattr(want, name)) for name in names]
-    return max(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b)), initial=0.0) for a, b in pairs)
+    """The largest relative difference of any number that two results hold, but for the evidence of decisions."""
+    of_each = [
+        np.array([*result.losses, *result.lrs, *result.validation_losses, result.metric]) for result in (got, want)
+    ]
+    differences = np.abs(of_each[0] - of_each[1]) / np.maximum(1.0, np.abs(of_each[1]))
+    return differences.max()
 
 
-def assert_same(got, want, tolerance):
-    assert got.job == want.job
+def assert_same(got, tolerance, dtype=torch.float64):
+    """As one by one, in torch's own optimizers with the scheduler itself."""
+    want = train(got.run, dtype=dtype, fused=False)
     assert got.validation_steps == want.validation_steps
+    assert got.failure is want.failure is None
     assert deviation(got, want) < tolerance
-    assert (got.actions is None) == (want.actions is None)
-    assert got.actions is None or np.array_equal(got.actions, want.actions)
+    assert [(event.step, event.sentence) for event in got.events] == [
+        (event.step, event.sentence) for event in want.events
+    ]
+    for mine, its in zip(got.events, want.events):
+        assert mine.evidence == pytest.approx(its.evidence, rel=1e-6, abs=1e-6)
+        assert mine[4:6] == pytest.approx(its[4:6], rel=tolerance)
 
 
 @pytest.mark.parametrize("scheduler", NAMES)
 def test_equals_one_by_one_for_every_optimizer(scheduler):
-    chosen = jobs(TINY, [scheduler], multipliers=(0.3, 3.0))
-    for got in train64(TINY, chosen, STEPS, validate_at=(0, 50, STEPS)):
-        assert_same(got, one64(TINY, got.job, STEPS, validate_at=(0, 50, STEPS)), 1e-9)
+    for got in batched(runs_of(TINY, [scheduler], multipliers=(0.3, 3.0))):
+        assert_same(got, 1e-9)
 
 
 @pytest.mark.parametrize("problem", SHAPES.values(), ids=SHAPES)
 def test_equals_one_by_one_for_every_kind_of_model(problem):
-    chosen = jobs(problem, ["greedylr", "one-cycle"], seeds=(0, 1))
-    for got in train64(problem, chosen, 60, validate_at=(60,)):
+    for got in batched(runs_of(problem, ["greedylr", "one-cycle"], seeds=(0, 1), steps=60)):
         # The gradient of attention's key bias is zero but for rounding, and Adafactor makes steps of full size of it:
         # one run at a time deviates from itself by 1e-7 when each batch is taken in reverse.
-        noisy = problem is SHAPES["transformer"] and got.job.optimizer == "adafactor"
-        assert_same(got, one64(problem, got.job, 60, validate_at=(60,)), 1e-5 if noisy else 1e-9)
+        noisy = problem is SHAPES["transformer"] and got.run.optimizer == "adafactor"
+        assert_same(got, 1e-5 if noisy else 1e-9)
 
 
 @pytest.mark.parametrize("name", ["quadratic-noisy", "rosenbrock", "least-squares", "bandit", "continual", "experts"])
 def test_equals_one_by_one_on_the_catalogue(name):
-    problem = PROBLEMS[name]
-    chosen = jobs(problem, ["greedylr-open", "paper"], ["sgd", "adamw"])
-    for got in train64(problem, chosen, 30, validate_at=(30,)):
-        assert_same(got, one64(problem, got.job, 30, validate_at=(30,)), 1e-9)
+    for got in batched(runs_of(PROBLEMS[name], ["greedylr-open", "paper"], ["sgd", "adamw"], steps=30)):
+        assert_same(got, 1e-9)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_every_problem_of_the_catalogue_can_be_stacked(problem):
-    chosen = jobs(problem, ["constant"], ["adamw"], seeds=(0, 1))
-    for got in train_batched(problem, chosen, 2):
-        assert_same(got, train_one(problem, got.job, 2), 1e-3)
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_every_problem_of_the_catalogue_can_be_stacked(name):
+    for got in batched(runs_of(PROBLEMS[name], ["constant"], ["adamw"], seeds=(0, 1), steps=2), torch.float32):
+        assert_same(got, 1e-3, torch.float32)
 
 
 def test_float32_is_as_good():
-    for got in train_batched(TINY, jobs(TINY, ["cosine"], multipliers=(0.3, 1.0)), 50):
-        assert_same(got, train_one(TINY, got.job, 50), 1e-4)
+    for got in batched(runs_of(TINY, ["cosine"], multipliers=(0.3, 1.0), steps=50), torch.float32):
+        assert_same(got, 1e-4, torch.float32)
 
 
 def test_what_a_reward_problem_gives_its_scheduler_is_not_the_loss():
-    got = train_batched(PROBLEMS["bandit"], [Job("adam", 0.01, "greedylr-open", 0)], 5)[0]
-    assert not np.array_equal(got.observed, got.losses)
-    assert 0 <= got.observed.min() <= got.observed.max() <= 1
+    run = Run("bandit", 1.0, "greedylr", 0, 100, "adam")
+    events = batched([run])[0].events
+    assert events
+    assert all(0 <= event.loss <= 1 for event in events)
 
 
 def test_a_diverged_run_leaves_its_neighbours_alone_bit_for_bit():
-    calm = jobs(TINY, ["greedylr", "constant", "plateau"], ["sgd"], seeds=(0, 1, 2))
-    for lr in (0.06, 1e38):  # both above the others', so that it trains at the same place among them
-        wild = train_batched(TINY, [calm[0], Job("sgd", lr, "constant", 1), *calm[1:]], 60)
-        if lr == 0.06:
+    calm = runs_of(TINY, ["greedylr", "constant", "plateau"], ["sgd"], seeds=(0, 1, 2), steps=60)
+    for multiplier in (1.2, 2e39):  # both above the others', so that it trains at the same place among them
+        wild = batched([*calm, Run("tiny", multiplier, "constant", 1, 60, "sgd")], torch.float32)
+        if multiplier == 1.2:
             beside_calm = wild
-    assert not math.isfinite(wild[1].losses[-1])
-    assert math.isfinite(beside_calm[1].losses[-1])
-    for got, want in zip(wild[:1] + wild[2:], beside_calm[:1] + beside_calm[2:], strict=True):
-        assert np.array_equal(got.losses, want.losses)
-        assert np.array_equal(got.lrs, want.lrs)
+    assert not math.isfinite(wild[-1].losses[-1])
+    assert math.isfinite(beside_calm[-1].losses[-1])
+    for got, want in zip(wild[:-1], beside_calm[:-1], strict=True):
+        assert (got.losses, got.lrs) == (want.losses, want.lrs)
 
 
 def test_a_diverged_run_is_told_as_one_by_one():
-    job = Job("sgd", 1e308, "greedylr-open", 0)
-    got, want = train64(TINY, [job], 40)[0], one64(TINY, job, 40)
+    run = Run("tiny", 1e308, "greedylr-open", 0, 40, "sgd")
+    got, want = batched([run])[0], train(run, dtype=torch.float64, fused=False)
     assert np.array_equal(np.isfinite(got.losses), np.isfinite(want.losses))
-    assert np.array_equal(got.actions, want.actions)
-    assert "NON_FINITE" in {ACTIONS[code].name for code in got.actions}
+    assert [event[:3] for event in got.events] == [event[:3] for event in want.events]
+    assert any(event.sentence.startswith("non-finite") for event in got.events)
+
+
+class _Fussy(torch.optim.lr_scheduler.ConstantLR):
+    """A scheduler that breaks down at its 25th step."""
+
+    def step(self, loss=None):
+        if loss is not None:
+            self.told = getattr(self, "told", 0) + 1
+            if self.told == 25:
+                raise ZeroDivisionError("by the loss")
+
+
+def test_a_scheduler_that_breaks_down_ends_its_run_as_one_by_one_and_no_other(monkeypatch):
+    entry = replace(SCHEDULERS["plateau"], make=lambda optimizer, horizon: _Fussy(optimizer, 1.0))
+    monkeypatch.setitem(SCHEDULERS, "fussy", entry)
+    got, calm = batched(runs_of(TINY, ["fussy", "plateau"], ["adam"], steps=60))
+    want = train(got.run, dtype=torch.float64, fused=False)
+    assert got.failure == want.failure == "ZeroDivisionError: by the loss"
+    assert got.metric is want.metric is None
+    assert got.validation_steps == want.validation_steps == [0, 10, 20]
+    assert len(got.losses) == len(got.lrs) == len(want.losses) == 25
+    assert got.validation_losses == pytest.approx(want.validation_losses)
+    assert_same(calm, 1e-9)
 
 
 def test_neither_order_nor_company_matters(monkeypatch):
-    chosen = jobs(TINY, ["greedylr", "cosine", "plateau"], seeds=(0, 1, 2))
-    together = train64(TINY, chosen, STEPS)
+    chosen = runs_of(TINY, ["greedylr", "cosine", "plateau"], seeds=(0, 1, 2))
+    together = batched(chosen)
     shuffled = [chosen[row] for row in np.random.default_rng(0).permutation(len(chosen))]
     monkeypatch.setattr(engine, "_MOST", 2)
-    apart = {trajectory.job: trajectory for trajectory in train64(TINY, shuffled, STEPS)}
-    assert [trajectory.job for trajectory in together] == chosen
+    apart = {result.run: result for result in batched(shuffled)}
     for got in together:
-        assert_same(got, apart[got.job], 1e-12)
+        assert deviation(got, apart[got.run]) < 1e-12
+        assert len(got.events) == len(apart[got.run].events)
 
 
-def test_parts_hold_every_job_once_and_are_parts_of_themselves():
-    chosen = jobs(TINY, NAMES, seeds=range(3))
-    cut = parts(TINY, chosen, STEPS, workers=4)
-    assert sorted(row for rows in cut for row in rows) == list(range(len(chosen)))
+def test_parts_hold_every_run_once_and_are_parts_of_themselves():
+    chosen = runs_of(TINY, NAMES, seeds=range(3)) + runs_of(SHAPES["gru"], ["cosine"], steps=7)
+    cut = list(parts(chosen, workers=4))
+    assert sorted(run for part in cut for run in part) == sorted(chosen)
     assert len(cut) >= 4
-    for rows in cut:
-        assert len({chosen[row].optimizer for row in rows}) == 1
-        assert parts(TINY, [chosen[row] for row in rows], STEPS) == [list(range(len(rows)))]
+    for part in cut:
+        assert len({(run.problem, run.steps, run.optimizer) for run in part}) == 1
+        assert list(parts(part)) == [part]
 
 
 def test_runs_that_differ_in_the_scheduler_begin_alike_and_see_the_same_batches():
-    got = train64(TINY, jobs(TINY, NAMES, ["sgd"], seeds=(0, 1)), 1, validate_at=(0,))
+    got = batched(runs_of(TINY, NAMES, ["sgd"], seeds=(0, 1), steps=1))
     for seed in (0, 1):
-        of_seed = [trajectory for trajectory in got if trajectory.job.seed == seed]
-        assert len({trajectory.losses[0] for trajectory in of_seed}) == 1
-        assert len({trajectory.validation_losses[0] for trajectory in of_seed}) == 1
+        of_seed = [result for result in got if result.run.seed == seed]
+        assert len({result.losses[0] for result in of_seed}) == 1
+        assert len({result.validation_losses[0] for result in of_seed}) == 1
     assert got[0].losses[0] != got[1].losses[0]
     assert got[0].validation_losses[0] != got[1].validation_losses[0]
 
 
 def test_the_seed_alone_decides_weights_and_batches():
-    data = load(TINY, torch.float32)
+    data = data_of("tiny", torch.float32)
 
     def of_seed(seed):
         torch.rand(3)  # Whatever else draws numbers.
-        weights = nn.utils.parameters_to_vector(initial_model(TINY, seed, torch.float32).parameters())
-        return weights.tolist(), [next(drawn).tolist() for drawn in [batches(TINY, data, seed)] for _ in range(5)]
+        run = Run("tiny", torch.rand(1).item(), "cosine", seed, 5)
+        weights = nn.utils.parameters_to_vector(initial_model(run, torch.float32).parameters())
+        return weights.tolist(), [next(drawn).tolist() for drawn in [batches(run, data)] for _ in range(5)]
 
     assert of_seed(3) == of_seed(3)
     (weights, drawn), (other_weights, other_drawn) = of_seed(3), of_seed(4)
@@ -203,7 +244,7 @@ def test_the_seed_alone_decides_weights_and_batches():
 
 def test_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
-    train_batched(TINY, [Job("sgd", 0.1, "constant", 5)], 2)
+    train_batched([Run("tiny", 1.0, "constant", 5, 2, "sgd")])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -220,37 +261,56 @@ class _Offset(nn.Module):
         return self.gain * self.layer(inputs) + self.offset
 
 
+OFFSET = _problem(_Offset, name="offset")
+
+
 def test_buffers_belong_to_their_runs():
-    problem = _problem(_Offset)
-    stack = Stack(problem, [initial_model(problem, seed, torch.float32) for seed in (0, 1)], torch.tensor([0, 1, 1]))
+    runs = runs_of(OFFSET, ["constant"], ["adam"], seeds=(0, 1), steps=20)
+    stack = Stack(OFFSET, [initial_model(run, torch.float32) for run in runs], torch.tensor([0, 1, 1]))
     assert stack.buffers["offset"].shape == (3, 3)
     assert stack.buffers["gain"].shape == (3,)
-    for got in train64(problem, jobs(problem, ["constant"], ["adam"], seeds=(0, 1)), 20):
-        assert_same(got, one64(problem, got.job, 20), 1e-9)
+    for got in batched(runs):
+        assert_same(got, 1e-9)
 
 
 def test_a_momentum_that_is_cycled_reaches_the_optimizer(monkeypatch):
-    job = Job("sgd", 0.05, "one-cycle", 0)
-    cycled = train64(TINY, [job], 50)[0]
+    run = Run("tiny", 1.0, "one-cycle", 0, 50, "sgd")
+    cycled = batched([run])[0]
     still = replace(
         SCHEDULERS["one-cycle"],
         make=lambda optimizer, horizon: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, job.lr, total_steps=horizon.steps, cycle_momentum=False
+            optimizer, TINY.lrs["sgd"], total_steps=horizon.steps, cycle_momentum=False
         ),
     )
     monkeypatch.setitem(SCHEDULERS, "still", still)
-    flat = train64(TINY, [job._replace(scheduler="still")], 50)[0]
+    flat = batched([run._replace(scheduler="still")])[0]
     assert np.allclose(cycled.lrs, flat.lrs, rtol=1e-12)
     assert not np.allclose(cycled.losses, flat.losses, rtol=1e-3)
 
 
-def test_no_jobs_no_trajectories():
-    assert train_batched(TINY, [], 5) == []
+def test_no_runs_no_parts():
+    assert list(parts([])) == []
+
+
+def test_it_stops_when_it_is_told_to():
+    answers = iter([False, False, True])
+    with pytest.raises(StoppedError):
+        train_batched(runs_of(TINY, ["constant"], ["sgd"]), stopped=lambda: next(answers))
+    assert next(answers, None) is None
 
 
 @pytest.mark.parametrize("scheduler", ["schedule-free", "prodigy", "momo"])
 def test_whole_optimizers_are_refused(scheduler):
-    job = Job("sgd", 0.1, scheduler, 0)
-    assert not supports(job)
+    run = Run("tiny", 1.0, scheduler, 0, 5, "sgd")
+    assert not supports(run)
     with pytest.raises(ValueError, match=f"moves a learning rate, got '{scheduler}'"):
-        train_batched(TINY, [job], 1)
+        list(parts([run]))
+
+
+def test_processes_give_what_this_one_gives():
+    runs = runs_of(PROBLEMS["rosenbrock"], ["greedylr", "cosine"], ["sgd"], seeds=(0, 1), steps=30)
+    results = []
+    train_all(runs, 2, results.append, wanted=lambda run: run.seed == 1)
+    assert sorted(result.run for result in results) == sorted(run for run in runs if run.seed == 1)
+    for got in results:
+        assert deviation(got, train(got.run)) < 1e-4

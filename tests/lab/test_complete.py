@@ -42,14 +42,14 @@ def engine(monkeypatch, made_up):
             self.trained = []
             self.between = lambda: None
 
-        def train(self, runs, jobs, keep):
-            for run in runs:
+        def train(self, runs, jobs, keep, wanted):
+            for run in filter(wanted, runs):
                 self.trained.append(run)
                 keep(made_up(run))
                 self.between()
 
     fake = Fake()
-    monkeypatch.setitem(ENGINES, "pool", Engine("pool", "", lambda run: True, fake.train))
+    monkeypatch.setattr(engines, "ENGINES", {"fake": Engine("fake", "", lambda run: True, fake.train)})
     return fake
 
 
@@ -93,7 +93,7 @@ def test_an_interrupt_leaves_what_was_finished(store, runs, engine):
 
 def test_the_first_engine_that_can_is_chosen_unless_one_is_named(monkeypatch, runs):
     fast = Engine("fast", "", lambda run: run.scheduler == "cosine", lambda *arguments: None)
-    monkeypatch.setattr(engines, "ENGINES", {"fast": fast, **ENGINES})
+    monkeypatch.setattr(engines, "ENGINES", {"fast": fast, "pool": ENGINES["pool"]})
     chosen = {engine.name: {run.scheduler for run in its} for engine, its in assign(runs).items()}
     assert chosen == {"fast": {"cosine"}, "pool": {"constant", "greedylr"}}
     assert [engine.name for engine in assign(runs, "pool")] == ["pool"]
@@ -103,7 +103,7 @@ def test_the_first_engine_that_can_is_chosen_unless_one_is_named(monkeypatch, ru
 
 def test_the_pool_stores_what_one_process_gives(store):
     runs = [Run("digits", 1.0, name, seed, 12) for name in ("greedylr", "schedule-free") for seed in range(2)]
-    complete(runs, store, 2)
+    complete(runs, store, 2, "pool")
     assert dumped(store.load(runs)) == dumped(map(train, runs))
 
 
@@ -118,8 +118,8 @@ from greedylr.lab.store import Store
 
 content._code = lambda: "the same"  # Whoever works on the code changes it.
 
-def train(runs, jobs, keep):
-    for run in runs:
+def train(runs, jobs, keep, wanted):
+    for run in filter(wanted, runs):
         numbers = random.Random(run.seed)
         losses = [numbers.random() for _ in range(run.steps)]
         keep(Result(run, losses, losses, [0, run.steps], [2.0, losses[-1]], []))

@@ -2,7 +2,8 @@
 
 import json
 
-from greedylr.lab.engines.pool import train_all, worker_count
+from greedylr.lab.engines.pool import train_all
+from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.runs import Run
 from greedylr.lab.train import train
 

@@ -13,7 +13,8 @@ from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.runs import Event, Result, Run
 from greedylr.lab.schedulers import SCHEDULERS, Scheduler
-from greedylr.lab.train import StoppedError, train
+from greedylr.lab.setup import StoppedError
+from greedylr.lab.train import train
 
 SCHEDULER_NAMES = sorted(SCHEDULERS)
 

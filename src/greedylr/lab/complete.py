@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from greedylr.lab.engines import assign
 from greedylr.lab.runs import Result, Run
@@ -43,12 +43,11 @@ def complete(
         store.save(result)
         done(result.run)
 
-    def still_missing(runs: Sequence[Run]) -> Iterator[Run]:
-        for run in runs:
-            if store.finished([run]):
-                done(run)  # Another process was faster.
-            else:
-                yield run
+    def wanted(run: Run) -> bool:
+        if store.finished([run]):
+            done(run)  # Another process was faster.
+            return False
+        return True
 
     for chosen, its in assign(missing, engine).items():
-        chosen.train(still_missing(its), jobs, keep)
+        chosen.train(its, jobs, keep, wanted)

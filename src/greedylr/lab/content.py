@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ import greedylr
 from greedylr.lab.problems import PROBLEMS
 from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.train import learning_rate
+from greedylr.lab.setup import learning_rate
 
 # All code of this package that a result can depend on.
 _CODE = (
@@ -27,6 +28,7 @@ _CODE = (
     "lab/optimizers.py",
     "lab/runs.py",
     "lab/schedulers.py",
+    "lab/setup.py",
     "lab/train.py",
 )
 
@@ -64,6 +66,18 @@ def versions() -> dict[str, str]:
         "Python": platform.python_version(),
         "torch": torch.__version__,
     } | _version_of("scikit-learn")
+
+
+def made_with(runs: Iterable[Run]) -> dict[str, str]:
+    """The same for certain runs, with the packages that their schedulers are of.
+
+    Raises:
+        ModuleNotFoundError: If one of these is not installed.
+    """
+    made = versions()
+    for scheduler in dict.fromkeys(run.scheduler for run in runs):
+        made |= _version_of(SCHEDULERS[scheduler].package)
+    return made
 
 
 @cache

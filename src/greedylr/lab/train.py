@@ -1,10 +1,10 @@
-"""Train one run, and keep everything that can be asked about it later."""
+"""Train one run in a plain loop, and keep everything that can be asked about it later: what every engine must equal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,29 +13,21 @@ from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
 from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.problems import PROBLEMS, Data
+from greedylr.lab.problems import PROBLEMS
 from greedylr.lab.runs import Event, Result, Run, validation_steps
 from greedylr.lab.schedulers import SCHEDULERS, Horizon
-
-# What the numbers of a run can bring about, in a scheduler that divides by a loss or an optimizer that checks its
-# arguments. All else, such as a missing package or a full disk, says nothing about the run, and is raised.
-_FAILURES = (ArithmeticError, ValueError, RuntimeError)
+from greedylr.lab.setup import FAILURES, StoppedError, batches, data_of, initial_model, learning_rate
 
 
-class StoppedError(Exception):
-    """A run was asked to stop before its last step; nothing of it is kept."""
-
-
-def learning_rate(run: Run) -> float:
-    """The initial learning rate of a run."""
-    return PROBLEMS[run.problem].lrs[run.optimizer] * run.multiplier
-
-
-def train(run: Run, stopped: Callable[[], bool] = lambda: False) -> Result:
+def train(
+    run: Run, *, dtype: torch.dtype = torch.float32, fused: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> Result:
     """Train one run; the same run gives the same result, on one thread, wherever it is trained.
 
     Args:
         run: What to train.
+        dtype: Of the weights and the data.
+        fused: Whether to take torch's fused optimizers.
         stopped: Asked before each step whether to give up.
 
     Returns:
@@ -48,13 +40,11 @@ def train(run: Run, stopped: Callable[[], bool] = lambda: False) -> Result:
     """
     if run.perturbation != "none":
         raise KeyError(run.perturbation)
-    problem, data = PROBLEMS[run.problem], _data(run.problem)
+    problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
     task, entry = problem.task, SCHEDULERS[run.scheduler]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        model = problem.model()
-    batches = torch.Generator().manual_seed(run.seed)
-    optimizer = _optimizer(run, list(model.parameters()))
+    model = initial_model(run, dtype)
+    drawn = batches(run, data)
+    optimizer = _optimizer(run, list(model.parameters()), fused)
     scheduler: Any = entry.build(optimizer, run.steps, task.mode)
     result = Result(run, [], [], [], [], [])
     if isinstance(scheduler, GreedyLR):
@@ -65,8 +55,8 @@ def train(run: Run, stopped: Callable[[], bool] = lambda: False) -> Result:
             result.validation_steps.append(step)
             result.validation_losses.append(problem.validate(model, data))
 
-    def advance(step: int) -> None:
-        examples = data.train.batch(problem.sample(data, batches, step))
+    def advance() -> None:
+        examples = data.train.batch(next(drawn))
         loss = problem.loss(model, examples)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -85,22 +75,22 @@ def train(run: Run, stopped: Callable[[], bool] = lambda: False) -> Result:
         for step in range(run.steps):
             if stopped():
                 raise StoppedError
-            advance(step)
+            advance()
             if step + 1 in validations:
                 validate(step + 1)
         model.eval()
         with torch.no_grad(), _settled(optimizer):
             result.metric = problem.metric(model, data.validation).item()
-    except _FAILURES as error:
+    except FAILURES as error:
         result.failure = f"{type(error).__name__}: {error}"
     return result
 
 
-def _optimizer(run: Run, parameters: list[Parameter]) -> Optimizer:
+def _optimizer(run: Run, parameters: list[Parameter], fused: bool) -> Optimizer:
     entry, lr = SCHEDULERS[run.scheduler], learning_rate(run)
     if entry.stands_in:
         return entry.stands_in[run.optimizer](parameters, lr, Horizon(run.steps, PROBLEMS[run.problem].task.mode))
-    return OPTIMIZERS[run.optimizer].build(parameters, lr, fused=True)
+    return OPTIMIZERS[run.optimizer].build(parameters, lr, fused=fused)
 
 
 @contextmanager
@@ -112,12 +102,6 @@ def _settled(optimizer: Any) -> Iterator[None]:
     yield
     if averages:
         optimizer.train()
-
-
-@cache
-def _data(problem: str) -> Data:
-    """The data of a problem: read once in a process, never written to."""
-    return PROBLEMS[problem].load()
 
 
 def _note(events: list[Event], decision: Decision) -> None:

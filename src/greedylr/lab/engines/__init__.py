@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from greedylr.lab.engines import pool
+from greedylr.lab.engines import batched, pool
 from greedylr.lab.runs import Result, Run
 
 Keep = Callable[[Result], None]
 """What to do with a result; called in the process that asked for it, in no particular order."""
+
+Wanted = Callable[[Run], bool]
+"""Asked when a run is about to be started: others may have finished it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +23,27 @@ class Engine:
         name: Identifier, on the command line.
         note: What it does, in a line.
         supports: Whether it can train a run.
-        train: Trains every run that it is given, on so many cores, and hands each result on as it comes. It may ask for
-            the runs one by one. What is unfinished when it is interrupted is given up.
+        train: Trains every run that it is given and that is wanted, on so many cores, and hands each result on as it
+            comes. What is unfinished when it is interrupted is given up.
     """
 
     name: str
     note: str
     supports: Callable[[Run], bool]
-    train: Callable[[Iterable[Run], int, Keep], None]
+    train: Callable[[Sequence[Run], int, Keep, Wanted], None]
 
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Engine("pool", "one run at a time in each of several processes", lambda run: True, pool.train_all),)
+    for engine in (
+        Engine(
+            "batched",
+            "many runs of a problem at once in each of several processes; no whole optimizers",
+            batched.supports,
+            batched.train_all,
+        ),
+        Engine("pool", "one run at a time in each of several processes", lambda run: True, pool.train_all),
+    )
 }
 """Every engine by its name, the one to be preferred first."""
 

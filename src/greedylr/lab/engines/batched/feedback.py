@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from greedylr import GreedyLR
-from greedylr.control import batched
+from greedylr.control import batched, rule
 from greedylr.control.config import Config
-from greedylr.lab.engines.batched.job import Floats, Job
+from greedylr.control.decision import Action
 from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.runs import Event, Result, Run
 from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.setup import FAILURES, learning_rate
 
 Mode = Literal["min", "max"]
+Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 Options = tuple[tuple[str, Any], ...]
 """Options of an optimizer other than the learning rate, by name."""
@@ -47,7 +50,7 @@ class Schedule:
 @lru_cache(maxsize=4096)
 def schedule(optimizer: str, lr: float, scheduler: str, steps: int) -> Schedule:
     """What a fixed scheduler does in a run, found by letting it."""
-    stand_in, made = _made(Job(optimizer, lr, scheduler, 0), steps, "min")
+    stand_in, made = _made(optimizer, lr, scheduler, steps, "min")
     group = stand_in.param_groups[0]
     lrs: list[float] = []
     options: list[Options] = []
@@ -64,81 +67,124 @@ class Controller(Protocol):
 
     Attributes:
         rows: Which runs.
-        decides: Whether :meth:`observe` says what was decided, in codes of actions.
     """
 
     rows: Rows
-    decides: bool
 
     @property
     def lrs(self) -> Floats:
         """Their learning rates now."""
 
-    def observe(self, values: Floats) -> NDArray[np.int64] | None:
+    def observe(self, values: Floats) -> None:
         """Take in one value for each of the runs."""
 
+    def account(self, results: Sequence[Result], observed: Floats) -> None:
+        """Add to the results of the runs, once they are over, what became of the learning rate.
 
-def controllers(jobs: Sequence[Job], steps: int, mode: Mode) -> Iterator[Controller]:
-    """Controllers for those of the jobs whose learning rates depend on what is observed."""
+        Args:
+            results: Of the runs, in their order.
+            observed: All that they were given, by step and run.
+        """
+
+
+def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
+    """Controllers for those of the runs whose learning rates depend on what is observed."""
     greedy: dict[Config, list[int]] = {}
     others: list[int] = []
-    configs: dict[Job, Config | None] = {}
-    for row, job in enumerate(jobs):
-        if SCHEDULERS[job.scheduler].kind != "feedback":
+    configs: dict[tuple[str, float], Config | None] = {}
+    for row, run in enumerate(runs):
+        if SCHEDULERS[run.scheduler].kind != "feedback":
             continue
-        kind = job._replace(seed=0)
+        kind = run.scheduler, run.multiplier
         if kind not in configs:
-            made = _made(kind, steps, mode)[1]
+            made = _of_run(run, mode)[1]
             configs[kind] = made.config if isinstance(made, GreedyLR) else None
         config = configs[kind]
         (others if config is None else greedy.setdefault(config, [])).append(row)
     for config, rows in greedy.items():
-        yield _Greedy(config, rows, np.array([jobs[row].lr for row in rows]))
+        yield _Greedy(config, rows, [learning_rate(runs[row]) for row in rows])
     if others:
-        yield _Objects(others, [_made(jobs[row], steps, mode) for row in others])
+        yield _Objects(others, [_of_run(runs[row], mode) for row in others])
 
 
 class _Greedy:
     """The batched rule."""
 
-    decides = True
-
-    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Floats) -> None:
-        self.config, self.rows = config, np.array(rows)
+    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float]) -> None:
+        self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
         # NumPy, because on arrays this small a call costs a third of torch's.
-        self.state = batched.start(config, initial_lrs, np)
+        self.state = batched.start(config, np.array(initial_lrs), np)
+        self.eventful: list[NDArray[np.bool_]] = []
 
     @property
     def lrs(self) -> Floats:
         lrs: Floats = self.state.lrs
         return lrs
 
-    def observe(self, values: Floats) -> NDArray[np.int64]:
+    def observe(self, values: Floats) -> None:
         with np.errstate(all="ignore"):
             self.state, codes = batched.advance(self.config, self.state, values, np)
-        chosen: NDArray[np.int64] = codes
-        return chosen
+        self.eventful.append(_EVENTFUL[codes])
+
+    def account(self, results: Sequence[Result], observed: Floats) -> None:
+        eventful = np.array(self.eventful)
+        for row, (result, lr) in enumerate(zip(results, self.initial_lrs)):
+            result.events.extend(self._replay(lr, observed[:, row].tolist(), eventful[:, row].tolist()))
+
+    def _replay(self, lr: float, values: Sequence[float], eventful: Sequence[bool]) -> Iterator[Event]:
+        """The events of one run: from the scalar rule, which decides the same and says why."""
+        state, advance = rule.start(self.config, [lr]), rule.advancer(self.config)
+        for value, has_event in zip(values, eventful):
+            if has_event:
+                event = Event.of(rule.observe(self.config, state, value))
+                if event is not None:
+                    yield event
+            else:
+                advance(self.config, state, value)
 
 
 class _Objects:
     """Any schedulers, each the object itself on a stand-in for the run's optimizer."""
 
-    decides = False
-
     def __init__(self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]]) -> None:
         self.rows = np.array(rows)
         self.groups = [optimizer.param_groups[0] for optimizer, _ in made]
         self.schedulers = [scheduler for _, scheduler in made]
+        self.steps = 0
+        self.failures: dict[int, tuple[int, str]] = {}  # Of which scheduler, at which step, and why.
 
     @property
     def lrs(self) -> Floats:
         return np.array([float(group["lr"]) for group in self.groups])
 
     def observe(self, values: Floats) -> None:
-        for scheduler, value in zip(self.schedulers, values.tolist()):
-            scheduler.step(value)
+        self.steps += 1
+        for number, (scheduler, value) in enumerate(zip(self.schedulers, values.tolist())):
+            if number in self.failures:
+                continue
+            try:
+                scheduler.step(value)
+            except FAILURES as error:
+                self.failures[number] = self.steps, f"{type(error).__name__}: {error}"
+
+    def account(self, results: Sequence[Result], observed: Floats) -> None:
+        for number, (steps, reason) in self.failures.items():
+            result = results[number]
+            del result.losses[steps:], result.lrs[steps:]
+            validated = sum(step < steps for step in result.validation_steps)
+            del result.validation_steps[validated:], result.validation_losses[validated:]
+            result.metric, result.failure = None, reason
 
 
-def _made(job: Job, steps: int, mode: Mode) -> tuple[Optimizer, Any]:
-    optimizer = OPTIMIZERS[job.optimizer].build([torch.zeros(1)], job.lr)
-    return optimizer, SCHEDULERS[job.scheduler].build(optimizer, steps, mode)
+_MOVES = {Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION}
+_EVENTFUL = np.array([action in _MOVES or action is Action.SPIKE for action in batched.ACTIONS])
+"""Whether there may be an event in an action, by its code."""
+
+
+def _of_run(run: Run, mode: Mode) -> tuple[Optimizer, Any]:
+    return _made(run.optimizer, learning_rate(run), run.scheduler, run.steps, mode)
+
+
+def _made(optimizer: str, lr: float, scheduler: str, steps: int, mode: Mode) -> tuple[Optimizer, Any]:
+    stand_in = OPTIMIZERS[optimizer].build([torch.zeros(1)], lr)
+    return stand_in, SCHEDULERS[scheduler].build(stand_in, steps, mode)
