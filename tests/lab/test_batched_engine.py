@@ -279,7 +279,7 @@ def test_a_momentum_that_is_cycled_reaches_the_optimizer(monkeypatch):
     still = replace(
         SCHEDULERS["one-cycle"],
         make=lambda optimizer, horizon: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, TINY.lrs["sgd"], total_steps=horizon.steps, cycle_momentum=False
+            optimizer, optimizer.param_groups[0]["lr"], total_steps=horizon.steps, cycle_momentum=False
         ),
     )
     monkeypatch.setitem(SCHEDULERS, "still", still)

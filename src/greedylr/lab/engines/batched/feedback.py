@@ -38,28 +38,28 @@ class Schedule:
     """A schedule that is known before the run.
 
     Attributes:
-        lrs: Learning rate of each step.
+        shares: Of the initial learning rate, at each step.
         options: Other options of the optimizer at each step, the same for all learning rates; empty if they
             stay as they are.
     """
 
-    lrs: tuple[float, ...]
+    shares: Floats
     options: tuple[Options, ...]
 
 
 @lru_cache(maxsize=4096)
-def schedule(optimizer: str, lr: float, scheduler: str, steps: int) -> Schedule:
+def schedule(optimizer: str, scheduler: str, steps: int) -> Schedule:
     """What a fixed scheduler does in a run, found by letting it."""
-    stand_in, made = _made(optimizer, lr, scheduler, steps, "min")
+    stand_in, made = _made(optimizer, 1.0, scheduler, steps, "min")
     group = stand_in.param_groups[0]
-    lrs: list[float] = []
+    shares: list[float] = []
     options: list[Options] = []
     stand_in.step()  # Does nothing, but schedulers want to see it done.
     for _ in range(steps):
-        lrs.append(float(group["lr"]))
+        shares.append(float(group["lr"]))
         options.append(tuple((name, group[name]) for name in _CYCLED if name in group))
         made.step()
-    return Schedule(tuple(lrs), tuple(options) if len(set(options)) > 1 else ())
+    return Schedule(np.array(shares), tuple(options) if len(set(options)) > 1 else ())
 
 
 class Controller(Protocol):

@@ -47,7 +47,7 @@ def parts(runs: Sequence[Run], workers: int = 1, dtype: torch.dtype = torch.floa
         if not supports(run):
             raise ValueError(f"scheduler must be one that moves a learning rate, got {run.scheduler!r}")
         fixed = SCHEDULERS[run.scheduler].kind == "fixed"
-        options = schedule(run.optimizer, 1.0, run.scheduler, run.steps).options if fixed else ()
+        options = schedule(run.optimizer, run.scheduler, run.steps).options if fixed else ()
         alike = run.problem, run.steps, run.optimizer, run.perturbation
         kinds.setdefault(alike, {}).setdefault(options, []).append(run)
     for of_kind in kinds.values():
@@ -149,6 +149,6 @@ def _tables(runs: Sequence[Run]) -> tuple[Floats, tuple[Options, ...]]:
     options: tuple[Options, ...] = ()
     for row, run in enumerate(runs):
         if SCHEDULERS[run.scheduler].kind == "fixed":
-            known = schedule(run.optimizer, learning_rate(run), run.scheduler, run.steps)
-            lrs[:, row], options = known.lrs, known.options
+            known = schedule(run.optimizer, run.scheduler, run.steps)
+            lrs[:, row], options = learning_rate(run) * known.shares, known.options
     return lrs, options
