@@ -1,7 +1,8 @@
 """What is compared: every way to set the learning rate, one entry each.
 
-All are imported from where they are kept. Fixed schedules that are to start gently share one linear warmup, over the
-first tenth of the steps, and so does GreedyLR where it is told the number of steps: like is compared with like.
+All are imported from where they are kept; AdaLRS, of which no code is published, is written here. Fixed
+schedules that are to start gently share one linear warmup, over the first tenth of the steps, and so do AdaLRS, and
+GreedyLR where it is told the number of steps: like is compared with like.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from greedylr import GreedyLR
+from greedylr.lab.adalrs import AdaLRS
 
 
 class Horizon(NamedTuple):
@@ -68,7 +70,8 @@ class Scheduler:
         title: Name to show to a person.
         note: How it is set up here, to be stated beside results.
         make: Makes it, given the optimizer.
-        kind: ``"fixed"``: a schedule that is known before the run. ``"feedback"``: one that is told the observed value
+        kind: ``"fixed"``: a schedule that is known before the run, in proportion to the initial learning rate.
+            ``"feedback"``: one that is told the observed value
             after every step. ``"optimizer"``: a whole optimizer.
         package: Name of the package that it comes from.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
@@ -141,6 +144,11 @@ def _one_cycle(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
 
 def _plateau(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
     return ReduceLROnPlateau(optimizer, horizon.mode, patience=horizon.steps // 10)
+
+
+def _adalrs(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
+    made = AdaLRS(optimizer, horizon.steps, horizon.warmup, horizon.mode)
+    return cast(LRScheduler, made)  # It is none, but is stepped as one.
 
 
 def _greedylr(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
@@ -258,6 +266,14 @@ SCHEDULERS: dict[str, Scheduler] = {
             "ReduceLROnPlateau",
             "torch's defaults, told the minibatch loss at every step, with a patience of a tenth of the steps",
             _plateau,
+            kind="feedback",
+        ),
+        Scheduler(
+            "adalrs",
+            "AdaLRS",
+            _WARMUP + "cosine annealing to zero; up to four tenths of the steps, a multiple of it is searched for, "
+            "by factors 3 and 1/2, in windows of 2 % of the steps; a failed trial's weights are not put back",
+            _adalrs,
             kind="feedback",
         ),
         Scheduler("constant", "constant", "the initial learning rate throughout", _constant),

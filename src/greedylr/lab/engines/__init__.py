@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from greedylr.lab.engines import batched, pool
+from greedylr.lab.engines import batched, cluster, pool
 from greedylr.lab.runs import Result, Run
 
 Keep = Callable[[Result], None]
@@ -43,6 +43,8 @@ ENGINES: dict[str, Engine] = {
             batched.train_all,
         ),
         Engine("pool", "one run at a time in each of several processes", lambda run: True, pool.train_all),
+        # After one that trains everything: only for those who ask for it by its name.
+        Engine("ray", "one run at a time on each core of a Ray cluster", lambda run: True, cluster.train_all),
     )
 }
 """Every engine by its name, the one to be preferred first."""
