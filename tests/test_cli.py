@@ -19,7 +19,7 @@ from greedylr.cli import app as commands
 from greedylr.cli import demo as demo_command
 from greedylr.cli import main
 from greedylr.lab.demo import plan
-from greedylr.lab.folder import Folder
+from greedylr.lab.demo.folder import Folder
 from greedylr.lab.runs import Result
 from greedylr.lab.train import train
 

@@ -137,7 +137,7 @@ def test_jobs_and_engine_are_handed_on(run, training):
 def test_an_unknown_suite_is_named_with_those_there_are(run, command):
     result = run(*command, "huge")
     assert result.exit_code == 1
-    assert "there is no suite huge: the suites are quick, breadth-small, boundary, tiny" in result.words
+    assert f"there is no suite huge: the suites are {', '.join(SUITES)}" in result.words
     assert list(Path().iterdir()) == []
 
 
@@ -164,6 +164,32 @@ def test_a_store_without_runs_of_the_suite_has_nothing_to_report(run):
     result = run("report", "tiny")
     assert result.exit_code == 1
     assert "holds none of the 24 runs of tiny" in result.words
+
+
+def test_a_report_leaves_a_page_where_it_is_asked_to(run, training):
+    run("run", "tiny")
+    assert not list(Path().glob("**/*.html"))
+    result = run("report", "tiny", "--out", "out")
+    assert result.exit_code == 0
+    assert "Page: out/report.html" in result.words
+    assert "after 100% of training" in result.words
+    html = Path("out/report.html").read_text(encoding="utf-8")
+    assert "24 of 24 runs" in html
+    assert "greedylr lab run tiny --store greedylr-lab.sqlite" in html
+    with Store(Path("greedylr-lab.sqlite")) as store:
+        assert all(stored.key in html for stored in store.everything())
+    assert run("report", "tiny", "--out", "out").exit_code == 0
+
+
+def test_a_page_that_is_not_ours_is_left_alone(run, training):
+    run("run", "tiny")
+    Path("out").mkdir()
+    Path("out/report.html").write_text("mine")
+    result = run("report", "tiny", "--out", "out")
+    assert result.exit_code == 1
+    assert "cannot write to out: it has a report.html that greedylr did not write" in result.words
+    assert Path("out/report.html").read_text() == "mine"
+    assert run("report", "tiny", "--out", "greedylr-lab.sqlite").exit_code == 1
 
 
 def test_export_writes_a_table(run, training):

@@ -85,3 +85,43 @@ def test_a_single_scheduler_has_nobody_to_be_compared_with():
     summary = summarize([result("greedylr")])
     assert summary.comparisons == ()
     assert [one.scheduler for one in summary.failures] == ["greedylr"]
+
+
+def test_of_each_case_the_rival_furthest_ahead_is_shown_and_the_worst_case_first():
+    finals = {("greedylr", 0.1): 1.0, ("cosine", 0.1): 0.5, ("constant", 0.1): 0.1, ("greedylr", 1.0): 0.4,
+              ("cosine", 1.0): 0.3, ("constant", 1.0): 0.9}  # fmt: skip
+    summary = summarize(result(name, (2.0, 1.0, final), multiplier=rate) for (name, rate), final in finals.items())
+    assert [(one.case.multiplier, one.second) for one in summary.worst(5)] == [(0.1, "constant"), (1.0, "cosine")]
+    assert len(summary.worst(1)) == 1
+
+
+def test_steps_to_the_target_are_compared_where_there_is_one():
+    results = [result(), result("greedylr", losses=(2.0, 0.6, 0.5)), result("constant", losses=(2.0, 1.5, 1.0))]
+    steps = {one.second: one for one in summarize(results).steps}
+    assert (steps["cosine"].speedup, steps["cosine"].never_second) == (pytest.approx(2.0), 0)
+    assert (steps["constant"].speedup, steps["constant"].never_second) == (math.inf, 1)
+    assert summarize(results[1:]).steps == ()
+
+
+def test_among_learning_rates_of_which_none_is_known_to_be_good_the_best_of_cosine_sets_the_target():
+    results = [
+        result(losses=(2.0, 1.5, 1.0), multiplier=0.01),
+        result(losses=(2.0, 1.5, 0.0), multiplier=0.1),  # 90 % of the decrease: 0.2
+        result("greedylr", losses=(2.0, 0.15, 0.1), multiplier=0.01),
+    ]
+    summary = summarize(results, absolute=True)
+    assert [one.steps_to[TARGET] for one in summary.outcomes] == [None, 100, 50]
+    assert summary.absolute
+
+
+def test_fixed_schedules_that_the_registry_does_not_know_can_be_named():
+    results = [result("mine", (2.0, 1.0, 0.5)), result("theirs", (2.0, 1.0, 0.4))]
+    summary = summarize(results, "mine", fixed=("theirs", "absent"))
+    assert summary.fixed == ("theirs",)
+    assert {one.best.scheduler for one in summary.regrets.values} == {"theirs"}
+
+
+def test_stages_can_be_left_out():
+    summary = summarize([result(), result("greedylr")], stages=(0.5, 1.0))
+    assert [one.difference.stage for one in summary.comparisons] == [0.5, 1.0]
+    assert set(summary.outcomes[0].stages) == {0.5, 1.0}

@@ -101,14 +101,20 @@ def run_suite(
 
 
 @lab.command("report")
-def report(suite: SuiteName = "quick", store: StorePath = _STORE) -> None:
-    """Print what the finished runs of a suite say: verdicts, regret, failures."""
+def report(
+    suite: SuiteName = "quick",
+    store: StorePath = _STORE,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, to look everything up in.", show_default="no page")
+    ] = None,
+) -> None:
+    """Print what the finished runs of a suite say: verdicts, regret, failures; and write it as a page."""
     from rich.console import Console
 
     with _interrupts_at_once():
         from greedylr.cli import lab as commands
 
-    raise typer.Exit(commands.report(Console(highlight=False), suite, store))
+    raise typer.Exit(commands.report(Console(highlight=False), suite, store, out))
 
 
 @lab.command("export")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from greedylr.cli.progress import training
-from greedylr.lab import page
-from greedylr.lab.compare import Row, compare, summary
 from greedylr.lab.content import versions
-from greedylr.lab.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, plan
-from greedylr.lab.engines.pool import train_all, worker_count
-from greedylr.lab.folder import Folder, write_whole
+from greedylr.lab.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
+from greedylr.lab.demo.folder import Folder
+from greedylr.lab.demo.table import Row, compare, summary
+from greedylr.lab.engines.pool import train_all
+from greedylr.lab.engines.processes import worker_count
+from greedylr.lab.pages import check_writable, write_whole
 from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Result, Run
 
@@ -38,7 +38,7 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     """
     report = out / "report.html"
     try:
-        _check_writable(out, report)
+        check_writable(report, page.GENERATOR)
     except OSError as error:
         console.print(f"[red]Cannot write to {escape(str(out))}:[/] {escape(error.strerror or str(error))}")
         return 1
@@ -77,17 +77,6 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
         return code or 1
     console.print(f"Report: {escape(str(report))}", soft_wrap=True)
     return code
-
-
-def _check_writable(out: Path, report: Path) -> None:
-    """Raise if the folder cannot be written to, or has a page in it that is not ours to overwrite."""
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(0, "it is not a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
-    if report.exists() and page.GENERATOR not in report.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise FileExistsError(0, f"it has a {report.name} that greedylr did not write")
 
 
 def _train_missing(console: Console, folder: Folder, runs: list[Run]) -> None:

@@ -13,20 +13,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greedylr.cli.lab_tables import show
 from greedylr.cli.progress import training
 from greedylr.lab.complete import complete
+from greedylr.lab.content import key, made_with
 from greedylr.lab.engines import ENGINES
-from greedylr.lab.engines.pool import worker_count
+from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.export import export
 from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.pages import check_writable
 from greedylr.lab.problems import PROBLEMS, DataError
+from greedylr.lab.report import page
+from greedylr.lab.report.curves import Curves
+from greedylr.lab.report.terminal import show
 from greedylr.lab.results import summarize
 from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.store import Store, StoreError
 from greedylr.lab.suites import SUITES, Suite
 
+_PAGE = "report.html"
 _INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.
 
 
@@ -67,27 +72,37 @@ def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs:
     return _code_of(console, work)
 
 
-def report(console: Console, name: str, path: Path) -> int:
-    """Print what the finished runs of a suite say.
+def report(console: Console, name: str, path: Path, out: Path | None) -> int:
+    """Print what the finished runs of a suite say, and write it as a page.
 
     Args:
         console: Where to print.
         name: Of the suite.
         path: Of the store.
+        out: Folder for the page; None: no page.
 
     Returns:
         The exit code: 0, or 1 after an error.
     """
 
     def work() -> None:
-        runs = _suite(name).runs()
+        suite = _suite(name)
+        runs = suite.runs()
+        curves = Curves()
         with _existing(path) as store:
-            summary = summarize(store.load(runs))
+            if out is not None:
+                _check_page(out)
+            summary = summarize(curves.watch(store.load(runs)))
         if not summary.outcomes:
             raise _RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
         if len(summary.outcomes) < len(runs):
             console.print(f"[yellow]{len(summary.outcomes)} of {len(runs)} runs are finished.[/]")
         show(console, summary)
+        if out is not None:
+            command = f"greedylr lab run {name} --store {path}"
+            about = page.About(name, suite.note, command, len(runs), made_with(runs), key)
+            page.write(out / _PAGE, about, summary, curves)
+            console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
 
     return _code_of(console, work)
 
@@ -176,6 +191,14 @@ def _existing(path: Path) -> Store:
     if not path.exists():
         raise _RefusedError(f"there is no store {path}: greedylr lab run makes one")
     return Store(path)
+
+
+def _check_page(out: Path) -> None:
+    """Find out before the work whether the page can be written."""
+    try:
+        check_writable(out / _PAGE, page.GENERATOR)
+    except OSError as error:
+        raise _RefusedError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
 def _sizes(suite: Suite) -> str:

@@ -23,9 +23,11 @@ from greedylr.lab.setup import learning_rate
 _CODE = (
     "control/**/*.py",
     "torch/**/*.py",
+    "lab/adalrs.py",
     "lab/engines/**/*.py",
     "lab/problems/**/*.py",
     "lab/optimizers.py",
+    "lab/perturbations/**/*.py",
     "lab/runs.py",
     "lab/schedulers.py",
     "lab/setup.py",

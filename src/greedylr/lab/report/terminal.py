@@ -1,4 +1,4 @@
-"""The tables of ``greedylr lab report``."""
+"""The tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greedylr.lab.results import Comparison, Failures, Summary
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.statistics import Proportion, RegretAt
+from greedylr.lab.report import words
+from greedylr.lab.results import TARGET, Comparison, Failures, Summary
+from greedylr.lab.statistics import StepsToTarget
 
 _WORST_CASES = 5
 
 
 def show(console: Console, summary: Summary) -> None:
-    """Print the verdicts, the regret at each learning rate, the worst cases and the failures."""
+    """Print the verdicts, regret at each learning rate, steps to the target, the worst cases and the failures."""
     for stage, comparisons in _by_stage(summary):
         console.print(_verdicts(stage, comparisons))
-    console.print(_regrets(summary.regret_by_multiplier))
+    if summary.regret_by_multiplier:
+        console.print(_regrets(summary))
     if summary.regrets.unfinished:
         lacking = len(summary.regrets.unfinished)
         console.print(f"[yellow]Fixed schedules lack runs in {lacking} places: regret may be too small.[/]\n")
-    console.print(_worst(summary.comparisons))
+    if summary.steps:
+        console.print(_steps(summary.scheduler, summary.steps))
+    if summary.comparisons:
+        console.print(_worst(summary))
     console.print(_failures(summary.failures))
     console.print("Every number is defined in docs/statistics.md.")
 
@@ -44,7 +48,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _title(scheduler: str) -> str:
-    return escape(SCHEDULERS[scheduler].title)
+    return escape(words.title(scheduler))
 
 
 def _verdicts(stage: float, comparisons: list[Comparison]) -> Table:
@@ -63,34 +67,28 @@ def _verdicts(stage: float, comparisons: list[Comparison]) -> Table:
     )
     for one in comparisons:
         difference, tally = one.difference, one.tally
-        interval = difference.median_interval
-        median = f"{difference.median:+.1%}"
-        if interval is not None:
-            median += f" [{interval.low:+.1%}, {interval.high:+.1%}]"
+        median = f"{words.benefit(difference.median)} [{words.benefit_range(difference.median_interval)}]"
         table.add_row(
             _title(difference.second),
             str(difference.units),
-            _share(tally.as_good_or_better),
-            _share(tally.better),
-            _share(tally.clearly_better),
-            _share(tally.worse),
+            words.share(tally.as_good_or_better),
+            words.share(tally.better),
+            words.share(tally.clearly_better),
+            words.share(tally.worse),
             escape(median),
-            f"{difference.p_holm:.2g}",
+            words.p_value(difference.p_holm),
             f"{tally.failed_first}, {tally.failed_second}",
         )
     return table
 
 
-def _share(proportion: Proportion) -> str:
-    return f"{proportion.value:.0%}"
-
-
-def _regrets(rows: tuple[RegretAt, ...]) -> Table:
+def _regrets(summary: Summary) -> Table:
+    rows = summary.regret_by_multiplier
     multipliers = sorted({row.multiplier for row in rows})
     table = _table(
         "Regret at each learning rate: median (worst); 1.00 is the best fixed schedule at its best learning rate",
         "scheduler",
-        *(f"{multiplier:g}×" for multiplier in multipliers),
+        *(words.rate(multiplier, summary.absolute) for multiplier in multipliers),
     )
     found = {(row.scheduler, row.multiplier): row for row in rows}
     for scheduler in dict.fromkeys(row.scheduler for row in rows):
@@ -101,18 +99,48 @@ def _regrets(rows: tuple[RegretAt, ...]) -> Table:
     return table
 
 
-def _worst(comparisons: tuple[Comparison, ...]) -> Table:
-    """The cases in which the scheduler is furthest behind a rival, in the end."""
-    verdicts = [verdict for one in comparisons if one.difference.stage == 1.0 for verdict in one.tally.verdicts]
-    table = _table("Worst cases at the end", "problem", "optimizer", "LR", "rival", "benefit", "verdict")
-    for verdict in sorted(verdicts, key=lambda one: one.mean)[:_WORST_CASES]:
+def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> Table:
+    table = _table(
+        f"Steps in which {_title(scheduler)} makes {TARGET:.0%} of the decrease that cosine makes in all",
+        "rival",
+        "cases",
+        "sooner",
+        "later",
+        "times as fast",
+        "p",
+        "never, rival never",
+    )
+    for one in rows:
+        table.add_row(
+            _title(one.second),
+            str(one.units),
+            str(one.sooner),
+            str(one.later),
+            escape(f"{words.number(one.speedup, '.2f')} [{words.number_range(one.interval)}]"),
+            words.p_value(one.p_value),
+            f"{one.never_first}, {one.never_second}",
+        )
+    return table
+
+
+def _worst(summary: Summary) -> Table:
+    table = _table(
+        "Worst cases at the end, each against the rival furthest ahead",
+        "problem",
+        "optimizer",
+        "LR",
+        "rival",
+        "benefit",
+        "verdict",
+    )
+    for verdict in summary.worst(_WORST_CASES):
         case = verdict.case
         table.add_row(
             escape(case.problem),
             escape(case.optimizer),
-            f"{case.multiplier:g}×",
+            words.rate(case.multiplier, summary.absolute),
             _title(verdict.second),
-            f"{verdict.mean:+.1%}",
+            words.benefit(verdict.mean),
             verdict.verdict.value.partition(":")[0],
         )
     return table

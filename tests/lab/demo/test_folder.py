@@ -6,7 +6,7 @@ import pytest
 
 from greedylr.lab import content
 from greedylr.lab.demo import plan
-from greedylr.lab.folder import Folder
+from greedylr.lab.demo.folder import Folder
 
 
 @pytest.fixture

@@ -7,18 +7,16 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from greedylr.lab.compare import compare, summary
-from greedylr.lab.demo import PROBLEMS, SCHEDULERS
+from greedylr.lab import pages
+from greedylr.lab.demo.contents import PROBLEMS, SCHEDULERS
+from greedylr.lab.demo.table import compare, summary
+from greedylr.lab.pages import compact
 from greedylr.lab.runs import Event, Result, Run
 
 GENERATOR = "greedylr demo"
@@ -48,12 +46,9 @@ def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, s
     rows = compare(runs, results)
     seeds = sorted({result.run.seed for result in results})[:SEEDS_SHOWN]
     charts = {f"{row.problem} {row.multiplier:g}": _chart(row.problem, row.multiplier, seeds, results) for row in rows}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        generator=GENERATOR,
+    return pages.render(
+        "demo/page.html.j2",
+        GENERATOR,
         runs=runs,
         results=results,
         rows=rows,
@@ -63,7 +58,6 @@ def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, s
         seeds=seeds,
         charts=charts,
         versions=versions,
-        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -94,12 +88,12 @@ def _add_lines(figure: go.Figure, result: Result, group: dict[str, Any], color: 
     window = max(1, len(result.losses) // 50)
     means = np.convolve(result.losses, np.full(window, 1 / window), "valid") if result.losses else ()
     lines = group | style | {"hoverinfo": "skip"}  # Else they would hide what the markers on them say.
-    figure.add_scatter(y=_compact(means), x0=window, **lines, row=_TRAINING, col=1)
-    figure.add_scatter(y=_compact(result.lrs), x0=1, line_shape="hv", **lines, row=_LR, col=1)
+    figure.add_scatter(y=compact(means), x0=window, **lines, row=_TRAINING, col=1)
+    figure.add_scatter(y=compact(result.lrs), x0=1, line_shape="hv", **lines, row=_LR, col=1)
     figure.add_scatter(
         x=result.validation_steps,
-        y=_compact(result.validation_losses),
-        customdata=_compact(result.lrs[max(step - 1, 0)] for step in result.validation_steps),
+        y=compact(result.validation_losses),
+        customdata=compact(result.lrs[max(step - 1, 0)] for step in result.validation_steps),
         hovertemplate="%{y:.4g} after %{x} steps<br>LR %{customdata:.3g}",
         **group | style | {"showlegend": True},
         row=_VALIDATION,
@@ -142,11 +136,6 @@ def _explain(name: str, event: Event) -> str:
         *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.evidence.items()),
     ]
     return "<br>".join((f"<b>{name}, step {event.step}</b>", *map(escape, lines)))
-
-
-def _compact(values: Iterable[float]) -> np.ndarray[Any, Any]:
-    """An array that Plotly stores as a few bytes a number, where a list takes twenty characters each."""
-    return np.asarray(list(values), dtype=np.float32)
 
 
 def _lay_out(figure: go.Figure, shown: Sequence[Result]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from greedylr.lab.content import settings
+from greedylr.lab.pages import write_whole
 from greedylr.lab.runs import Result, Run
 
 
@@ -55,17 +55,3 @@ class Folder:
     def _file(self, run: Run) -> Path:
         key = hashlib.sha256(json.dumps(settings(run), sort_keys=True).encode()).hexdigest()[:16]
         return self.path / f"{run.problem}-{run.multiplier:g}x-{run.scheduler}-seed{run.seed}-{key}.json"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, never meets half of it.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,65 +1,31 @@
 """The page, as its bytes and as a browser shows it."""
 
-import os
 import re
-import shutil
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
 from greedylr.lab.demo import PROBLEMS, SCHEDULERS
-from greedylr.lab.page import SEEDS_SHOWN, render
+from greedylr.lab.demo.page import SEEDS_SHOWN, render
 from greedylr.lab.runs import Run
 from greedylr.lab.train import train
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
 
-def wait(browser, condition):
-    return WebDriverWait(browser, 20, poll_frequency=0.05).until(condition)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-    if chromium is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no Chromium to show the page in")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
-def show(browser, tmp_path):
-    """Opens a page from disk, and fails if the browser had anything to complain about."""
+def show(show, wait):
+    """Opens a page, and waits until its charts are drawn."""
 
     def open_page(html):
-        file = tmp_path / "report.html"
-        file.write_text(html, encoding="utf-8")
-        # From here on, any request that is not for the file itself fails, and is a complaint.
-        browser.execute_cdp_cmd("Network.enable", {})
-        browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
-        browser.get(file.as_uri())
-        wait(
-            browser,
-            lambda driver: driver.execute_script(
-                "return [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('.legend'))"
-            ),
-        )
+        show(html)
+        drawn = "return [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('.legend'))"
+        wait(lambda driver: driver.execute_script(drawn))
 
-    yield open_page
-    assert browser.get_log("browser") == []
+    return open_page
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +47,13 @@ def markers(browser):
     return browser.find_elements(By.CSS_SELECTOR, ".chart .scatterlayer .point")
 
 
-def test_every_raise_cut_and_spike_has_its_marker_and_words(browser, show, trained):
+def test_every_raise_cut_and_spike_has_its_marker_and_words(browser, show, wait, trained):
     show(render([result.run for result in trained], trained, {}))
     for seed in range(2):
         browser.find_element(By.CSS_SELECTOR, f"input[name=seed][value='{seed}']").click()
         wanted = events(trained, seed)
         assert wanted
-        wait(browser, lambda _, wanted=wanted: len(markers(browser)) == len(wanted))
+        wait(lambda _, wanted=wanted: len(markers(browser)) == len(wanted))
         words = browser.execute_script(
             "return [...document.querySelectorAll('.chart')].flatMap(chart => chart.data)"
             ".filter(trace => trace.mode === 'markers').flatMap(trace => trace.hovertext)"
@@ -96,26 +62,26 @@ def test_every_raise_cut_and_spike_has_its_marker_and_words(browser, show, train
         assert steps == Counter(event.step for event in wanted)
 
 
-def test_the_words_are_shown_when_one_points_at_a_marker(browser, show, made_up, event, runs):
+def test_the_words_are_shown_when_one_points_at_a_marker(browser, show, wait, made_up, event, runs):
     raised = event(step=3, mean=0.25)
     results = [made_up(run, events=[raised] if run.scheduler == "greedylr" else []) for run in runs]
     show(render(runs, results, {}))
     (marker,) = markers(browser)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
     ActionChains(browser).move_to_element(marker).perform()
-    hover = wait(browser, lambda driver: driver.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext").text)
+    hover = wait(lambda driver: driver.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext").text)
     for part in ("GreedyLR, step 3", "raised: the loss improved", "LR 0.1 → 0.2", "minibatch loss 0.7", "mean 0.25"):
         assert part in hover
 
 
 def test_the_legend_hides_a_scheduler_with_its_markers_and_other_seeds_leave_it_hidden(
-    browser, show, made_up, event, runs
+    browser, show, wait, made_up, event, runs
 ):
     of_seed = {0: [event()], 1: [event(), event(kind="spike")]}
     show(render(runs, [made_up(run, events=of_seed[run.seed] if run.scheduler == "paper" else []) for run in runs], {}))
     assert len(markers(browser)) == 1
     browser.find_elements(By.CSS_SELECTOR, ".legendtoggle")[1].click()
-    wait(browser, lambda _: not markers(browser))
+    wait(lambda _: not markers(browser))
     browser.find_element(By.CSS_SELECTOR, "input[name=seed][value='1']").click()
     hidden = "return document.querySelector('.chart').data.filter(trace => trace.visible === 'legendonly').length"
     assert browser.execute_script(hidden) == 5
@@ -132,7 +98,7 @@ def test_the_x_axes_of_a_chart_are_linked(browser, show, made_up, runs):
     assert ranges == [[1, 2]] * 3
 
 
-def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, made_up, runs):
+def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, wait, made_up, runs):
     brightness = "return Number(getComputedStyle({}).{}.match(/\\d+/)[0])"
 
     def look(driver):
@@ -147,12 +113,12 @@ def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, made_up
         for scheme in ("dark", "light"):
             feature = {"name": "prefers-color-scheme", "value": scheme}
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-            wait(browser, lambda driver, scheme=scheme: look(driver) == scheme)
+            wait(lambda driver, scheme=scheme: look(driver) == scheme)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_no_text_becomes_code(browser, show, made_up, event, runs, monkeypatch):
+def test_no_text_becomes_code(browser, show, wait, made_up, event, runs, monkeypatch):
     monkeypatch.setitem(PROBLEMS, "digits", replace(PROBLEMS["digits"], title=ATTACK))
     for name, scheduler in list(SCHEDULERS.items()):
         monkeypatch.setitem(SCHEDULERS, name, replace(scheduler, title=ATTACK))
@@ -164,7 +130,7 @@ def test_no_text_becomes_code(browser, show, made_up, event, runs, monkeypatch):
     marker = markers(browser)[0]
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
     ActionChains(browser).move_to_element(marker).perform()
-    hover = wait(browser, lambda driver: driver.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext").text)
+    hover = wait(lambda driver: driver.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext").text)
     assert "window.hacked = 1" in hover
     assert browser.execute_script("return window.hacked") is None
 

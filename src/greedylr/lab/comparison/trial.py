@@ -1,0 +1,164 @@
+"""One training by the user's own code: what it is told, and what it reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, SupportsFloat
+
+import torch
+from torch.optim import Optimizer
+
+from greedylr import Decision, GreedyLR
+from greedylr.lab.comparison.chosen import Chosen, is_told_the_loss
+from greedylr.lab.runs import Event, Result, Run
+
+
+class TrialError(RuntimeError):
+    """A training function failed, or did not report what it should; the message names the trial."""
+
+
+class Trial:
+    """One training, with one scheduler, at one learning rate, from one seed.
+
+    A training function builds the model and the optimizer, calls :meth:`start`, after every optimizer step
+    :meth:`step`, and :meth:`validate` at least once, after the last step.
+
+    Attributes:
+        scheduler: Name of the scheduler.
+        lr: The initial learning rate: what to build the optimizer with.
+        seed: What to seed all that is random with. torch's global generator is seeded already.
+        fixed: Whether the scheduler goes by the step alone; known once started.
+    """
+
+    def __init__(self, chosen: Chosen, lr: float, seed: int) -> None:
+        self.scheduler = chosen.name
+        self.lr = lr
+        self.seed = seed
+        self.fixed = True
+        self._chosen = chosen
+        self._optimizer: Optimizer | None = None
+        self._stepped: Any = None
+        self._steps = 0
+        self._losses: list[float] = []
+        self._lrs: list[float] = []
+        self._validations: dict[int, float] = {}
+        self._events: list[Event] = []
+
+    def start(self, optimizer: Optimizer, steps: int) -> None:
+        """Put the learning rate of ``optimizer`` under the scheduler; once, before the first step.
+
+        Args:
+            optimizer: Its learning rate, or that of one of its parameter groups, is :attr:`lr`.
+            steps: Optimizer steps that the training will take, the same for all trials.
+
+        Raises:
+            ValueError: If the learning rate is another, or there are no steps.
+            RuntimeError: If the trial has been started before.
+        """
+        if self._optimizer is not None:
+            raise RuntimeError("trial.start was called twice")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        if not any(math.isclose(lr, self.lr, rel_tol=1e-6) for lr in lrs):
+            raise ValueError(f"the optimizer's learning rate is {lrs[0]:g}; build it with lr=trial.lr, {self.lr:g}")
+        self._optimizer, self._steps = optimizer, steps
+        self._stepped = self._chosen.make(optimizer, steps)
+        self.fixed = not is_told_the_loss(self._stepped)
+        if isinstance(self._stepped, GreedyLR):
+            self._stepped.subscribe(partial(_note, self._events))
+
+    def step(self, loss: SupportsFloat) -> None:
+        """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.
+
+        Args:
+            loss: As it was before the step; a number, or a tensor with one element.
+
+        Raises:
+            RuntimeError: If the trial has not been started, or has taken all its steps.
+        """
+        optimizer = self._started()
+        if len(self._losses) == self._steps:
+            raise RuntimeError(f"trial.step was called more often than the {self._steps} times that start was told")
+        value = _number(loss)
+        self._losses.append(value)
+        self._lrs.append(float(optimizer.param_groups[0]["lr"]))
+        self._stepped.step(*[] if self.fixed else [value])
+
+    def validate(self, loss: SupportsFloat) -> None:
+        """Report the validation loss, lower is better; schedulers never see it.
+
+        Schedulers are judged by the one after the last step. Those at a tenth and at half of the steps are compared
+        too, if they are there. One before the first step tells who learnt nothing; without it the first minibatch
+        loss does.
+
+        Args:
+            loss: A number, or a tensor with one element.
+
+        Raises:
+            RuntimeError: If the trial has not been started.
+        """
+        self._started()
+        self._validations[len(self._losses)] = _number(loss)
+
+    def result(self, problem: str) -> Result:
+        """What came of it.
+
+        Args:
+            problem: What the training is called.
+
+        Raises:
+            RuntimeError: If the training function did not call what it should.
+        """
+        optimizer = self._started()
+        done = len(self._losses)
+        if not done:
+            raise RuntimeError("trial.step was never called: call it with the loss after every optimizer step")
+        # Who has met NaN may give up early: nothing would have come of the rest.
+        given_up = done < self._steps and not math.isfinite(self._losses[-1])
+        if done < self._steps and not given_up:
+            raise RuntimeError(f"trial.step was called {done} times, but start was told of {self._steps} steps")
+        if done not in self._validations and not given_up:
+            raise RuntimeError("trial.validate was not called after the last step: by that loss schedulers are judged")
+        self._validations.setdefault(0, self._losses[0])
+        if not math.isfinite(self._validations[0]):
+            raise RuntimeError(f"the loss before the first step is {self._validations[0]}: no scheduler can help that")
+        validations = dict(sorted(self._validations.items()))
+        run = Run(problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower())
+        failure = f"gave up after a loss of {self._losses[-1]}" if given_up else None
+        return Result(
+            run, self._losses, self._lrs, list(validations), list(validations.values()), self._events, failure=failure
+        )
+
+    def _started(self) -> Optimizer:
+        if self._optimizer is None:
+            raise RuntimeError("trial.start was not called: call it with the optimizer and the number of steps first")
+        return self._optimizer
+
+
+def run_trial(function: Callable[[Trial], object], problem: str, trial: Trial) -> Result:
+    """Call a training function, with torch's global generator seeded, and put back as it was.
+
+    Raises:
+        TrialError: If the function raises something, or does not report what it should.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trial.seed)
+        try:
+            function(trial)
+            return trial.result(problem)
+        except Exception as error:
+            name = type(error).__name__
+            raise TrialError(f"{trial.scheduler} at lr {trial.lr:g}, seed {trial.seed}: {name}: {error}") from error
+
+
+def _number(loss: SupportsFloat) -> float:
+    return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+
+
+def _note(events: list[Event], decision: Decision) -> None:
+    event = Event.of(decision)
+    if event is not None:
+        events.append(event)

@@ -1,0 +1,5 @@
+"""The demonstration of ``greedylr demo``: its runs, their results on disk, its table and its page."""
+
+from greedylr.lab.demo.contents import MULTIPLIERS, PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, plan
+
+__all__ = ["MULTIPLIERS", "PROBLEMS", "QUICK_SEEDS", "SCHEDULERS", "SEEDS", "plan"]

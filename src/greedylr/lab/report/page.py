@@ -1,0 +1,190 @@
+"""The page: one HTML file that needs nothing but itself, the worst first, every number with its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from greedylr.lab import pages
+from greedylr.lab.report import published, words
+from greedylr.lab.report.curves import Curves, case_data
+from greedylr.lab.report.rows import Cases, case_rows, failed_runs, final_loss
+from greedylr.lab.report.styles import styles
+from greedylr.lab.results import TARGET, Comparison, Summary
+from greedylr.lab.runs import Run
+from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.statistics import CaseVerdict, Tally, regret_by_multiplier, tally
+
+GENERATOR = "greedylr lab report"
+"""Named in the page's head, to tell it from pages of others."""
+
+WORST = 15
+"""How many of the worst cases are listed."""
+
+_SHOWN = ("paper", "constant", "linear", "cosine", "wsd", "schedule-free")  # at first, with the one in question
+
+
+@dataclass(frozen=True)
+class About:
+    """What there is to say of a set of runs, beside what came of them.
+
+    Attributes:
+        name: What it is called.
+        note: What it is for, in a line.
+        command: What makes them.
+        planned: How many runs there are to be.
+        versions: Name and version of what they were made with.
+        key: The name of a run in the store; None if they are in none.
+    """
+
+    name: str
+    note: str
+    command: str
+    planned: int
+    versions: Mapping[str, str]
+    key: Callable[[Run], str] | None = None
+
+
+def write(file: Path, about: About, summary: Summary, curves: Curves) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        file: Where; its folder is made if need be. A page of ours that is there is replaced.
+        about: What was run.
+        summary: What came of it.
+        curves: The curves of the same runs.
+
+    Raises:
+        FileExistsError: If there is a file that greedylr did not write.
+        OSError: If it cannot be written.
+    """
+    pages.check_writable(file, GENERATOR)
+    pages.write_whole(file, render(about, summary, curves))
+
+
+def render(about: About, summary: Summary, curves: Curves) -> str:
+    """The page as a string.
+
+    Args:
+        about: What was run.
+        summary: What came of it.
+        curves: The curves of the same runs.
+
+    Returns:
+        HTML in which every text is escaped, and which loads nothing from anywhere.
+    """
+    cases = curves.by_case()
+    multipliers = sorted({row.multiplier for row in summary.regret_by_multiplier})
+    names = _in_order(summary)
+    shown = [name for name in names[1:] if name in _SHOWN] or names[1:6]
+    distinct = sorted(names[1:], key=lambda name: name not in shown)  # What is shown together looks different.
+    keys = {run: "" if about.key is None else about.key(run) for run in curves.runs}
+    rows = case_rows(summary, cases, keys)
+    tables = [
+        {"case": _case_name(summary, *case), **case_data(curves, schedulers), "rows": rows[case]}
+        for case, schedulers in cases.items()
+    ]
+    return pages.render(
+        "report/report.html.j2",
+        GENERATOR,
+        about=about,
+        summary=summary,
+        finished=len(summary.outcomes),
+        words=words,
+        worst=[_worst_row(summary, verdict, cases, keys) for verdict in summary.worst(WORST)],
+        failures=[
+            (one, failed_runs(one.scheduler, summary, cases, keys))
+            for one in sorted(summary.failures, key=lambda one: (-one.failed / one.runs, one.scheduler))
+        ],
+        stages=_stages(summary.comparisons),
+        beside=_beside_the_published(summary),
+        published=published,
+        steps=sorted(summary.steps, key=lambda one: one.speedup),
+        target=TARGET,
+        multipliers=multipliers,
+        rates=[words.rate(multiplier, summary.absolute) for multiplier in multipliers],
+        regret={(row.scheduler, row.multiplier): row for row in summary.regret_by_multiplier},
+        names=names,
+        notes={name: SCHEDULERS[name].note for name in names if name in SCHEDULERS},
+        titles={name: words.title(name) for name in names},
+        look={name: style._asdict() for name, style in styles(summary.scheduler, distinct).items()},
+        shown={summary.scheduler, *shown},
+        charts={"regret": _regret_data(summary), "absolute": summary.absolute},
+        first=next((list(cases).index(verdict.case) for verdict in summary.worst(1)), 0),
+        cases=tables,
+        choices=_choices(table["case"] for table in tables),
+    )
+
+
+def _in_order(summary: Summary) -> list[str]:
+    """All schedulers, the one in question first, the others as in the registry and those it does not know last."""
+    order = list(SCHEDULERS)
+    others = [one.scheduler for one in summary.failures if one.scheduler != summary.scheduler]
+    others.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return [summary.scheduler, *others]
+
+
+def _case_name(summary: Summary, problem: str, optimizer: str, multiplier: float, perturbation: str) -> dict[str, str]:
+    """A case by what the reader selects it by."""
+    name = {"problem": problem, "optimizer": optimizer, "learning rate": words.rate(multiplier, summary.absolute)}
+    return name if perturbation == "none" else name | {"perturbation": perturbation}
+
+
+def _choices(cases: Iterable[dict[str, str]]) -> dict[str, list[str]]:
+    """What there is to select from, in the order of the cases."""
+    listed = list(cases)
+    asked = max(listed, key=len, default={})
+    return {what: list(dict.fromkeys(case.get(what, "none") for case in listed)) for what in asked}
+
+
+def _worst_row(summary: Summary, verdict: CaseVerdict, cases: Cases, keys: Mapping[Run, str]) -> dict[str, Any]:
+    runs = cases[verdict.case]
+    both = [(one, one.scheduler) for pair in verdict.pairs for one in (pair.first, pair.second)]
+    return {
+        "verdict": verdict,
+        "number": list(cases).index(verdict.case),
+        "case": _case_name(summary, *verdict.case),
+        "runs": [
+            (name, one.seed, final_loss(one), keys[runs[name][one.seed]])
+            for one, name in sorted(both, key=lambda pair: (pair[1] != verdict.first, pair[0].seed))
+        ],
+    }
+
+
+def _stages(comparisons: Iterable[Comparison]) -> dict[float, list[Comparison]]:
+    """The comparisons by stage, the end first, and in each the rival furthest ahead first."""
+    stages: dict[float, list[Comparison]] = {}
+    for one in sorted(comparisons, key=lambda one: (-one.difference.stage, one.difference.median)):
+        stages.setdefault(one.difference.stage, []).append(one)
+    return stages
+
+
+def _beside_the_published(summary: Summary) -> list[tuple[float, Tally]]:
+    """By stage, the verdicts against all fixed schedules together, which the authors compared their method with."""
+    if summary.scheduler not in published.METHOD:
+        return []
+    stages: dict[float, list[CaseVerdict]] = {}
+    for stage, its in _stages(summary.comparisons).items():
+        for one in its:
+            if one.difference.second in summary.fixed:
+                stages.setdefault(stage, []).extend(one.tally.verdicts)
+    return [(stage, tally(verdicts)) for stage, verdicts in stages.items()]
+
+
+def _regret_data(summary: Summary) -> dict[str, dict[str, list[list[float | None]]]]:
+    """Regret by optimizer and scheduler: multiplier, median, low and high of its interval, worst, cases, failed."""
+    optimizers = sorted({one.entry.optimizer for one in summary.regrets.values})
+    chosen: dict[str, Any] = {"all optimizers": summary.regret_by_multiplier} if len(optimizers) != 1 else {}
+    for optimizer in optimizers:
+        its = [one for one in summary.regrets.values if one.entry.optimizer == optimizer]
+        chosen[optimizer] = regret_by_multiplier(its)
+    data: dict[str, dict[str, list[list[float | None]]]] = {}
+    for name, rows in chosen.items():
+        lines = data.setdefault(name, {})
+        for row in rows:
+            low, high = row.interval or (row.median, row.median)
+            point = [row.multiplier, row.median, low, high, row.largest, row.cases, row.failed]
+            lines.setdefault(row.scheduler, []).append(point)
+    return data

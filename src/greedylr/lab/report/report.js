@@ -1,0 +1,166 @@
+  const contents = JSON.parse(document.getElementById("contents").textContent);
+  const selects = [...document.querySelectorAll("[data-choice]")];
+  const legends = [...document.querySelectorAll("[data-legend]")];
+  const valueOf = (number, select) => contents.cases[number][select.dataset.choice] ?? "none";
+  const numberOf = new Map(contents.cases.map((_, number) => [
+    JSON.stringify(selects.map((select) => valueOf(number, select))), number]));
+  const ROWS = ["training loss", "validation loss", "learning rate"];
+
+  const shown = () => new Set([...legends[0].querySelectorAll("input:checked")].map((box) => box.value));
+  const plain = (text) => text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);  // Plotly takes HTML.
+  const clear = (name) => contents.look[name].color + (name === contents.names[0] ? "38" : "1c");
+
+  // 32-bit floats, little end first: the middle, then perhaps the lowest and the highest.
+  function decoded(text, points) {
+    const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    const all = Array.from({ length: bytes.length / 4 }, (_, number) => view.getFloat32(4 * number, true));
+    const row = (number) => all.slice(number * points, (number + 1) * points);
+    return all.length > points ? [row(0), row(1), row(2)] : [all, null, null];
+  }
+
+  function line(name, x, y, axes, more) {
+    const { color, dash, width } = contents.look[name];
+    return { x, y, mode: "lines", name: plain(contents.titles[name]), showlegend: false, line: { color, dash, width },
+             ...axes, ...more };
+  }
+
+  function band(name, x, low, high, axes) {
+    const there = x.map((_, number) => number).filter((number) => low[number] > -Infinity && high[number] > -Infinity);
+    const back = [...there].reverse();
+    return { x: [...there, ...back].map((number) => x[number]), mode: "none", showlegend: false, hoverinfo: "skip",
+             y: [...there.map((number) => high[number]), ...back.map((number) => low[number])],
+             fill: "toself", fillcolor: clear(name), ...axes };
+  }
+
+  const frame = () => ({
+    template: {}, hovermode: "closest", hoverlabel: { align: "left" }, margin: { l: 58, r: 8, t: 10, b: 40 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: "keep",
+  });
+
+  function drawRegret() {
+    const place = document.getElementById("regret");
+    if (!place) return;
+    const lines = contents.charts.regret[document.getElementById("regret-of").value];
+    const drawn = contents.names.filter((name) => shown().has(name) && lines[name]);
+    const column = (name, number) => lines[name].map((point) => point[number]);
+    const traces = drawn.map((name) => band(name, column(name, 0), column(name, 2), column(name, 3)));
+    traces.push(...drawn.map((name) => line(name, column(name, 0), column(name, 1), {}, {
+      mode: "lines+markers", marker: { size: 7, color: contents.look[name].color }, customdata: lines[name],
+      hovertemplate: "%{x:g}: %{y:.3g}, interval %{customdata[2]:.3g} … %{customdata[3]:.3g}" +
+                     "<br>worst of %{customdata[5]}: %{customdata[4]:.3g}; %{customdata[6]} runs failed",
+    })));
+    const ticks = [...new Set(drawn.flatMap((name) => column(name, 0)))].sort((a, b) => a - b);
+    const layout = frame();
+    layout.xaxis = { type: "log", zeroline: false, tickvals: ticks, ticktext: ticks.map((one) => String(one)),
+                     title: { text: contents.charts.absolute ? "learning rate" : "learning rate, as a multiple of the good one" } };
+    layout.yaxis = { type: "log", zeroline: false, title: { text: "regret" } };
+    layout.uirevision = document.getElementById("regret-of").value;
+    Plotly.react(place, traces, themed(layout), config);
+  }
+
+  const chosen = () => numberOf.get(JSON.stringify(selects.map((select) => select.value)));
+
+  function drawCase() {
+    const number = chosen();
+    document.getElementById("no-case").hidden = number !== undefined;
+    const data = number === undefined ? { steps: [1], validation_steps: [0], bands: {}, rows: [] } :
+      JSON.parse(document.getElementById(`case-${number}`).textContent);
+    drawCurves(data, number);
+    fillTable(data.rows);
+  }
+
+  function drawCurves(data, number) {
+    const xs = [data.steps, data.validation_steps, data.steps];
+    const visible = shown(), fills = [], lines = [], heights = [[], [], []], starts = [[], [], []];
+    for (const name of contents.names.filter((name) => data.bands[name] && visible.has(name))) {
+      data.bands[name].forEach((text, row) => {
+        const axes = { xaxis: "x" + (row ? row + 1 : ""), yaxis: "y" + (row ? row + 1 : "") };
+        const [middle, low, high] = decoded(text, xs[row].length);
+        if (low) fills.push(band(name, xs[row], low, high, axes));
+        lines.push(line(name, xs[row], middle, axes, {
+          hovertemplate: "%{y:.4g} after %{x} steps",
+        }));
+        heights[row].push(...middle.filter(Number.isFinite));
+        starts[row].push(...middle.filter(Number.isFinite).slice(0, 1));
+      });
+    }
+    const layout = frame();
+    layout.uirevision = String(number);
+    [[0.7, 1], [0.38, 0.67], [0, 0.35]].forEach((domain, row) => {
+      const at = row ? row + 1 : "";
+      layout["xaxis" + at] = { zeroline: false, range: [0, 1.01 * data.steps.at(-1)], anchor: "y" + at,
+                               ...(row ? { matches: "x" } : {}), showticklabels: row === 2,
+                               ...(row === 2 ? { title: { text: "step" } } : {}) };
+      layout["yaxis" + at] = { zeroline: false, domain, exponentformat: "power", anchor: "x" + at,
+                               title: { text: ROWS[row], standoff: 4 }, ...range(heights[row], starts[row], row === 2) };
+    });
+    Plotly.react(document.getElementById("curves"), [...fills, ...lines], themed(layout), config);
+  }
+
+  // Logarithmic unless something is negative. What diverged, or was annealed to nothing, would squeeze all else together.
+  function range(heights, starts, rate) {
+    if (!heights.length) return {};
+    const cap = 10 * Math.max(...starts.map(Math.abs));
+    const high = rate ? Math.max(...heights) : Math.min(Math.max(...heights), cap);
+    if (heights.some((one) => one < 0)) {
+      const low = Math.min(...heights), room = 0.05 * (high - low);
+      return { type: "linear", range: [low - room, high + room] };
+    }
+    const floor = rate ? Math.max(...starts) / 1000 : 0;
+    const low = Math.max(floor, Math.min(...heights.filter((one) => one > 0)));
+    return { type: "log", range: [Math.log10(low / 1.2), Math.log10(high * 1.2)] };
+  }
+
+  function fillTable(rows) {
+    const body = document.querySelector("#case-table tbody");
+    body.replaceChildren(...rows.map((row) => {
+      const line = document.createElement("tr");
+      line.classList.toggle("ours", row.scheduler === contents.names[0]);
+      const head = line.appendChild(document.createElement("th"));
+      head.scope = "row";
+      head.textContent = contents.titles[row.scheduler];
+      for (const cell of ["mean", "failed", "benefit", "verdict", "regret", "steps"]) line.insertCell().textContent = row[cell];
+      const details = line.insertCell().appendChild(document.createElement("details"));
+      details.appendChild(document.createElement("summary")).textContent = "runs";
+      details.appendChild(document.createElement("pre")).textContent = row.runs;
+      return line;
+    }));
+  }
+
+  function select(number) {
+    for (const one of selects) one.value = valueOf(number, one);
+  }
+
+  // Nothing is drawn before it is about to be seen.
+  const seen = new Map([["regret", drawRegret], ["curves", drawCase]].filter(([id]) => document.getElementById(id)));
+  const drawn = new Set();
+  const draw = (id) => { if (drawn.has(id)) seen.get(id)(); };
+  const drawAll = () => seen.forEach((_, id) => draw(id));
+  const watch = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach((one) => {
+    watch.unobserve(one.target);
+    drawn.add(one.target.id);
+    draw(one.target.id);
+  }), { rootMargin: "600px" });
+  seen.forEach((_, id) => watch.observe(document.getElementById(id)));
+
+  for (const legend of legends) {
+    legend.addEventListener("change", (event) => {
+      for (const other of legends) other.querySelectorAll("input").forEach((box) => {
+        if (box.value === event.target.value) box.checked = event.target.checked;
+      });
+      drawAll();
+    });
+  }
+  for (const one of selects) one.addEventListener("change", () => draw("curves"));
+  document.getElementById("regret-of")?.addEventListener("change", () => draw("regret"));
+  for (const button of document.querySelectorAll("[data-go]")) {
+    button.addEventListener("click", () => {
+      select(button.dataset.go);
+      draw("curves");
+      document.getElementById("case").scrollIntoView();
+      selects[0].focus({ preventScroll: true });
+    });
+  }
+  dark.addEventListener("change", drawAll);
+  if (contents.cases.length) select(contents.first);
