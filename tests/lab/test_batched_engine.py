@@ -217,6 +217,19 @@ def test_parts_hold_every_run_once_and_are_parts_of_themselves():
         assert list(parts(part)) == [part]
 
 
+def test_parts_do_not_depend_on_the_order_of_the_runs():
+    chosen = runs_of(TINY, NAMES, ["adam"], seeds=range(3))
+    shuffled = [chosen[row] for row in np.random.default_rng(0).permutation(len(chosen))]
+    assert sorted(parts(shuffled, workers=4)) == sorted(parts(chosen, workers=4))
+
+
+def test_where_there_are_many_kinds_none_is_shared_among_workers():
+    chosen = runs_of(TINY, ["cosine", "constant"], ["adam"], seeds=range(8))
+    perturbed = [run._replace(perturbation=f"gradient-noise:{strength}") for run in chosen for strength in range(1, 17)]
+    assert len(list(parts(chosen, workers=4))) == 4
+    assert len(list(parts(perturbed, workers=4))) == 16
+
+
 def test_runs_that_differ_in_the_scheduler_begin_alike_and_see_the_same_batches():
     got = batched(runs_of(TINY, NAMES, ["sgd"], seeds=(0, 1), steps=1))
     for seed in (0, 1):

@@ -1,9 +1,11 @@
 """The store keeps what it was given, under its own settings only, and touches nothing that is not its own."""
 
+import json
 import math
 import sqlite3
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -54,6 +56,18 @@ def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
     assert math.isnan(first.final_loss)
     assert math.isnan(second.final_loss)
     assert second.failure is None
+
+
+def test_clean_losses_survive_and_older_stores_have_none(path, runs, made_up):
+    result = made_up(runs[0]._replace(perturbation="label-noise:0.5"))
+    result.clean_losses = [0.5, math.inf]
+    with Store(path) as store:
+        store.save(result)
+        assert list(store.load([result.run])) == [result]
+    change(path, "UPDATE run SET details = ?", zlib.compress(json.dumps({"metric": None, "events": []}).encode()))
+    with Store(path) as store:
+        (old,) = store.load([result.run])
+    assert old.clean_losses == []
 
 
 @pytest.mark.parametrize(

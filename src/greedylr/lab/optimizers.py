@@ -51,3 +51,12 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
     )
 }
 """Every optimizer by its name."""
+
+
+@torch.no_grad()
+def forget(optimizer: Optimizer) -> None:
+    """Make an optimizer of the registry forget what it remembers: all of these begin with nothing but zeros."""
+    for remembered in optimizer.state.values():
+        for value in remembered.values():
+            if isinstance(value, Tensor):
+                value.zero_()

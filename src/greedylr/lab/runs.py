@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from greedylr import Action, Decision
@@ -22,7 +22,8 @@ class Run(NamedTuple):
         seed: Decides the initial weights and the batches, and nothing else does.
         steps: Optimizer steps.
         optimizer: Name of an optimizer.
-        perturbation: Name of what disturbs the training; ``"none"``: nothing.
+        perturbation: Name of what disturbs the training; ``"none"``: nothing. The twin of a run that is disturbed
+            differs from it in this alone.
     """
 
     problem: str
@@ -85,12 +86,14 @@ class Result:
     Attributes:
         run: What was run.
         losses: Minibatch loss of each step, before the step's update.
-        lrs: Learning rate of each step.
+        lrs: Learning rate of each step, as the scheduler set it.
         validation_steps: Number of steps done at each validation, from 0: before the first step.
         validation_losses: Validation loss at each of them.
         events: Every raise, cut and spike, in order.
         metric: The task's own measure of success after the last step, if the run got there.
         failure: Why the run broke down, if it did; the lists may then end early.
+        clean_losses: Where examples are disturbed: at each step, the loss of those that were drawn, before anything
+            was done to them, with the same weights. Empty in all other runs: there, ``losses`` are clean.
     """
 
     run: Run
@@ -101,6 +104,7 @@ class Result:
     events: list[Event]
     metric: float | None = None
     failure: str | None = None
+    clean_losses: list[float] = field(default_factory=list)
 
     @property
     def final_loss(self) -> float:

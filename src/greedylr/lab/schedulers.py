@@ -1,8 +1,8 @@
 """What is compared: every way to set the learning rate, one entry each.
 
 All are imported from where they are kept; AdaLRS, of which no code is published, is written here. Fixed
-schedules that are to start gently share one linear warmup, over the first tenth of the steps, and so do AdaLRS, and
-GreedyLR where it is told the number of steps: like is compared with like.
+schedules that are to start gently share one linear warmup, over the first tenth of the steps, and so does AdaLRS:
+like is compared with like. GreedyLR has its own way to start.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _adalrs(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
 
 
 def _greedylr(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
-    return GreedyLR(optimizer, total_steps=horizon.steps, warmup_steps=horizon.warmup, mode=horizon.mode)
+    return GreedyLR(optimizer, total_steps=horizon.steps, mode=horizon.mode)
 
 
 def _bounds(optimizer: Optimizer) -> tuple[float, float]:
@@ -220,7 +220,7 @@ SCHEDULERS: dict[str, Scheduler] = {
         Scheduler(
             "greedylr",
             "GreedyLR",
-            "this package's default, told the number of steps, with linear warmup over the first tenth of them",
+            "this package's default, told the number of steps",
             _greedylr,
             kind="feedback",
         ),

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS run (
     settings TEXT NOT NULL,    -- JSON, what the key is made of
     curves BLOB NOT NULL,      -- deflated 64-bit floats: the losses, then the learning rates
     validations BLOB NOT NULL, -- deflated 64-bit floats: the steps, then the losses
-    details BLOB NOT NULL      -- deflated JSON: the metric and the events
+    details BLOB NOT NULL      -- deflated JSON: the metric, the events, and the clean losses if there are any
 )
 """
 _INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 14)})"
@@ -101,7 +101,7 @@ class Store:
     def save(self, result: Result) -> None:
         """Write a result; once this returns it survives whatever happens to the process."""
         run = result.run
-        details = {"metric": result.metric, "events": result.events}
+        details = {"metric": result.metric, "events": result.events, "clean_losses": result.clean_losses}
         row = (
             key(run),
             greedylr.__version__,
@@ -207,6 +207,7 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             events,
             metric=details["metric"],
             failure=failure,
+            clean_losses=details.get("clean_losses", []),  # Stores that were made before these were kept lack them.
         )
         return Stored(name, json.loads(about), result)
     except (zlib.error, ValueError, KeyError, TypeError):

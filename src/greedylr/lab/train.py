@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
 from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.perturbations import Alone, disturb
 from greedylr.lab.problems import PROBLEMS
 from greedylr.lab.runs import Event, Result, Run, validation_steps
 from greedylr.lab.schedulers import SCHEDULERS, Horizon
@@ -37,15 +38,17 @@ def train(
         KeyError: If there is no such problem, optimizer, scheduler or perturbation.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
         StoppedError: If ``stopped()`` was true.
+        ValueError: If the perturbation has nothing to act on in the run.
     """
-    if run.perturbation != "none":
-        raise KeyError(run.perturbation)
     problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
     task, entry = problem.task, SCHEDULERS[run.scheduler]
     model = initial_model(run, dtype)
     drawn = batches(run, data)
     optimizer = _optimizer(run, list(model.parameters()), fused)
     scheduler: Any = entry.build(optimizer, run.steps, task.mode)
+    disturbance = disturb([run], data.train)
+    alone = None if disturbance is None else Alone(disturbance, list(model.parameters()), optimizer)
+    keeps_clean = disturbance is not None and disturbance.acts_on == "data"
     result = Result(run, [], [], [], [], [])
     if isinstance(scheduler, GreedyLR):
         scheduler.subscribe(partial(_note, result.events))
@@ -55,18 +58,31 @@ def train(
             result.validation_steps.append(step)
             result.validation_losses.append(problem.validate(model, data))
 
-    def advance() -> None:
-        examples = data.train.batch(next(drawn))
+    def advance(step: int) -> None:
+        indices = next(drawn)
+        examples = undisturbed = data.train.batch(indices)
+        if alone is not None:
+            alone.state(step)
+            examples = alone.examples(step, indices) or examples
         loss = problem.loss(model, examples)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if alone is None else alone.loss(step, loss)).backward()  # type: ignore[no-untyped-call]
+        if alone is not None:
+            alone.gradients(step)
         result.losses.append(loss.item())
+        if keeps_clean:
+            with torch.no_grad():
+                kept = loss if examples is undisturbed else problem.loss(model, undisturbed)
+            result.clean_losses.append(kept.item())
         result.lrs.append(float(optimizer.param_groups[0]["lr"]))
         observed = result.losses[-1]
         if task.observe is not None:
             with torch.no_grad():
                 observed = problem.observe(model, examples).item()
-        optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
+        if alone is not None:
+            observed = alone.told(step, observed)
+        with nullcontext() if alone is None else alone.lr(step):
+            optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
         scheduler.step(*[observed] if entry.kind == "feedback" else [])
 
     validations = frozenset(validation_steps(run.steps))
@@ -75,7 +91,7 @@ def train(
         for step in range(run.steps):
             if stopped():
                 raise StoppedError
-            advance()
+            advance(step)
             if step + 1 in validations:
                 validate(step + 1)
         model.eval()

@@ -170,7 +170,7 @@ class _Objects:
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         for number, (steps, reason) in self.failures.items():
             result = results[number]
-            del result.losses[steps:], result.lrs[steps:]
+            del result.losses[steps:], result.lrs[steps:], result.clean_losses[steps:]
             validated = sum(step < steps for step in result.validation_steps)
             del result.validation_steps[validated:], result.validation_losses[validated:]
             result.metric, result.failure = None, reason

@@ -39,11 +39,22 @@ class Stack:
             self.buffers[name] = initial[0] if same else initial[model_of_run]
             self.dimensions[name] = None if same else 0
 
-    def differentiate(self, examples: Examples) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The loss of each run on its examples, and the gradient of each parameter."""
+    def differentiate(self, examples: Examples, constant: Tensor | None = None) -> tuple[Tensor, Sequence[Tensor]]:
+        """The loss of each run on its examples, and the gradient of each parameter.
+
+        Args:
+            examples: Of each run.
+            constant: A number to add to the loss of each run before the gradient is taken.
+        """
         losses = self._each(self.problem.loss, examples, own=True)
+        differentiated = losses if constant is None else losses + constant.to(losses.dtype)
         # The gradient of a sum, no term of which depends on another's parameters: cheaper than vmap of the gradient.
-        return losses.detach(), torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        return losses.detach(), torch.autograd.grad(differentiated.sum(), list(self.parameters.values()))
+
+    @torch.no_grad()
+    def losses(self, examples: Examples) -> Tensor:
+        """The loss of each run on its examples."""
+        return self._each(self.problem.loss, examples, own=True)
 
     @torch.no_grad()
     def observe(self, examples: Examples) -> Tensor:

@@ -11,6 +11,7 @@ from greedylr.lab.engines.batched.feedback import Floats, Options, controllers, 
 from greedylr.lab.engines.batched.stack import Stack, bytes_of_run
 from greedylr.lab.engines.batched.updates import update
 from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.perturbations import disturb
 from greedylr.lab.problems import PROBLEMS
 from greedylr.lab.runs import Result, Run, validation_steps
 from greedylr.lab.schedulers import SCHEDULERS
@@ -27,7 +28,7 @@ _PARTS = 4  # For each worker, if they do not get too small: so that all are don
 
 def supports(run: Run) -> bool:
     """Whether :func:`train_batched` can train a run: all but schedulers that are whole optimizers."""
-    return SCHEDULERS[run.scheduler].kind != "optimizer" and run.perturbation == "none"
+    return SCHEDULERS[run.scheduler].kind != "optimizer"
 
 
 def parts(runs: Sequence[Run], workers: int = 1, dtype: torch.dtype = torch.float32) -> Iterator[list[Run]]:
@@ -50,12 +51,16 @@ def parts(runs: Sequence[Run], workers: int = 1, dtype: torch.dtype = torch.floa
         options = schedule(run.optimizer, run.scheduler, run.steps).options if fixed else ()
         alike = run.problem, run.steps, run.optimizer, run.perturbation
         kinds.setdefault(alike, {}).setdefault(options, []).append(run)
+    # Where there are many kinds, all workers are busy without a kind being shared among them.
+    of_each_kind = min(workers, -(-_PARTS * workers // max(1, len(kinds))))
     for of_kind in kinds.values():
         some = next(iter(of_kind.values()))[0]
-        most = _size(some, -(-sum(map(len, of_kind.values())) // workers), dtype)
+        most = _size(some, -(-sum(map(len, of_kind.values())) // of_each_kind), dtype)
         for together in of_kind.values():
             # Few learning rates in a part, for each may mean a rule of its own, and few seeds, for each draws batches.
-            together.sort(key=lambda run: (run.multiplier, run.seed))
+            # And in an order of their own, for a place in the stack may decide how the last bit is rounded: runs and
+            # their twins have the same places, if all are trained at once.
+            together.sort(key=lambda run: (run.multiplier, run.seed, run.scheduler))
             yield from _cut(together, most)
 
 
@@ -77,7 +82,9 @@ def train_batched(
         What each run left, in their order.
 
     Raises:
+        KeyError: If there is no such perturbation.
         StoppedError: If ``stopped()`` was true.
+        ValueError: If the perturbation has nothing to act on in a run.
     """
     run = runs[0]
     problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
@@ -90,21 +97,37 @@ def train_batched(
     feedback = list(controllers(runs, problem.task.mode))
     lrs, options = _tables(runs)
     losses = np.empty(lrs.shape)
-    observed = losses if problem.task.observe is None else np.empty(lrs.shape)
+    disturbance = disturb(runs, data.train)
+    weights = [parameter.detach() for parameter in stack.parameters.values()]
+    clean = np.empty(lrs.shape) if disturbance is not None and disturbance.acts_on == "data" else None
+    told_otherwise = problem.task.observe is not None or disturbance is not None
+    observed = np.empty(lrs.shape) if told_otherwise else losses
     validations: dict[int, Floats] = {0: stack.validate(data.validation).numpy()}
     to_validate = frozenset(validation_steps(run.steps))
     for step in range(run.steps):
         if stopped():
             raise StoppedError
-        indices = torch.stack([next(draw) for draw in draws])
-        examples = data.train.batch(indices[seed_of_run])
-        of_step, gradients = stack.differentiate(examples)
+        indices = torch.stack([next(draw) for draw in draws])[seed_of_run]
+        examples = undisturbed = data.train.batch(indices)
+        if disturbance is None:
+            of_step, gradients = stack.differentiate(examples)
+        else:
+            disturbance.state(step, weights, updating.forget)
+            examples = disturbance.examples(step, indices) or examples
+            of_step, gradients = stack.differentiate(examples, disturbance.constant(step))
+            gradients = disturbance.gradients(step, gradients)
         losses[step] = of_step
-        if problem.task.observe is not None:
-            observed[step] = stack.observe(examples)
+        if clean is not None:
+            clean[step] = of_step if examples is undisturbed else stack.losses(undisturbed)
+        if told_otherwise:
+            values = of_step if problem.task.observe is None else stack.observe(examples)
+            observed[step] = values if disturbance is None else disturbance.observation(step, values.double())
         for controller in feedback:
             lrs[step, controller.rows] = controller.lrs
-        updating.step(gradients, torch.from_numpy(lrs[step]).to(dtype), dict(options[step]) if options else {})
+        of_runs = torch.from_numpy(lrs[step]).to(dtype)
+        if disturbance is not None:
+            of_runs = of_runs * disturbance.lr_factor(step)
+        updating.step(gradients, of_runs, dict(options[step]) if options else {})
         for controller in feedback:
             controller.observe(observed[step, controller.rows])
         if step + 1 in to_validate:
@@ -119,6 +142,7 @@ def train_batched(
             validation_losses=[float(of_runs[row]) for of_runs in validations.values()],
             events=[],
             metric=metrics[row],
+            clean_losses=[] if clean is None else clean[:, row].tolist(),
         )
         for row, run in enumerate(runs)
     ]

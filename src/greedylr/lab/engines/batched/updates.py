@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from greedylr.lab.optimizers import OptimizerEntry
+from greedylr.lab.optimizers import OptimizerEntry, forget
 
 
 class Update(Protocol):
@@ -23,6 +23,9 @@ class Update(Protocol):
             lrs: Learning rate of each run.
             options: Other options of the optimizer, new at this step.
         """
+
+    def forget(self) -> None:
+        """Forget everything but the parameters."""
 
 
 def update(entry: OptimizerEntry, parameters: Sequence[Tensor]) -> Update:
@@ -59,6 +62,9 @@ class _Elementwise:
             parameter.addcmul_(move, _column(lrs, parameter))
         torch._foreach_zero_(self.moves)
 
+    def forget(self) -> None:
+        forget(self.optimizer)
+
 
 class _Adafactor:
     """``torch.optim.Adafactor``, which looks at whole tensors, with the runs apart."""
@@ -94,6 +100,11 @@ class _Adafactor:
             size = _rms(parameter).clamp(min=least_rms) * relative
             size /= (_rms(move) / self.options["d"]).clamp(min=1.0)
             parameter.addcmul_(move, _column(size, parameter), value=-1.0)
+
+    def forget(self) -> None:
+        self.count = 0
+        for averages in self.averages:
+            torch._foreach_zero_(averages)
 
 
 def _rms(stacked: Tensor) -> Tensor:
