@@ -1,0 +1,82 @@
+"""GreedyLR in Lightning, from ``configure_optimizers``.
+
+In automatic optimization Lightning steps the scheduler without a loss. What ``training_step`` returns is the loss of a
+micro-batch; the hooks around the backward pass see it scaled, in float16, and the end of the batch comes after the
+scheduler's step. So :func:`configure` wraps ``training_step`` on the one module. In manual optimization the module
+calls ``self.lr_schedulers().step(loss)`` itself, on a GreedyLR that nothing stands in front of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.torch.scheduler import GreedyLR
+
+
+def configure(
+    module: LightningModule, optimizer: Optimizer, build: Callable[..., GreedyLR] = GreedyLR, **settings: Any
+) -> dict[str, Any]:
+    """What ``configure_optimizers`` returns, so that GreedyLR observes the training loss at every optimizer step.
+
+    The mean over the micro-batches of ``accumulate_grad_batches``, and over ranks, is one observation; a step that
+    the float16 scaler skips, or a ``training_step`` that returns None, is none.
+
+    Args:
+        module: The module that is being configured.
+        optimizer: Its optimizer.
+        build: Called with the optimizer and ``settings``: :class:`GreedyLR`, :meth:`GreedyLR.paper`, or a function.
+        **settings: Handed to ``build``. For :class:`GreedyLR` in automatic optimization ``total_steps`` is the
+            trainer's own number of steps unless given; ``total_steps=None`` is open-ended.
+
+    Returns:
+        Optimizer and scheduler, the latter at every step, with nothing to monitor.
+
+    Example:
+        See ``docs/adapters.md``.
+    """
+    if not module.automatic_optimization:
+        return {"optimizer": optimizer, "lr_scheduler": build(optimizer, **settings)}
+    if build is GreedyLR and "total_steps" not in settings:
+        steps = module.trainer.estimated_stepping_batches
+        settings["total_steps"] = int(steps) if math.isfinite(steps) else None
+    scheduler = _Stepped(build(optimizer, **settings), module)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _Stepped(LoopScheduler):
+    """What Lightning steps; observes what the module's ``training_step`` returned since."""
+
+    def __init__(self, scheduler: GreedyLR, module: LightningModule) -> None:
+        super().__init__(scheduler, mean=True)
+        self._module = module
+        self._skips: SkippedSteps | None = None
+        # Once only, should the module be fitted again.
+        original = getattr(module.training_step, "_without_greedylr", module.training_step)
+
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            if self._skips is None:
+                self._skips = SkippedSteps()
+                self._skips.start(self._scaler())
+            output = original(*args, **kwargs)
+            loss = output.get("loss") if isinstance(output, Mapping) else output
+            if isinstance(loss, Tensor):
+                self.add(loss)
+            return output
+
+        training_step._without_greedylr = original  # type: ignore[attr-defined]
+        module.training_step = training_step  # type: ignore[method-assign]
+
+    def step(self) -> None:  # type: ignore[override]
+        if self._skips is not None and self._skips.skipped(self._scaler()):
+            self.clear()
+        super().step()
+
+    def _scaler(self) -> Any:
+        return getattr(self._module.trainer.precision_plugin, "scaler", None)

@@ -1,0 +1,104 @@
+"""GreedyLR for training loops that belong to a library and call ``scheduler.step()`` without a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from greedylr.torch.scheduler import GreedyLR
+
+
+class LoopScheduler(LRScheduler):
+    """What such a loop holds as its scheduler: the losses of the micro-batches come in first, then ``step()``.
+
+    What was added since the last optimizer step is one observation. A step without anything added is none, so that a
+    loop may call :meth:`step` more often than it optimises. Everything else is passed on to the scheduler.
+
+    Args:
+        scheduler: What is to be stepped; available as the attribute of that name.
+        mean: Whether the mean of the micro-batches is observed; else their sum, for loops that have divided already.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> loop = LoopScheduler(GreedyLR(optimizer))
+        >>> unsubscribe = loop.subscribe(lambda decision: print(decision.loss))
+        >>> loop.add(torch.tensor(0.25)); loop.add(torch.tensor(0.5)); loop.step()
+        0.75
+        >>> loop.add(torch.tensor(9.0)); loop.clear(); loop.step()
+    """
+
+    def __init__(self, scheduler: GreedyLR, mean: bool = False) -> None:
+        # Not LRScheduler.__init__, whose attributes are the scheduler's, by way of __getattr__. Some loops take
+        # only what is an LRScheduler.
+        self.scheduler = scheduler
+        self._mean = mean
+        self._loss: float | Tensor | None = None
+        self._count = 0
+
+    def add(self, loss: float | Tensor) -> None:
+        """Take in the loss of one micro-batch; on a device nothing is waited for."""
+        if isinstance(loss, Tensor):
+            # At least float32, as half precision would lose the later shares.
+            loss = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._count += 1
+
+    def clear(self) -> None:
+        """Forget what was added: the optimizer step was skipped, or never came."""
+        self._loss, self._count = None, 0
+
+    def step(self) -> None:  # type: ignore[override]
+        """Observe what was added since the last step, if anything was."""
+        loss, count = self._loss, self._count
+        self.clear()
+        if loss is not None:
+            self.scheduler.step(loss / count if self._mean and count > 1 else loss)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The scheduler's."""
+        return self.scheduler.get_lr()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The scheduler's."""
+        return self.scheduler.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's. Micro-batches are not in it: libraries save between optimizer steps."""
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.clear()
+        self.scheduler.load_state_dict(state_dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "scheduler":  # while it is being unpickled
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.scheduler!r})"
+
+
+class SkippedSteps:
+    """Whether a ``GradScaler`` skipped the optimizer step, told by its scale, which falls then and only then.
+
+    Fused optimizers are called in any case and skip the update themselves, which Accelerate's flag does not show.
+    Reading the scale waits for the device: float16 costs that, everything else has no scaler.
+    """
+
+    def __init__(self) -> None:
+        self._scale = 0.0
+
+    def start(self, scaler: Any) -> None:
+        """Before the first step, or after a checkpoint was loaded; ``scaler`` may be None."""
+        self._scale = 0.0 if scaler is None else float(scaler.get_scale())
+
+    def skipped(self, scaler: Any) -> bool:
+        """After every optimizer step and the ``update`` of the scaler."""
+        before = self._scale
+        self.start(scaler)
+        return self._scale < before

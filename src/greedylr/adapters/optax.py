@@ -1,0 +1,120 @@
+"""GreedyLR as an optax transformation: the rule on JAX arrays, compiled with the training step.
+
+The rule is :mod:`greedylr.control.batched` with ``jax.numpy``. Run as written in float64, every decision equals that of
+the scalar rule. Under ``jit`` the compiler may rearrange arithmetic, and float32 rounds: a last bit may differ, and so,
+where a comparison is that close, may a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax  # type: ignore[import-untyped]
+
+from greedylr.control import batched
+from greedylr.control.config import Config, DefaultConfig, PaperConfig
+from greedylr.control.decision import Action
+
+
+class GreedyLRState(NamedTuple):
+    """State of :func:`greedy_lr`: arrays only, so that it can be saved, scanned and mapped like any other.
+
+    Attributes:
+        memory: What the rule remembers, field by field as in :mod:`greedylr.control.batched`.
+        action: What the last loss led to, as an index into :data:`greedylr.control.batched.ACTIONS`;
+            -1 before the first.
+    """
+
+    memory: batched.DefaultArrays | batched.PaperArrays
+    action: jax.Array
+
+    @property
+    def learning_rate(self) -> jax.Array:
+        """What the next update will be multiplied by."""
+        learning_rate: jax.Array = self.memory.lrs
+        return learning_rate
+
+
+def greedy_lr(
+    learning_rate: float = 1.0, family: Callable[..., Config] = DefaultConfig, **settings: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Multiply the updates by a learning rate that follows the loss.
+
+    The ``update`` takes the loss as ``value=``. As in PyTorch, an update is made with the learning rate that the losses
+    before it have led to, and then its own loss is observed. Where several devices or accumulation steps make one
+    update, pass the mean of their losses: it has to be the same on all devices.
+
+    Args:
+        learning_rate: The initial one. Chained behind an optimizer that has one of its own, 1: the result is then a
+            multiple of the optimizer's.
+        family: :class:`~greedylr.control.config.DefaultConfig`, or
+            :class:`~greedylr.control.config.PaperConfig` for the published algorithm.
+        **settings: Those of the family.
+
+    Returns:
+        The transformation; its state is a :class:`GreedyLRState`.
+
+    Raises:
+        ValueError: If a setting is outside its range, or the learning rate is negative.
+        TypeError: If a setting is unknown, or ``update`` is called without ``value``.
+
+    Example:
+        >>> optimizer = optax.chain(optax.adam(1e-3), greedy_lr())
+        >>> params = jnp.array([1.0, -2.0])
+        >>> state = optimizer.init(params)
+        >>> @jax.jit
+        ... def step(params, state):
+        ...     loss, gradient = jax.value_and_grad(lambda params: (params**2).sum())(params)
+        ...     updates, state = optimizer.update(gradient, state, params, value=loss)
+        ...     return optax.apply_updates(params, updates), state
+        >>> for _ in range(10):
+        ...     params, state = step(params, state)
+        >>> int(state[1].memory.step), state[1].learning_rate.shape, isinstance(action_of(state[1]), Action)
+        (10, (), True)
+    """
+    if not learning_rate >= 0:
+        raise ValueError(f"learning_rate must be at least 0, got {learning_rate!r}")
+    config = family(**settings)
+
+    def init(params: optax.Params) -> GreedyLRState:
+        del params
+        return GreedyLRState(
+            memory=batched.start(config, jnp.asarray(learning_rate, jnp.result_type(float)), jnp),
+            action=jnp.asarray(-1, jnp.int32),
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: GreedyLRState,
+        params: optax.Params | None = None,
+        *,
+        value: jax.typing.ArrayLike | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, GreedyLRState]:
+        del params, extra_args
+        if value is None:
+            raise TypeError("greedy_lr needs the loss: call optimizer.update(gradients, state, params, value=loss)")
+        used = state.learning_rate
+        memory, action = batched.advance(config, state.memory, jnp.asarray(value, used.dtype), jnp)
+        updates = jax.tree.map(lambda update: (update * used).astype(update.dtype), updates)
+        return updates, GreedyLRState(memory, jnp.asarray(action, jnp.int32))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def action_of(state: GreedyLRState) -> Action:
+    """What the last loss led to, by name; waits for the device.
+
+    Raises:
+        ValueError: Before the first loss.
+    """
+    code = int(state.action)
+    if code < 0:
+        raise ValueError("no loss has been observed yet")
+    return batched.ACTIONS[code]
+
+
+__all__ = ["DefaultConfig", "GreedyLRState", "PaperConfig", "action_of", "greedy_lr"]

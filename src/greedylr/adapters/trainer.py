@@ -1,0 +1,177 @@
+"""GreedyLR in a Transformers ``Trainer``: on the loss that was optimised, at every optimizer step.
+
+Where the loss comes from: what ``training_step`` returns for a micro-batch is, by its contract, that micro-batch's
+share of the optimised loss, detached; the ``Trainer`` adds these up to log them. That method is wrapped on the one
+trainer, so that subclasses work as they are. The alternatives lack something: the logged loss comes every
+``logging_steps`` and without its NaNs, callbacks are not told the loss, and ``compute_loss`` returns it before
+it is divided by the accumulation steps.
+
+When it is acted on: the ``Trainer`` calls ``lr_scheduler.step()`` right after each optimizer step that was not skipped,
+before any callback sees the end of the step and before a checkpoint is written. That call is the observation, so the
+order of callbacks does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.control.decision import Action, Decision
+from greedylr.torch.scheduler import GreedyLR, Observer
+
+Observe = Callable[[Trainer], float | Tensor | None]
+
+
+def attach(
+    trainer: Trainer,
+    build: Callable[..., GreedyLR] = GreedyLR,
+    *,
+    observe: str | Observe = "loss",
+    observers: Iterable[Observer] = (),
+    **settings: Any,
+) -> None:
+    """Let GreedyLR set the learning rates of a ``Trainer``, of any subclass, in place of its ``lr_scheduler_type``.
+
+    Call it once, between building the trainer and ``train()``. Checkpoints, ``resume_from_checkpoint`` and the logged
+    ``learning_rate`` work as with any other scheduler. How many decisions of each kind were made since the last log is
+    logged beside it, as ``greedylr/raised`` and the like.
+
+    Args:
+        trainer: The trainer; it must have been given no scheduler.
+        build: Called with the optimizer and ``settings``: :class:`GreedyLR`, :meth:`GreedyLR.paper`, or a function.
+        observe: ``"loss"``: the optimised training loss, at every optimizer step. ``"metric"``: the trainer's
+            ``metric_for_best_model``, at evaluations; its ``greater_is_better`` sets the mode. Or a function of
+            the trainer, called after every optimizer step, that returns a number or, where there is nothing to
+            observe, None; on all ranks alike.
+        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`.
+        **settings: Handed to ``build``. For :class:`GreedyLR` on the loss, ``total_steps`` is the trainer's own number
+            of steps unless given; ``total_steps=None`` is open-ended.
+
+    Raises:
+        ValueError: If the trainer has a scheduler already, or no metric that could be observed.
+
+    Example:
+        See ``docs/adapters.md``.
+    """
+    if trainer.lr_scheduler is not None:
+        raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
+    if any(isinstance(callback, _Attached) for callback in trainer.callback_handler.callbacks):
+        raise ValueError("this trainer has been given GreedyLR already: attach only once")
+    if not callable(observe) and observe not in ("loss", "metric"):
+        raise ValueError(f"observe must be 'loss', 'metric' or a function of the trainer, got {observe!r}")
+    if observe == "metric":
+        metric, strategy = trainer.args.metric_for_best_model, trainer.args.eval_strategy
+        if metric is None or strategy == "no":
+            raise ValueError(
+                "observe='metric' needs metric_for_best_model and an eval_strategy in the training arguments, "
+                f"got {metric!r} and {str(getattr(strategy, 'value', strategy))!r}"
+            )
+        settings.setdefault("mode", "max" if trainer.args.greater_is_better else "min")
+    _Attached(trainer, build, observe, tuple(observers), settings)
+
+
+class _Attached(TrainerCallback):
+    """What stands between one trainer and its scheduler."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        build: Callable[..., GreedyLR],
+        observe: str | Observe,
+        observers: tuple[Observer, ...],
+        settings: dict[str, Any],
+    ) -> None:
+        self._trainer: Any = trainer  # its annotations know fewer schedulers than it takes
+        self._build, self._observe, self._observers, self._settings = build, observe, observers, settings
+        self._loop: LoopScheduler | None = None
+        self._counts: Counter[Action] = Counter()
+        self._trained = False  # whether there was an optimizer step since the last evaluation
+        self._skips = SkippedSteps()
+        self._training_step, self._log = trainer.training_step, trainer.log
+        for name in ("create_scheduler", "training_step", "log"):
+            setattr(trainer, name, getattr(self, name))
+        trainer.add_callback(self)
+
+    # In place of the trainer's own methods.
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LoopScheduler:
+        """Called once in every ``train()``, when the optimizer is there and before a checkpoint is loaded."""
+        trainer, settings = self._trainer, dict(self._settings)
+        if self._build is GreedyLR and self._observe == "loss":
+            settings.setdefault("total_steps", num_training_steps)
+        scheduler = self._build(trainer.optimizer if optimizer is None else optimizer, **settings)
+        for observer in (self._count, *self._observers):
+            scheduler.subscribe(observer)
+        self._loop = trainer.lr_scheduler = LoopScheduler(scheduler)
+        return self._loop
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One micro-batch: forward, backward, and its share of the loss back."""
+        loss: Tensor = self._training_step(*args, **kwargs)
+        if self._observe == "loss" and self._loop is not None:
+            self._loop.add(loss)
+        return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """With the decisions since the last time, where it is the training that is logged."""
+        if "learning_rate" in logs:
+            counts = {Action.RAISED: 0, Action.CUT: 0} | self._counts
+            logs = {**logs, **{f"greedylr/{action.name.lower()}": count for action, count in counts.items()}}
+            self._counts.clear()
+        self._log(logs, *args, **kwargs)
+
+    # Events.
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start anew: an earlier ``train()`` may have been interrupted anywhere."""
+        self._trained = False
+        self._counts.clear()
+        self._skips.start(self._trainer.accelerator.scaler)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Comes before ``lr_scheduler.step()``, and for skipped steps too."""
+        if self._loop is None:
+            return
+        if callable(self._observe):
+            value = self._observe(self._trainer)
+            if value is not None:
+                self._loop.add(value)
+        if self._skips.skipped(self._trainer.accelerator.scaler):
+            self._loop.clear()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Comes after ``lr_scheduler.step()``: what is still there belongs to a step that was skipped."""
+        if self._loop is not None:
+            self._loop.clear()
+        self._trained = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Comes before the checkpoint is written; also for evaluations that no training step led to."""
+        if self._observe != "metric" or self._loop is None or not self._trained:
+            return
+        name = str(args.metric_for_best_model)
+        name = name if name.startswith("eval_") else f"eval_{name}"
+        # Each of several evaluation sets comes with metrics of its own; if none has this one, the Trainer raises.
+        if name in kwargs["metrics"]:
+            self._loop.add(float(kwargs["metrics"][name]))
+            self._loop.step()
+            self._trained = False
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluations from here on are the user's own."""
+        self._trained = False
+
+    def _count(self, decision: Decision) -> None:
+        self._counts[decision.action] += 1

@@ -1,0 +1,80 @@
+"""GreedyLR in TRL: fine-tuning on the loss, reinforcement learning on the reward.
+
+TRL's trainers are subclasses of the Transformers ``Trainer``, and on the loss :func:`greedylr.adapters.trainer.attach`
+does for all of them. Where a reward is earned, the loss says little: its mean is near zero by construction. What has to
+go up is the mean reward of a generation, over all ranks, which these trainers keep until they log it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch.optim import Optimizer
+from transformers import Trainer
+from trl import GRPOTrainer, RLOOTrainer  # type: ignore[attr-defined]
+
+from greedylr.adapters import trainer as loss
+from greedylr.torch.scheduler import GreedyLR, Observer
+
+
+def attach(
+    trainer: Trainer,
+    build: Callable[..., GreedyLR] = GreedyLR,
+    *,
+    observers: Iterable[Observer] = (),
+    **settings: Any,
+) -> None:
+    """Let GreedyLR set the learning rates of a TRL trainer: on the reward if it earns one, else on the loss.
+
+    ``GRPOTrainer`` and ``RLOOTrainer`` are observed where they generate: at every optimizer step, or, if a generation
+    is used for several steps, at the first of them. A generation without a single reward is no observation.
+
+    Args:
+        trainer: The trainer; it must have been given no scheduler.
+        build: As for :func:`greedylr.adapters.trainer.attach`.
+        observers: Likewise.
+        **settings: Likewise. On a reward ``mode`` is ``"max"``, and ``total_steps`` counts generations.
+
+    Raises:
+        ValueError: As there.
+
+    Example:
+        See ``docs/adapters.md``.
+    """
+    if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+        loss.attach(trainer, build, observers=observers, **settings)
+        return
+    every = _steps_per_generation(trainer)
+
+    def with_horizon(optimizer: Optimizer, **settings: Any) -> GreedyLR:
+        if build is GreedyLR:
+            settings.setdefault("total_steps", math.ceil(trainer.state.max_steps / every))
+        return build(optimizer, **settings)
+
+    settings.setdefault("mode", "max")
+    loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, **settings)
+
+
+class _NewRewards:
+    """The mean over the generations since the last optimizer step, or None if there were none."""
+
+    def __init__(self) -> None:
+        self._known: list[float] = []
+        self._taken = 0
+
+    def __call__(self, trainer: Any) -> float | None:
+        rewards = trainer._metrics["train"]["reward"]
+        if rewards is not self._known:  # logging has cleared them: a new list
+            self._known, self._taken = rewards, 0
+        new = [reward for reward in rewards[self._taken :] if not math.isnan(reward)]
+        self._taken = len(rewards)
+        return sum(new) / len(new) if new else None
+
+
+def _steps_per_generation(trainer: Any) -> float:
+    """Optimizer steps that one generation is used for, at least 1."""
+    micro_batches: int = trainer.args.steps_per_generation * trainer.num_iterations
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1.0, micro_batches / accumulated)

@@ -1,0 +1,140 @@
+"""Keras 3, for real, on each backend that is installed, each in a fresh process; on handwritten digits."""
+
+import importlib.util
+import json
+
+import pytest
+
+pytest.importorskip("keras")
+
+BACKENDS = [
+    pytest.param(
+        backend,
+        marks=[
+            pytest.mark.skipif(not importlib.util.find_spec(backend), reason=f"no {backend}"),
+            *([pytest.mark.slow] if backend == "tensorflow" else []),
+        ],
+    )
+    for backend in ("torch", "jax", "tensorflow")
+]
+
+SCRIPT = """
+    import json, os, sys
+    os.environ["KERAS_BACKEND"] = sys.argv[1]
+    import keras, numpy as np
+    from sklearn.datasets import load_digits
+    from greedylr.adapters.keras import GreedyLR, PaperConfig
+
+    images, labels = load_digits(return_X_y=True)
+    images, labels = (images[:640] / 16).astype("float32"), labels[:640]
+    MOVES = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}
+
+    class Reads(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.lrs, self.means = [], []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.lrs.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.means.append(float(logs["loss"]))
+
+    def model(**options):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(10)]
+        model = keras.Sequential([keras.Input((64,)), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.05, **options), loss, metrics=["accuracy"])
+        return model
+
+    def fit(model, callback, epochs=2, initial_epoch=0, **options):
+        seen, reads = [], Reads()
+        callback.subscribe(seen.append)
+        model.fit(
+            images, labels, batch_size=32, epochs=epochs, initial_epoch=initial_epoch, shuffle=False, verbose=0,
+            callbacks=[callback, reads], **options,
+        )
+        return [decision.loss for decision in seen], reads, seen
+
+    out = {}
+    greedy = GreedyLR(PaperConfig, **MOVES)
+    trained = model()
+    losses, reads, seen = fit(trained, greedy, validation_data=(images[:64], labels[:64]))
+    out["paper"] = [losses, reads.means, reads.lrs]
+    whole = np.concatenate([np.ravel(weight) for weight in trained.get_weights()])
+
+    greedy = GreedyLR()
+    losses, reads, _ = fit(model(), greedy)
+    out["default"] = [losses, reads.means, reads.lrs, greedy.state_dict()["config"]]
+
+    first = GreedyLR(PaperConfig, **MOVES)
+    half = model()
+    fit(half, first, epochs=1)
+    half.save("half.keras")
+    saved = json.loads(json.dumps(first.state_dict()))
+    second = GreedyLR(PaperConfig, min_lr=0.01)
+    second.load_state_dict(saved)
+    resumed = keras.models.load_model("half.keras")
+    _, _, rest = fit(resumed, second, epochs=2, initial_epoch=1)
+    reached = np.concatenate([np.ravel(weight) for weight in resumed.get_weights()])
+    out["resumed"] = [rest == seen[20:], bool(np.array_equal(whole, reached)), [d.step for d in rest]]
+
+    losses, reads, _ = fit(model(gradient_accumulation_steps=4), GreedyLR(PaperConfig, **MOVES))
+    out["accumulated"] = [losses, reads.means, reads.lrs]
+
+    again = model()
+    again.fit(images, labels, batch_size=32, verbose=0)
+    out["compiled before"] = len(set(fit(again, GreedyLR(PaperConfig, **MOVES), epochs=1)[0]))
+
+    metric, _, seen = fit(
+        model(), GreedyLR(PaperConfig, monitor="val_accuracy", mode="max", **MOVES), epochs=3,
+        validation_data=(images[:64], labels[:64]),
+    )
+    out["monitor"] = len(metric)
+    try:
+        fit(model(), GreedyLR(PaperConfig, monitor="no_such"), epochs=1)
+    except ValueError as error:
+        out["unknown"] = str(error)
+    out["torch"] = "torch" in sys.modules
+    print(json.dumps(out))
+"""
+
+
+def batch_losses(means, steps=20):
+    """The losses behind the means over the epoch so far that Keras shows."""
+    epochs = [means[i : i + steps] for i in range(0, len(means), steps)]
+    return [
+        mean * (step + 1) - (epoch[step - 1] * step if step else 0.0)
+        for epoch in epochs
+        for step, mean in enumerate(epoch)
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_on_every_backend(processes, replay, backend):
+    from greedylr.control import plain
+    from greedylr.control.config import DefaultConfig, PaperConfig
+
+    (out,) = processes(SCRIPT, backend)
+    out = json.loads(out.strip().splitlines()[-1])
+    paper = PaperConfig(patience=0, min_lr=1e-6, eps=0.0)
+    for losses, means, lrs, config in (
+        (*out["paper"], paper),
+        (*out["default"][:3], plain.from_dict(DefaultConfig, out["default"][3])),
+    ):
+        assert losses == pytest.approx(batch_losses(means), rel=1e-4)
+        assert len(losses) == 40
+        # Keras holds the learning rate in float32.
+        assert lrs == pytest.approx([lr for (lr,) in replay(config, losses, [0.05])[:-1]], rel=1e-6)
+    assert len(set(out["paper"][2])) > 5
+    assert out["resumed"] == [True, True, list(range(21, 41))]
+    losses, means, lrs = out["accumulated"]
+    micro = batch_losses(means)
+    assert losses == pytest.approx([sum(micro[i : i + 4]) / 4 for i in range(0, 40, 4)], rel=1e-4)
+    expected = [lr for (lr,) in replay(paper, losses, [0.05])[:-1] for _ in range(4)]
+    assert lrs == pytest.approx(expected, rel=1e-6)
+    assert out["compiled before"] == 20
+    assert out["monitor"] == 3
+    assert "no 'no_such' to observe; there are ['accuracy'" in out["unknown"]
+    assert out["torch"] is (backend == "torch"), "the rule on Keras needs no PyTorch"

@@ -1,0 +1,247 @@
+"""Lightning, for real: automatic and manual optimization, accumulation, checkpoints, on handwritten digits."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+from greedylr import GreedyLR
+
+pytest.importorskip("lightning")
+
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from greedylr.adapters.lightning import configure
+
+BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+]
+
+
+class Model(LightningModule):
+    def __init__(self, build=GreedyLR.paper, **settings):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
+        self.build, self.settings = build, settings
+        self.micro, self.seen = [], []
+
+    def training_step(self, batch, index):
+        loss = functional.cross_entropy(self.net(batch[0]), batch[1])
+        self.micro.append(loss.detach())
+        return {"loss": loss} if index % 2 else loss
+
+    def configure_optimizers(self):
+        chosen = configure(self, torch.optim.SGD(self.parameters(), lr=0.05), self.build, **self.settings)
+        greedy = chosen["lr_scheduler"]["scheduler"]
+        greedy.subscribe(self.seen.append)
+        return chosen
+
+
+class Stateful:
+    """Batches in order; within an epoch Lightning resumes exactly only with a loader that knows where it is."""
+
+    def __init__(self, data):
+        self.data, self.position = data, 0
+
+    def __len__(self):
+        return len(self.data) // 32
+
+    def __iter__(self):
+        self.position %= len(self)
+        while self.position < len(self):
+            self.position += 1
+            yield self.data[32 * (self.position - 1) : 32 * self.position]
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+class Rates(Callback):
+    def __init__(self):
+        self.lrs = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.lrs.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.fixture
+def fit(digits, tmp_path):
+    images, labels = digits
+    data = torch.utils.data.TensorDataset(images[:704], labels[:704])
+
+    def fitted(model, resume=None, **options):
+        seed_everything(0, verbose=False)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        options = {"max_epochs": 2, "enable_checkpointing": False, "default_root_dir": tmp_path, **quiet, **options}
+        trainer = Trainer(accelerator="cpu", devices=1, **options)
+        trainer.fit(model, Stateful(data), ckpt_path=resume)
+        return trainer
+
+    return fitted
+
+
+@pytest.mark.parametrize("build", [GreedyLR, GreedyLR.paper], ids=["default", "paper"])
+def test_automatic_optimization(fit, replay, build):
+    model, rates = Model(build, **(BRISK if build == GreedyLR.paper else {})), Rates()
+    fit(model, callbacks=[rates], accumulate_grad_batches=3)
+    # 22 micro-batches an epoch: seven steps of three, and one of the single micro-batch that is left.
+    groups = [epoch[i : i + 3] for epoch in (model.micro[:22], model.micro[22:]) for i in range(0, 22, 3)]
+    losses = [decision.loss for decision in model.seen]
+    assert losses == [float(sum(group[1:], group[0]) / len(group)) for group in groups]
+    config = model.lr_schedulers().config
+    assert rates.lrs == [lr for (lr,) in replay(config, losses, [0.05])[:-1]]
+    assert getattr(config, "total_steps", 16) == 16
+
+
+def test_a_skipped_step_and_a_step_without_a_loss_are_no_observations(fit):
+    class Odd(Model):
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            return None if index == 3 else loss
+
+        def on_after_backward(self):
+            if len(self.micro) in (6, 7):
+                self.net[0].weight.grad.fill_(torch.inf)
+
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    model = Odd(**BRISK)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    precision.forward_context = contextlib.nullcontext  # no float16 on the CPU: only its scaler
+    fit(model, max_epochs=1, plugins=[precision])
+    assert scaler.get_scale() == 2.0
+    # The losses as they are, not as they are scaled.
+    assert [d.loss for d in model.seen] == [float(loss) for i, loss in enumerate(model.micro) if i not in (3, 5, 6)]
+
+
+def test_manual_optimization(fit, replay):
+    class Manual(Model):
+        automatic_optimization = False
+
+        def training_step(self, batch, index):
+            optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+            loss = functional.cross_entropy(self.net(batch[0]), batch[1])
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            scheduler.step(loss)
+            self.micro.append(loss.detach())
+
+        def configure_optimizers(self):
+            chosen = configure(self, torch.optim.SGD(self.parameters(), lr=0.05), GreedyLR.paper, **BRISK)
+            chosen["lr_scheduler"].subscribe(self.seen.append)
+            return chosen
+
+    model, rates = Manual(), Rates()
+    fit(model, callbacks=[rates])
+    losses = [decision.loss for decision in model.seen]
+    assert losses == [float(loss) for loss in model.micro]
+    assert rates.lrs == [lr for (lr,) in replay(model.lr_schedulers().config, losses, [0.05])[:-1]]
+
+
+@pytest.mark.parametrize("stop", [13, 22, 31])
+def test_resumed_equals_uninterrupted(fit, tmp_path, stop):
+    whole = Model(**BRISK)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=stop, save_top_k=-1)
+    fit(whole, callbacks=[keep], enable_checkpointing=True)
+    resumed = Model(**BRISK)
+    fit(resumed, resume=tmp_path / f"step={stop}.ckpt")
+    assert resumed.seen == whole.seen[stop:]
+    assert [d.step for d in resumed.seen] == list(range(stop + 1, 45))
+    ours, theirs = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (resumed, whole))
+    assert torch.equal(ours, theirs)
+
+
+def test_learning_rate_monitor_shows_it(fit, tmp_path):
+    model = Model(**BRISK)
+    logger = CSVLogger(tmp_path)
+    fit(model, callbacks=[LearningRateMonitor("step")], logger=logger, log_every_n_steps=1)
+    lines = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("lr-SGD")
+    logged = [float(line.split(",")[column]) for line in lines[1:]]
+    assert logged == pytest.approx([d.lr_before[0] for d in model.seen], rel=1e-6)
+
+
+def test_a_validation_metric_is_lightnings_own_way(fit):
+    class Monitored(Model):
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            self.log("metric", 5.0 - self.current_epoch, on_step=False, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+            scheduler = GreedyLR.paper(optimizer, min_lr=1e-6)
+            scheduler.subscribe(self.seen.append)
+            how = {"interval": "epoch", "monitor": "metric", "reduce_on_plateau": True}
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **how}}
+
+    model = Monitored()
+    fit(model)
+    assert [decision.loss for decision in model.seen] == [5.0, 4.0]
+
+
+def test_fitted_twice_is_observed_once(fit):
+    model = Model(**BRISK)
+    fit(model, max_epochs=1)
+    fit(model, max_epochs=1)
+    assert [d.step for d in model.seen] == [*range(1, 23), *range(1, 23)]
+
+
+def test_ranks_share_one_learning_rate(processes):
+    script = """
+        import os, json, torch, warnings
+        from sklearn.datasets import load_digits
+        from torch.nn.functional import cross_entropy
+        from lightning.pytorch import LightningModule, Trainer
+        from greedylr import GreedyLR
+        from greedylr.adapters.lightning import configure
+
+        torch.set_num_threads(1)
+        own, seen = [], []
+
+        class Model(LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.net = torch.nn.Linear(64, 10)
+
+            def training_step(self, batch, index):
+                loss = cross_entropy(self.net(batch[0]), batch[1])
+                own.append(loss.item())
+                return loss
+
+            def configure_optimizers(self):
+                optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+                chosen = configure(self, optimizer, GreedyLR.paper, patience=0, min_lr=1e-6)
+                chosen["lr_scheduler"]["scheduler"].subscribe(seen.append)
+                return chosen
+
+        images, labels = load_digits(return_X_y=True)
+        data = torch.utils.data.TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
+        trainer = Trainer(
+            accelerator="cpu", strategy="ddp", devices=2, max_epochs=1, enable_progress_bar=False, logger=False,
+            enable_checkpointing=False, enable_model_summary=False,
+        )
+        trainer.fit(Model(), torch.utils.data.DataLoader(data, batch_size=64))
+        print(json.dumps([own, [d.loss for d in seen], [d.lr_after[0].hex() for d in seen]]), flush=True)
+        os._exit(0)
+    """
+    one, other = (json.loads(out.strip().splitlines()[-1]) for out in processes(script, world=2))
+    assert one[0] != other[0]
+    assert one[1:] == other[1:]
+    assert one[1] == pytest.approx([(a + b) / 2 for a, b in zip(one[0], other[0])], rel=1e-12)
