@@ -16,6 +16,7 @@ import greedylr
 from greedylr.cli import app as commands
 from greedylr.lab import content
 from greedylr.lab.engines import ENGINES, Engine
+from greedylr.lab.perturbations import KINDS
 from greedylr.lab.runs import Result
 from greedylr.lab.store import Store
 from greedylr.lab.suites import SUITES, Suite
@@ -181,6 +182,40 @@ def test_a_report_leaves_a_page_where_it_is_asked_to(run, training):
     assert run("report", "tiny", "--out", "out").exit_code == 0
 
 
+@pytest.fixture
+def shaken(monkeypatch):
+    """A suite whose runs are disturbed, which its name does not say."""
+    perturbations = ("none", "gradient-noise:1", "published-drift:1")
+    suite = Suite("shaken", "for tests", ("digits",), (1.0,), 2, schedulers=("greedylr", "cosine"),
+                  perturbations=perturbations)  # fmt: skip
+    monkeypatch.setitem(SUITES, "shaken", suite)
+    return suite
+
+
+def test_a_suite_with_perturbations_is_reported_by_what_they_did(run, training, shaken):
+    run("run", "shaken")
+    result = run("report", "shaken", "--out", "out")
+    assert result.exit_code == 0
+    for title in ("Robustness at 1 times", "The twins", "Beside the published", "The published protocol"):
+        assert title in result.words
+    assert "after 100% of training" not in result.words
+    assert "2 of 2 0" in result.words
+    html = Path("out/report.html").read_text(encoding="utf-8")
+    assert "12 of 12 runs" in html
+    assert 'id="trajectories"' in html
+
+
+def test_an_unfinished_suite_with_perturbations_can_be_reported(run, training, shaken):
+    with Store(Path("greedylr-lab.sqlite")):
+        pass
+    assert "holds none of the 12 runs of shaken" in run("report", "shaken").words
+    training.of = 3  # Of one seed: the twins, and a run of the two that are disturbed.
+    run("run", "shaken")
+    result = run("report", "shaken", "--out", "out")
+    assert result.exit_code == 0
+    assert "3 of 12 runs are finished" in result.words
+
+
 def test_a_page_that_is_not_ours_is_left_alone(run, training):
     run("run", "tiny")
     Path("out").mkdir()
@@ -204,8 +239,9 @@ def test_export_writes_a_table(run, training):
 
 def test_list_names_everything(run):
     output = run("list").words
-    for name in ("quick", "breadth-small", "boundary", "digits", "adafactor", "schedule-free", "pool"):
+    for name in ("quick", "breadth-small", "boundary", "digits", "adafactor", "schedule-free", "rollback", "pool"):
         assert name in output
+    assert "label noise (acts on data; strengths 0.2, 0.5, 1): wrong labels: a join that slipped" in output
     assert "for tests. 24 runs: 1 problem, 2 multipliers, 1 optimizer, 3 schedulers, 1 perturbation, 4 seeds" in output
 
 
@@ -215,6 +251,10 @@ def test_list_as_json_is_json(run):
     assert contents["suites"]["tiny"]["perturbations"] == ["none"]
     assert contents["problems"]["bandit"]["kind"] == "boundary"
     assert contents["schedulers"]["cosine"]["note"]
+    assert contents["perturbations"].keys() == KINDS.keys()
+    assert contents["perturbations"]["lr-jump"]["strengths"] == [-1.0, 0.5, 1.0]
+    assert contents["perturbations"]["lr-jump"]["acts_on"] == "state"
+    assert all(one["cause"] and one["strength"] and one["title"] for one in contents["perturbations"].values())
 
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path):

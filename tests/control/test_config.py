@@ -1,7 +1,9 @@
 """Settings are validated where they are given, and each of them does something."""
 
+import copy
 import dataclasses
 import math
+import pickle
 import random
 
 import pytest
@@ -17,10 +19,14 @@ NO_NUMBER = [True, "0.5", None, [0.5], 1j]
 # By argument: values that are outside its range, values that are of another kind, values at the ends that are valid.
 DEFAULT = {
     "mode": (["Min", "", None, 1], [], ["min", "max"]),
-    "window": ([1, 0, -5], NO_INTEGER, [2, 10**6]),
+    "start_scale": ([0, 0.0, -0.1, 1.0000001, 2, NAN, INF], NO_NUMBER, [1e-12, 0.5, 1, 1.0]),
+    "decade_steps": ([-1, -5], [x for x in NO_INTEGER if x is not None], [None, 0, 1, 10**6]),
+    "objection": ([-1e-9, NAN, INF, -INF], NO_NUMBER, [0, 0.0, 100.0]),
+    "back_off": ([1, 1.0, 0.5, 0, -2, NAN, INF], NO_NUMBER, [1 + 1e-12, 1e12]),
+    "window": ([1, 0, -5], [x for x in NO_INTEGER if x is not None], [None, 2, 10**6]),
     "significance": ([-1e-9, NAN, INF, -INF], NO_NUMBER, [0, 0.0, 100.0]),
-    "factor": ([0, 0.0, 1, 1.0, -1, 1.5, NAN, INF], NO_NUMBER, [0.7, 1 - 1e-12]),
-    "bold_factor": ([0, 0.0, -0.5, 0.91, 1.0, NAN, INF], NO_NUMBER, [1e-12, 0.9]),
+    "factor": ([0, 0.0, 1, 1.0, -1, 1.5, NAN, INF], NO_NUMBER, [1e-12, 0.7, 1 - 1e-12]),
+    "reflex_factor": ([0, 0.0, 1, 1.0, -0.5, 1.5, NAN, INF], NO_NUMBER, [1e-12, 1 - 1e-12]),
     "spike": ([0, 0.0, -1, NAN, INF], NO_NUMBER, [1e-12, 1e12]),
     "min_scale": (
         [-1e-9, 1.1, NAN, INF, [], [0.1, NAN], (0.1, 2)],
@@ -28,7 +34,6 @@ DEFAULT = {
         [0, 1, [0, 1]],
     ),
     "max_scale": ([0.9, 0, -1, NAN, INF, [], [2.0, 0.5]], [True, "2", None, [2, "1"]], [1, 1e9, [1, 2.0]]),
-    "warmup_steps": ([-1], [*NO_INTEGER], [0, 10**6]),
     "total_steps": ([0, -1], [x for x in NO_INTEGER if x is not None], [None, 1]),
     "anneal": ([-0.1, 1.1, NAN, INF], NO_NUMBER, [0, 1, 0.5]),
 }
@@ -90,13 +95,6 @@ def test_ends_of_the_range(family, name, value):
 
 
 def test_what_depends_on_another_argument():
-    with pytest.raises(ValueError, match=r"bold_factor must be .*<= factor = 0.5, got 0.7"):
-        DefaultConfig(factor=0.5)
-    with pytest.raises(ValueError, match=r"warmup_steps must be at most 80, the steps before .*, got 81"):
-        DefaultConfig(total_steps=100, warmup_steps=81)
-    assert DefaultConfig(total_steps=100, warmup_steps=80).anneal_start == 80
-    with pytest.raises(ValueError, match=r"warmup_steps must be at most 100, .*, got 101"):
-        DefaultConfig(total_steps=100, warmup_steps=101, anneal=0.0)
     with pytest.raises(ValueError, match=r"threshold must be .* < 1 \(relative\), got 1"):
         PaperConfig(threshold=1, threshold_mode="rel")
     with pytest.raises(ValueError, match=r"min_lr must be at most max_lr = 0.0001, group by group, got 0.001"):
@@ -105,6 +103,61 @@ def test_what_depends_on_another_argument():
         PaperConfig(min_lr=[0.2, 0.2], max_lr=[1.0, 0.1])
     with pytest.raises(ValueError, match=r"min_lr and max_lr must be given for as many groups"):
         PaperConfig(min_lr=[0.1, 0.1], max_lr=[1.0, 1.0, 1.0])
+
+
+DERIVED = {"anneal_start", "decade", "window_length", "growth", "smoothing", "settled"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"decade": 100, "window_length": 50, "anneal_start": INF, "smoothing": 0.92, "settled": 25}),
+        ({"total_steps": 1}, {"decade": 10, "window_length": 20, "anneal_start": INF}),  # 0.4 of a step is none
+        ({"total_steps": 2}, {"anneal_start": 1}),
+        ({"total_steps": 2, "anneal": 0.0}, {"anneal_start": INF}),
+        ({"total_steps": 2, "anneal": 1.0}, {"anneal_start": 0}),
+        ({"anneal": 1.0}, {"anneal_start": INF}),
+        ({"total_steps": 54}, {"decade": 10, "anneal_start": 32}),
+        ({"total_steps": 55}, {"decade": 11}),
+        ({"total_steps": 1000}, {"decade": 200, "window_length": 50, "anneal_start": 600, "settled": 50}),
+        ({"total_steps": 419}, {"window_length": 20}),
+        ({"total_steps": 420}, {"window_length": 21}),
+        ({"total_steps": 4019}, {"window_length": 200}),
+        ({"total_steps": 100_000}, {"decade": 20_000, "window_length": 200, "smoothing": 1 - 1 / 2500}),
+        ({"total_steps": 1000, "decade_steps": 0, "window": 7}, {"decade": 0, "window_length": 7, "growth": 10.0}),
+        ({"decade_steps": 1}, {"decade": 1, "growth": 10.0, "smoothing": 0.75, "settled": 8}),
+        ({"decade_steps": 32}, {"growth": 10 ** (1 / 32), "smoothing": 0.75, "settled": 8}),
+        ({"decade_steps": 33}, {"smoothing": 1 - 8 / 33, "settled": 9}),  # after 8.25 losses
+        ({"decade_steps": 40}, {"smoothing": 0.8, "settled": 10}),
+    ],
+    ids=str,
+)
+def test_what_is_derived(settings, expected):
+    config = DefaultConfig(**settings)
+    assert {name: getattr(config, name) for name in expected} == pytest.approx(expected, rel=1e-15)
+    assert type(config.settled) is type(config.decade) is type(config.window_length) is int
+
+
+def test_what_is_derived_is_no_setting():
+    """It is neither given nor compared nor shown, and follows when a setting is replaced."""
+    assert {field.name for field in dataclasses.fields(DefaultConfig) if not field.init} == DERIVED
+    config = DefaultConfig(total_steps=1000)
+    for name in DERIVED:
+        assert f"{name}=" not in repr(config)
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            DefaultConfig(**{name: 5})
+    replaced = dataclasses.replace(config, total_steps=2000)
+    assert replaced == DefaultConfig(total_steps=2000)
+    assert (replaced.decade, replaced.window_length, replaced.anneal_start) == (400, 100, 1200)
+    for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert copied == config
+        assert all(getattr(copied, name) == getattr(config, name) for name in DERIVED)
+
+
+@pytest.mark.parametrize("name", ["bold_factor", "warmup_steps"])
+def test_settings_that_are_gone_are_refused(name):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        DefaultConfig(**{name: 0.5})
 
 
 @pytest.mark.parametrize("config", [DefaultConfig(min_scale=[0.1, 0.2]), PaperConfig(max_lr=[0.1, 0.2, 0.3])], ids=repr)
@@ -153,22 +206,37 @@ def test_learning_rates_that_are_none(lr):
 
 # Each setting, changed alone, changes what is done to the same losses; what another setting switches on comes first.
 EFFECTS = [
-    (DefaultConfig, {}, change)
-    for change in (
-        {"mode": "max"},
-        {"window": 10},
-        {"significance": 1.0},
-        {"factor": 0.8},
-        {"bold_factor": 0.5},
-        {"spike": 60.0},
-        {"min_scale": 0.9},
-        {"max_scale": 1.5},
-        {"warmup_steps": 50},
-        {"total_steps": 300},
-    )
-] + [
-    (DefaultConfig, {"total_steps": 300}, {"anneal": 0.5}),
-    (DefaultConfig, {"total_steps": 300}, {"anneal": 0.0}),
+    *[
+        (DefaultConfig, {"decade_steps": 0, "window": 20}, change)
+        for change in (
+            {"mode": "max"},
+            {"decade_steps": 100},
+            {"window": 10},
+            {"window": None},
+            {"significance": 1.0},
+            {"factor": 0.8},
+            {"reflex_factor": 0.7},
+            {"spike": 60.0},
+            {"min_scale": 0.9},
+            {"max_scale": 1.1},
+            {"total_steps": 300},
+        )
+    ],
+    (DefaultConfig, {"decade_steps": 0, "total_steps": 300}, {"anneal": 0.5}),
+    (DefaultConfig, {"decade_steps": 0, "total_steps": 300}, {"anneal": 0.0}),
+    *[
+        (DefaultConfig, {"decade_steps": 30}, change)
+        for change in (
+            {"start_scale": 0.5},
+            {"decade_steps": 31},
+            {"objection": 30.0},
+            {"back_off": 3.0},
+            {"spike": 0.1},
+            {"min_scale": 0.9},
+            {"max_scale": 1.0},
+            {"total_steps": 300},
+        )
+    ],
     *[
         (PaperConfig, {"patience": 2, "min_lr": 0.05}, change)
         for change in (
@@ -197,7 +265,9 @@ def test_every_setting_has_an_effect(family, base, change):
     falling = [4.0 - 0.03 * step + r.gauss(0, 0.01) for step in range(85)]
     flat = [1.5 + r.gauss(0, 0.3) for step in range(200)]
     rising = [1.5 + 0.03 * step + r.gauss(0, 0.01) for step in range(400)]
-    losses = [*falling, 10.0, 11.0, *flat, *rising]
+    losses = [*falling, 10.0, 11.0, math.nan, *flat, *rising]
+    if base.get("decade_steps", 0):  # a climb meets only what comes first
+        losses = [*flat[:40], *rising]
 
     def trajectory(config):
         state = rule.start(config, [0.1])

@@ -29,20 +29,21 @@ def default_configs(draw, groups=1, **fixed):
         value = st.floats(low, high)
         return draw(st.one_of(value, st.lists(value, min_size=groups, max_size=groups)))
 
-    factor = draw(st.floats(0.01, 0.99))
-    total, anneal = draw(st.one_of(st.none(), st.integers(1, 60))), draw(st.sampled_from([0.0, 0.2, 1.0]))
     arguments = {
         "mode": draw(st.sampled_from(["min", "max"])),
-        "window": draw(st.integers(2, 5)),
+        "start_scale": draw(st.one_of(st.just(1.0), st.floats(1e-6, 1))),
+        "decade_steps": draw(st.one_of(st.just(0), st.integers(1, 40), st.none())),
+        "objection": draw(st.floats(0, 3)),
+        "back_off": draw(st.floats(1.001, 50)),
+        "window": draw(st.one_of(st.integers(2, 5), st.integers(2, 5), st.none())),
         "significance": draw(st.floats(0, 3)),
-        "factor": factor,
-        "bold_factor": factor * draw(st.floats(0.1, 1)),
+        "factor": draw(st.floats(0.01, 0.99)),
+        "reflex_factor": draw(st.floats(0.01, 0.99)),
         "spike": draw(st.floats(0.1, 10)),
         "min_scale": bound(0, 1),
         "max_scale": bound(1, 50),
-        "warmup_steps": draw(st.integers(0, 20 if total is None else total - round(anneal * total))),
-        "total_steps": total,
-        "anneal": anneal,
+        "total_steps": draw(st.one_of(st.none(), st.integers(1, 60))),
+        "anneal": draw(st.sampled_from([0.0, 0.2, 1.0])),
     }
     return DefaultConfig(**{**arguments, **fixed})
 
@@ -187,7 +188,7 @@ def without(state, config, *, step_shift):
 )
 def test_nothing_is_learnt_from_a_loss_that_is_not_finite(data, before, after, bad):
     """It costs its own cut: the rest of the state is that of the run without it, now and at every step after."""
-    kept = {"total_steps": None, "warmup_steps": 0}  # a horizon counts every observation
+    kept = {"total_steps": None, "decade_steps": 0}  # a horizon counts every observation, a climb ends
     config = data.draw(st.one_of(default_configs(**kept), paper_configs(min_lr=0.0, eps=0.0)))
     # Bounds and resets depend on the learning rate, which the cut has changed: out of the way.
     wide = {"min_scale": 0.0, "max_scale": 1e300} if isinstance(config, DefaultConfig) else {"max_lr": math.inf}
@@ -195,7 +196,7 @@ def test_nothing_is_learnt_from_a_loss_that_is_not_finite(data, before, after, b
     before, after = (list(filter(math.isfinite, losses)) for losses in (before, after))
     _, clean = run(config, before)
     hit = copy.deepcopy(clean)
-    factor = config.bold_factor if isinstance(config, DefaultConfig) else config.factor
+    factor = config.reflex_factor if isinstance(config, DefaultConfig) else config.factor
     for loss in bad:
         decision = rule.observe(config, hit, loss)
         assert decision.action is Action.NON_FINITE
@@ -208,6 +209,53 @@ def test_nothing_is_learnt_from_a_loss_that_is_not_finite(data, before, after, b
         assert (one.action, one.evidence) == (other.action, other.evidence)
         assert one.lr_after[0] == pytest.approx(other.lr_after[0] * factor**shift, rel=1e-9)
         assert without(hit, config, step_shift=shift) == without(clean, config, step_shift=0)
+
+
+@settings(max_examples=300)
+@given(default_configs(total_steps=None), any_losses, st.sampled_from([math.nan, math.inf, -math.inf]), any_losses)
+def test_a_loss_that_is_not_finite_ends_the_climb_and_enters_nothing(config, before, bad, after):
+    """But for the scale and the end of the climb, the state is what it was."""
+    _, state = run(config, before)
+    assume(state.climbing)
+    hit = copy.deepcopy(state)
+    decision = rule.observe(config, hit, bad)
+    assert (decision.action, decision.evidence) == (Action.NON_FINITE, {})
+    assert not hit.climbing
+    least, most = state.scale / (2 * config.back_off), state.scale / config.back_off
+    low, high = bounds_of(config.min_scale, 1)[0], bounds_of(config.max_scale, 1)[0]
+    assert hit.scale == min(max(min(max(1.0, least), most), low), high)
+    changed = {"lrs", "scale", "climbing", "seen", "stop", "spike_step"}
+    one, other = plain.to_dict(state), plain.to_dict(hit)
+    assert {name: one[name] for name in one.keys() - changed} == {name: other[name] for name in one.keys() - changed}
+    assert (hit.spike_step == hit.step) == (state.spike_step == state.step)
+    # There is no other climb.
+    for loss in after:
+        assert rule.observe(config, hit, loss).action not in (Action.CLIMBING, Action.BACKED_OFF)
+
+
+@settings(max_examples=300)
+@given(st.data(), initial_lrs, any_losses)
+def test_a_climb_grows_steadily_until_it_is_over(data, lrs, losses):
+    """By the same factor at every loss, up to the bounds; once over, never again."""
+    config = data.draw(default_configs(len(lrs), decade_steps=data.draw(st.integers(1, 40))))
+    lows, highs = bounds_of(config.min_scale, len(lrs)), bounds_of(config.max_scale, len(lrs))
+    state = rule.start(config, lrs)
+    assert state.climbing == (config.anneal_start > 0)
+    for loss in losses:
+        before, climbing = state.scale, state.climbing
+        action = rule.observe(config, state, loss).action
+        assert not state.climbing or climbing
+        if climbing and action is Action.SPIKE:
+            assert (state.scale, state.climbing) == (before, state.step < config.anneal_start)
+        elif climbing and action not in (Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION):
+            assert action in (Action.CLIMBING, Action.ANNEALING)
+            assert state.scale == min(max(before * config.growth, min(lows)), max(highs))
+            assert state.climbing == (state.step < config.anneal_start and state.scale != before)
+        elif climbing:
+            assert state.scale <= max(before / config.back_off, min(lows))
+            assert not state.climbing
+        else:
+            assert action not in (Action.CLIMBING, Action.BACKED_OFF)
 
 
 @settings(max_examples=200)
@@ -226,6 +274,7 @@ def test_no_state_ever_holds_what_is_not_a_number(data, losses):
         if isinstance(config, DefaultConfig):
             assert math.isfinite(state.mean)
             assert math.isfinite(state.ceiling)
+            assert 0 <= state.noise < math.inf
 
 
 @settings(max_examples=200)
@@ -237,12 +286,15 @@ def test_what_an_action_says_is_what_happened(data, losses):
         if decision.action is Action.RAISED:
             assert after > before or after == before == 0.0
             assert decision.raised
-        elif decision.action in (Action.CUT, Action.NON_FINITE, Action.EXPLOSION):
-            # While warming up, the ramp may raise more than a cut takes.
-            assert after <= before or isinstance(config, DefaultConfig)
-        elif decision.action not in (Action.RESET, Action.WARMING_UP, Action.ANNEALING, Action.SPIKE):
+        elif decision.action is Action.CLIMBING:
+            assert after >= before
+        elif decision.action in (Action.CUT, Action.NON_FINITE, Action.EXPLOSION, Action.BACKED_OFF):
+            assert after <= before
+        elif decision.action not in (Action.RESET, Action.ANNEALING, Action.SPIKE):
             assert after == before
-        assert decision.cut == (decision.action.name in ("CUT", "NON_FINITE", "EXPLOSION") and after != before)
+        names = ("CUT", "NON_FINITE", "EXPLOSION", "BACKED_OFF")
+        assert decision.cut == (decision.action.name in names and after != before)
+        assert decision.raised == (decision.action is Action.RAISED)
 
 
 @pytest.mark.parametrize("config", [DefaultConfig(), PaperConfig(min_lr=0.0)], ids=repr)
@@ -260,7 +312,7 @@ def test_plain_data_is_plain():
     numpy = pytest.importorskip("numpy")
     half = numpy.float64(0.5)
     for record in (
-        DefaultConfig(factor=half, bold_factor=half, min_scale=[half, 0], total_steps=9),
+        DefaultConfig(factor=half, reflex_factor=half, min_scale=[half, 0], total_steps=9),
         PaperConfig(max_lr=(math.inf, half), min_lr=half, factor=half),
         DefaultState((half,), (0.5,), losses=[half]),
         PaperState((0.5,), (0.5,)),
@@ -279,8 +331,8 @@ def test_plain_data_is_plain():
         *[("initial_lrs", value) for value in (None, ["x"])],
         *[("losses", value) for value in (None, ["x"], "abc", [math.nan], 1.0)],
         *[("scale", value) for value in (None, "x", [1.0], math.nan, True)],
-        *[("direction", value) for value in (0.5, None, True, "1")],
-        *[("cautious", value) for value in (0, None, "yes")],
+        *[("climbed", value) for value in (0.5, None, True, "1")],
+        *[("climbing", value) for value in (0, None, "yes")],
     ],
 )
 def test_corrupt_data_is_rejected(name, value):
@@ -294,6 +346,8 @@ def test_incomplete_data_is_rejected():
     data["speed"] = data.pop("scale")
     with pytest.raises(ValueError, match=r"missing entries \['scale'\], unknown entries \['speed'\]"):
         plain.from_dict(DefaultState, data)
+    # The derived settings are no part of what is saved.
+    assert "growth" not in plain.to_dict(DefaultConfig())
     with pytest.raises(ValueError, match="cannot restore PaperState"):
         plain.from_dict(PaperState, data)
     with pytest.raises(ValueError, match="factor must be"):

@@ -13,10 +13,19 @@ from greedylr.lab.store import Store
 
 
 @pytest.fixture
+def runs(runs):
+    """One of them is disturbed."""
+    return [*runs[:-2], runs[-2]._replace(perturbation="label-noise:1"), runs[-1]]
+
+
+@pytest.fixture
 def store(tmp_path, runs, made_up):
     with Store(tmp_path / "lab.sqlite") as store:
-        for run in runs[:-1]:
+        for run in runs[:-2]:
             store.save(made_up(run))
+        disturbed = made_up(runs[-2])
+        disturbed.clean_losses = [1.5] * 5
+        store.save(disturbed)
         broken = made_up(runs[-1], math.nan)
         broken.failure = 'ValueError: a, "b"\nc'
         store.save(broken)
@@ -41,6 +50,8 @@ def test_parquet_has_the_curves_too(store, tmp_path, runs, monkeypatch):
     assert len(rows) == len(runs)
     assert rows[0]["losses"] == [1.0] * 5
     assert rows[0]["lrs"] == [0.1] * 5
+    assert [row["clean_losses"] for row in rows if row["perturbation"] != "none"] == [[1.5] * 5]
+    assert all(row["clean_losses"] == [] for row in rows if row["perturbation"] == "none")
     assert rows[0]["validation_steps"] == [0, 5]
     assert {row["scheduler"] for row in rows} == {run.scheduler for run in runs}
     assert rows[0].keys() == {*exports._COLUMNS, *exports._CURVES}

@@ -67,11 +67,13 @@ def noisy_losses(seed, n):
     return [loss(step) for step in range(n)]
 
 
-QUICK = {"window": 4, "significance": 1.0, "spike": 3.0}
+QUICK = {"decade_steps": 0, "window": 4, "significance": 1.0, "spike": 3.0}
 MAKERS = {
     "default": lambda optimizer: GreedyLR(optimizer),
     "quick": lambda optimizer: GreedyLR(optimizer, **QUICK),
-    "horizon": lambda optimizer: GreedyLR(optimizer, **QUICK, total_steps=150, warmup_steps=40, anneal=0.3),
+    "climb": lambda optimizer: GreedyLR(optimizer, start_scale=1e-4, decade_steps=25, spike=30.0, objection=2.0),
+    "climb, horizon": lambda optimizer: GreedyLR(optimizer, total_steps=150, decade_steps=30, window=4, spike=30.0),
+    "horizon": lambda optimizer: GreedyLR(optimizer, **QUICK, total_steps=150, anneal=0.3),
     "reward": lambda optimizer: GreedyLR(optimizer, mode="max", window=3, min_scale=0.5, max_scale=2.0),
     "paper": lambda optimizer: GreedyLR.paper(optimizer, patience=2, min_lr=1e-6),
     "paper, all on": lambda optimizer: GreedyLR.paper(
@@ -127,6 +129,42 @@ def test_resuming_equals_not_stopping(make, seed, before, through, order, tensor
     assert resumed.config == straight.config
 
 
+@pytest.mark.parametrize("tensors", [False, True])
+@pytest.mark.parametrize("through", [through_json, through_torch, copy.deepcopy])
+@pytest.mark.parametrize("end", [None, "objection", "explosion", "not finite"])
+def test_resuming_anywhere_in_a_climb(end, through, tensors):
+    """Also just before and just after it ends, and with a spike behind it."""
+    r = random.Random(3)
+    losses = [3 - step / 50 + r.gauss(0, 0.1) for step in range(60)]
+    losses[40] = 50.0  # a spike, left out
+    losses += {
+        None: losses[-20:],
+        "objection": [2.2 + step / 10 for step in range(20)],
+        "explosion": [60.0] * 20,
+        "not finite": [NAN, *losses[-20:]],
+    }[end]
+
+    def make():
+        return GreedyLR(sgd(0.1, 0.07, tensors=tensors), decade_steps=40, window=5)
+
+    straight = make()
+    actions = []
+    straight.subscribe(lambda decision: actions.append(decision.action.name))
+    expected = trajectory(straight, losses)
+    assert actions[40] == "SPIKE"
+    assert actions.count("CLIMBING") >= 58
+    ended_by = {None: "CLIMBING", "objection": "BACKED_OFF", "explosion": "EXPLOSION", "not finite": "NON_FINITE"}
+    assert ended_by[end] in actions
+    for at in (0, 1, 9, 10, 11, 40, 41, 42, *range(55, 75, 3)):
+        first = make()
+        assert trajectory(first, losses[:at]) == expected[:at]
+        resumed, copied = make(), copy.deepcopy(first)
+        resumed.load_state_dict(through(first.state_dict()))
+        assert lrs_of(resumed) == lrs_of(copied) == lrs_of(first)
+        assert trajectory(resumed, losses[at:]) == trajectory(copied, losses[at:]) == expected[at:]
+        assert resumed.state_dict() == copied.state_dict() == straight.state_dict()
+
+
 @makers
 def test_looking_at_the_state_changes_nothing(make):
     looked_at, alone = make(sgd(0.1, 0.2)), make(sgd(0.1, 0.2))
@@ -147,7 +185,7 @@ torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 if sys.argv[4] == "default":
-    scheduler = GreedyLR(optimizer, window=5, warmup_steps=10, total_steps=120)
+    scheduler = GreedyLR(optimizer, window=5, decade_steps=40, total_steps=120)
 else:
     scheduler = GreedyLR.paper(optimizer, patience=2, smooth=True, window_size=5, min_lr=1e-4)
 if begin:

@@ -17,7 +17,7 @@ dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_s
 optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 average = average == "average"
 if family == "default":
-    scheduler = GreedyLR(optimizer, window=5, significance=1.0, average_ranks=average)
+    scheduler = GreedyLR(optimizer, decade_steps=10, window=5, significance=1.0, average_ranks=average)
 else:
     scheduler = GreedyLR.paper(optimizer, patience=1, smooth=True, min_lr=1e-4, average_ranks=average)
 seen = []

@@ -48,8 +48,9 @@ def test_default_bounds_fit_a_fine_tuning_learning_rate():
     better = [100 - 0.01 * step for step in range(5000)]
     assert feed(Peer(sgd(FINE_TUNING)), worse) == FINE_TUNING
     assert feed(Peer(sgd(FINE_TUNING)), better) == 1.0
-    assert feed(GreedyLR(sgd(FINE_TUNING)), worse) < FINE_TUNING / 2
-    assert FINE_TUNING < feed(GreedyLR(sgd(FINE_TUNING)), better) <= 1000 * FINE_TUNING
+    for settings in ({}, {"decade_steps": 0, "window": 20}):
+        assert feed(GreedyLR(sgd(FINE_TUNING), **settings), worse) < FINE_TUNING / 2
+        assert FINE_TUNING < feed(GreedyLR(sgd(FINE_TUNING), **settings), better) <= 1000 * FINE_TUNING * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("right", [1e-5, 2e-5, 2e-4])
@@ -104,7 +105,7 @@ def test_a_tiny_learning_rate_can_be_cut():
 
 SMOOTH = {"smooth": True, "window_size": 10, "patience": 3, "min_lr": 1e-6}
 MAKERS = {
-    "default": GreedyLR,
+    "default": lambda optimizer: GreedyLR(optimizer, decade_steps=0, window=20),
     "paper": lambda optimizer: GreedyLR.paper(optimizer, patience=3, min_lr=1e-6),
     "paper smoothed": lambda optimizer: GreedyLR.paper(optimizer, **SMOOTH),
 }
@@ -133,7 +134,7 @@ def test_one_bad_loss_costs_one_recorded_cut_and_nothing_more(make, bad, at):
     assert cut.action is Action.NON_FINITE
     assert cut.cut
     ratio = cut.lr_after[0] / cut.lr_before[0]
-    assert ratio == pytest.approx(0.7 if make is GreedyLR else 0.95)
+    assert ratio == pytest.approx(0.5 if make is MAKERS["default"] else 0.95)
     for other, decision in zip(seen_clean, seen):
         assert decision.action is other.action
         assert decision.evidence == other.evidence
@@ -144,10 +145,28 @@ def test_one_bad_loss_costs_one_recorded_cut_and_nothing_more(make, bad, at):
     assert state == other
 
 
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("at", [0, 1, 24, 25, 26, 90])
+def test_one_bad_loss_ends_the_climb_and_no_more(bad, at):
+    """What it costs is the climb's back-off; whatever is learnt afterwards is learnt as ever."""
+    r = random.Random(at)
+    losses = [4 - step / 100 + r.gauss(0, 0.05) for step in range(at + 300)]
+    scheduler = GreedyLR(sgd(0.1), start_scale=0.05, decade_steps=100)
+    before = feed(scheduler, losses[:at])
+    after = feed(scheduler, [bad])
+    assert before / 8 * 0.999 <= after <= before / 4 * 1.001
+    assert feed(scheduler, losses[at:]) > after
+    numbers = [value for value in scheduler.state_dict()["state"].values() if isinstance(value, float)]
+    assert all(map(math.isfinite, numbers))
+
+
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_a_run_that_begins_with_bad_losses_recovers(make):
     better = [4 - 0.001 * step for step in range(1000)]
-    assert feed(make(sgd(0.1)), [NAN, INF, -INF, *better]) > 0.1
+    # From where the cuts have left it.
+    scheduler = make(sgd(0.1))
+    low = feed(scheduler, [NAN, INF, -INF])
+    assert feed(scheduler, better) > max(2 * low, 0.1 if make is not MAKERS["default"] else 0.0)
 
 
 # Item 6: a spike, then steady improvement.
@@ -161,12 +180,21 @@ def test_a_spike_does_not_sink_the_learning_rate(size, length):
             r = random.Random(seed)
             before = [2 + r.gauss(0, noise) for _ in range(100)]
             after = [2 - step / 300 + r.gauss(0, noise) for step in range(300)]
-            scheduler = GreedyLR(sgd(1e-3))
+            scheduler = GreedyLR(sgd(1e-3), decade_steps=0, window=20)
             start = feed(scheduler, before)
             feed(scheduler, [2 * size] * length)
             if noise < 0.3:  # else 1.5 times is nothing out of the ordinary
-                assert lr_of(scheduler) == pytest.approx(start * (1.0 if length == 1 else 0.7))
+                assert lr_of(scheduler) == pytest.approx(start * (1.0 if length == 1 else 0.5))
             assert feed(scheduler, after) >= least * start
+
+
+@pytest.mark.parametrize("size", [1.5, 10, 1e3, 1e6])
+def test_a_spike_does_not_end_the_climb(size):
+    for seed in range(5):
+        r = random.Random(seed)
+        losses = [2 - step / 300 + r.gauss(0, 0.02) for step in range(100)]
+        clean, hit = (GreedyLR(sgd(1e-3), decade_steps=100) for _ in range(2))
+        assert feed(hit, [*losses[:60], 2 * size, *losses[60:]]) == feed(clean, losses)
 
 
 def test_a_jump_sinks_the_learning_rate_of_the_peers():
@@ -175,7 +203,7 @@ def test_a_jump_sinks_the_learning_rate_of_the_peers():
     bounds = {"min_lr": 1e-6, "patience": 5}
     assert feed(Peer(sgd(0.1), **bounds), losses) < 0.1 / 5
     assert feed(ReduceLROnPlateau(sgd(0.1), factor=0.95, **bounds), losses) < 0.1 / 5
-    assert feed(GreedyLR(sgd(0.1)), losses) > 0.1
+    assert feed(GreedyLR(sgd(0.1), decade_steps=0), losses) > 0.1
 
 
 # Item 7: slow progress under minibatch noise.
@@ -187,8 +215,17 @@ def noisy_progress(seed):
 
 
 def test_slow_progress_under_noise_does_not_sink_the_learning_rate():
-    ends = sorted(feed(GreedyLR(sgd(1e-3)), noisy_progress(seed)) / 1e-3 for seed in range(20))
-    assert ends[0] >= 0.5, ends
+    """Multiples of the initial learning rate at the end: 1.1 to 3.5 without the climb, 2.9 to 1,000 with, but for one.
+
+    With the climb one in twenty ends at 0.23: noise alone ends one climb in ten or so too early.
+    """
+    ends = {}
+    for decade_steps in (0, None):
+        runs = (GreedyLR(sgd(1e-3), decade_steps=decade_steps) for _ in range(20))
+        ends[decade_steps] = sorted(feed(run, noisy_progress(seed)) / 1e-3 for seed, run in enumerate(runs))
+    assert ends[0][0] >= 1.0, ends
+    assert ends[None][0] >= 0.1, ends
+    assert ends[None][2] >= 1.0, ends
     for smooth in (False, True):
         assert feed(Peer(sgd(1e-3), min_lr=0.0, smooth=smooth), noisy_progress(0)) < 1e-3 / 100
 
@@ -209,10 +246,10 @@ def test_what_the_peer_accepts_without_a_word():
 @pytest.mark.parametrize(
     "bad",
     [
-        *[{"window": 1}, {"window": 2.0}, {"significance": -1}, {"factor": 1.0}, {"bold_factor": 0.95}, {"spike": 0}],
-        *[{"min_scale": 2}, {"max_scale": 0.5}, {"max_scale": INF}, {"warmup_steps": -1}, {"total_steps": 0}],
-        *[{"anneal": 2}, {"warmup_steps": 9, "total_steps": 10}, {"mode": "up"}, {"read": "never"}],
-        *[{"average_ranks": 1}, {"min_scale": [0.1, 0.1]}, {"max_scale": []}],
+        *[{"window": 1}, {"window": 2.0}, {"significance": -1}, {"factor": 1.0}, {"reflex_factor": 1.0}, {"spike": 0}],
+        *[{"min_scale": 2}, {"max_scale": 0.5}, {"max_scale": INF}, {"start_scale": 0.0}, {"total_steps": 0}],
+        *[{"anneal": 2}, {"decade_steps": -1}, {"objection": NAN}, {"back_off": 1.0}, {"mode": "up"}],
+        *[{"read": "never"}, {"average_ranks": 1}, {"min_scale": [0.1, 0.1]}, {"max_scale": []}],
     ],
     ids=repr,
 )
@@ -220,7 +257,7 @@ def test_invalid_arguments_are_named_at_construction(bad):
     optimizer = sgd(0.1)
     with pytest.raises((ValueError, TypeError), match=rf"^{next(iter(bad))} (must be .*, got |has 2 values, but)"):
         GreedyLR(optimizer, **bad)
-    assert lr_of(GreedyLR(optimizer)) == 0.1
+    assert lr_of(GreedyLR(optimizer, decade_steps=0)) == 0.1
 
 
 @pytest.mark.parametrize(
@@ -238,7 +275,7 @@ def test_no_optimizer(make):
 
 
 def test_a_tensor_stays_a_tensor():
-    better = [4 - 0.01 * step for step in range(100)]
+    better = [4 - 0.01 * step for step in range(200)]
     peer = Peer(sgd(torch.tensor(0.1)))
     feed(peer, better)
     assert isinstance(lr_of(peer), float)
@@ -259,7 +296,7 @@ def test_a_flat_metric_is_not_better(level, mode):
     flat = [level] * 300
     ours = GreedyLR.paper(sgd(0.1), min_lr=1e-6, **relative)
     assert feed(ours, flat) < 0.1
-    assert feed(GreedyLR(sgd(0.1), mode=mode), flat) == 0.1
+    assert feed(GreedyLR(sgd(0.1), mode=mode, decade_steps=0), flat) == 0.1
     if level < 0:
         # Flat for ever, better for ever.
         assert feed(Peer(sgd(0.1), min_lr=1e-6, **relative), flat) > 0.1
@@ -272,9 +309,10 @@ def test_a_flat_metric_is_not_better(level, mode):
 @pytest.mark.parametrize("offset", [0.0, -50.0, -1e3])
 def test_metrics_below_and_across_zero(make, offset):
     falling = [offset + 2 - 0.02 * step for step in range(200)]
-    assert feed(make(sgd(0.1)), falling) > 0.1
-    assert feed(make(sgd(0.1)), falling[::-1]) < 0.1
-    assert feed(make(sgd(0.1), mode="max"), falling[::-1]) > 0.1
+    settings = {"decade_steps": 0} if make is GreedyLR else {}
+    assert feed(make(sgd(0.1), **settings), falling) > 0.1
+    assert feed(make(sgd(0.1), **settings), falling[::-1]) < 0.1
+    assert feed(make(sgd(0.1), mode="max", **settings), falling[::-1]) > 0.1
 
 
 def test_nothing_is_printed(capsys):

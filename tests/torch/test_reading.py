@@ -73,10 +73,18 @@ def test_acts_exactly_one_step_later(device):
 
 
 @devices
-@pytest.mark.parametrize("make", [GreedyLR, lambda optimizer: GreedyLR.paper(optimizer, patience=2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        GreedyLR,
+        lambda optimizer: GreedyLR(optimizer, decade_steps=0, window=20),
+        lambda optimizer: GreedyLR.paper(optimizer, patience=2),
+    ],
+    ids=["climb", "windows", "paper"],
+)
 def test_the_decisions_are_those_of_the_host_one_step_later(device, make):
     ahead, behind = make(sgd()), make(sgd())
-    before = 0.1
+    before = lr_of(ahead)
     for loss in random_losses(300):
         behind.step(put(loss, device))
         assert lr_of(behind) == before
@@ -176,7 +184,7 @@ def test_a_checkpoint_at_any_step_resumes_exactly(device):
 
 def test_a_float_does_not_overtake_a_loss_of_the_device():
     """On the fast path, where nobody watches."""
-    scheduler = GreedyLR(sgd())
+    scheduler = GreedyLR(sgd(), decade_steps=0)
     scheduler.step(0.0)
     scheduler.step(put(1.0, "stand-in"))
     scheduler.step(2.0)
@@ -186,7 +194,7 @@ def test_a_float_does_not_overtake_a_loss_of_the_device():
 
 def test_a_float_after_resuming_waits_for_the_loss_before_it():
     """The fast path must not overtake a loss that came with the checkpoint."""
-    scheduler = GreedyLR(sgd())
+    scheduler = GreedyLR(sgd(), decade_steps=0)
     scheduler.step(put(1.0, "stand-in"))
     resumed = GreedyLR(sgd())
     resumed.load_state_dict(scheduler.state_dict())
@@ -196,7 +204,7 @@ def test_a_float_after_resuming_waits_for_the_loss_before_it():
 
 
 def test_loading_drops_a_loss_that_was_on_its_way():
-    scheduler = GreedyLR(sgd())
+    scheduler = GreedyLR(sgd(), decade_steps=0)
     clean = scheduler.state_dict()
     scheduler.step(put(1.0, "stand-in"))
     scheduler.load_state_dict(clean)

@@ -15,7 +15,7 @@ from greedylr import Action, Decision, GreedyLR
 from greedylr.control import rule
 from greedylr.control.config import DefaultConfig, PaperConfig
 
-QUICK = {"window": 2, "significance": 1.0, "factor": 0.5, "bold_factor": 0.5}
+QUICK = {"decade_steps": 0, "window": 2, "significance": 1.0, "factor": 0.5, "reflex_factor": 0.5}
 RAISE = [15.0, 13.0, 12.0, 10.0]  # two windows of two: one raise; twice two better ones: two
 NAN = math.nan
 
@@ -46,6 +46,8 @@ def quick_paper(optimizer, **settings):
 
 FAMILIES = {"default": lambda optimizer: GreedyLR(optimizer, **QUICK), "paper": quick_paper}
 families = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+WITH_CLIMB = {**FAMILIES, "climb": lambda optimizer: GreedyLR(optimizer, decade_steps=30, window=5, significance=1.0)}
+with_climb = pytest.mark.parametrize("make", WITH_CLIMB.values(), ids=WITH_CLIMB)
 
 
 def noisy_losses(seed, n=300):
@@ -86,13 +88,16 @@ def test_starts_from_initial_lr_as_torch_does():
     """The default family, as torch's schedulers; the published implementation starts from the rate in force."""
     optimizer = sgd(0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.4
-    assert lrs_of(GreedyLR(optimizer)) == [0.4]
+    assert lrs_of(GreedyLR(optimizer, decade_steps=0)) == [0.4]
+    assert lrs_of(GreedyLR(optimizer, start_scale=0.25)) == [0.1]
+    assert GreedyLR(optimizer).base_lrs == [0.4]
     optimizer.param_groups[0]["lr"] = 0.1
     assert lrs_of(GreedyLR.paper(optimizer)) == [0.1]
 
 
 def test_repr():
-    assert repr(GreedyLR(sgd(0.1))) == "GreedyLR(step=0, lr=0.1)"
+    assert repr(GreedyLR(sgd(0.1), start_scale=0.25)) == "GreedyLR(step=0, lr=0.025)"
+    assert repr(GreedyLR(sgd(0.1), decade_steps=0)) == "GreedyLR(step=0, lr=0.1)"
     assert repr(GreedyLR.paper(sgd(0.1, 0.2))) == "GreedyLR.paper(step=0, lr=0.1, 0.2)"
 
 
@@ -101,8 +106,9 @@ def test_config_is_what_was_chosen():
     assert GreedyLR.paper(sgd()).config == PaperConfig()
     assert GreedyLR.core(sgd(), factor=0.5, mode="max").config == PaperConfig.core(0.5, "max")
     chosen = {
-        "total_steps": 900, "warmup_steps": 5, "mode": "max", "window": 7, "significance": 3.0, "factor": 0.8,
-        "bold_factor": 0.4, "spike": 3.0, "min_scale": 0.1, "max_scale": 9.0, "anneal": 0.3,
+        "total_steps": 900, "mode": "max", "start_scale": 0.5, "decade_steps": 70, "objection": 4.0, "back_off": 5.0,
+        "window": 7, "significance": 3.0, "factor": 0.8, "reflex_factor": 0.4, "spike": 3.0, "min_scale": 0.1,
+        "max_scale": 9.0, "anneal": 0.3,
     }  # fmt: skip
     assert GreedyLR(sgd(), **chosen).config == DefaultConfig(**chosen)
     chosen = {
@@ -118,7 +124,8 @@ def test_defaults_are_those_of_the_configuration(function, config):
     parameters = inspect.signature(function).parameters
     fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
     assert {name: parameters[name].default for name in fields} == fields
-    assert set(parameters) - set(fields) == {"optimizer", "read", "average_ranks"} | ({"self"} & set(parameters))
+    others = {"optimizer", "read", "average_ranks"} | ({"self", "level_by"} if config is DefaultConfig else set())
+    assert set(parameters) - set(fields) == others
     assert (parameters["read"].default, parameters["average_ranks"].default) == ("later", True)
     # Everything but the optimizer is said by name.
     kinds = {parameter.kind for name, parameter in parameters.items() if name not in ("self", "optimizer")}
@@ -233,11 +240,14 @@ def test_an_added_group_may_bring_an_initial_learning_rate(make):
     assert feed(scheduler, RAISE)[1] == 2 * (0.01 if make is quick_paper else 0.05)
 
 
-def test_an_added_group_ramps_up_with_the_others():
-    scheduler = GreedyLR(sgd(0.1), warmup_steps=4)
-    feed(scheduler, [1.0])
-    add_group(scheduler.optimizer, 0.01)
-    assert feed(scheduler, [1.0]) == [0.1 * 0.75, 0.01 * 0.75]
+def test_an_added_group_climbs_with_the_others():
+    early, late = (GreedyLR(sgd(*lrs), start_scale=0.25, decade_steps=1) for lrs in ((0.1, 0.01), (0.1,)))
+    assert feed(late, [1.0]) == [0.1 * 2.5]
+    add_group(late.optimizer, 0.01)
+    feed(early, [1.0])
+    for loss in (1.0, 1.0, NAN, 1.0):
+        assert feed(late, [loss]) == feed(early, [loss])
+    assert late.state_dict() == early.state_dict()
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -280,12 +290,13 @@ def test_a_lost_group():
 # Learning rates that are tensors.
 
 
-@families
+@with_climb
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_tensor_learning_rates_are_written_in_place(make, dtype):
     lr = torch.tensor(0.1, dtype=dtype)
     optimizer = sgd(lr, 0.1)
-    scheduler, reference = make(optimizer), make(sgd(lr.item(), 0.1))
+    reference = make(sgd(lr.item(), 0.1))  # first: the other writes to the tensor at once if it climbs
+    scheduler = make(optimizer)
     for loss in noisy_losses(0):
         scheduler.step(loss)
         reference.step(loss)
@@ -355,9 +366,12 @@ def test_losses_of_every_kind(make, kind):
 
 def test_a_loss_is_not_rounded_on_the_way():
     for make in (float, lambda loss: torch.tensor(loss, dtype=torch.float64)):
-        scheduler = GreedyLR(sgd())
+        scheduler = GreedyLR(sgd(), decade_steps=0)
         scheduler.step(make(1 / 3))
         assert scheduler.state_dict()["state"]["losses"] == [1 / 3]
+        scheduler = GreedyLR(sgd())
+        scheduler.step(make(1 / 3))
+        assert scheduler.state_dict()["state"]["last"] == 1 / 3
 
 
 def test_the_graph_of_a_loss_is_not_kept():
@@ -426,7 +440,7 @@ def test_the_paper_family_goes_on_from_there(watched):
 # Observers.
 
 
-@families
+@with_climb
 def test_a_watched_scheduler_does_what_an_unwatched_one_does(make):
     for seed in range(5):
         alone, watched, tensors = make(sgd(0.1, 0.2)), make(sgd(0.1, 0.2)), make(sgd(0.1, 0.2))
@@ -441,7 +455,7 @@ def test_a_watched_scheduler_does_what_an_unwatched_one_does(make):
         assert alone.state_dict() == watched.state_dict() == tensors.state_dict()
 
 
-@families
+@with_climb
 def test_decisions_are_those_of_the_rule(make):
     scheduler = make(sgd(0.1, 0.2))
     seen = []
@@ -451,16 +465,40 @@ def test_decisions_are_those_of_the_rule(make):
     expected = [rule.observe(scheduler.config, state, loss) for loss in noisy_losses(1)]
     assert list(map(repr, seen)) == list(map(repr, expected))
     assert all(isinstance(decision, Decision) for decision in seen)
-    assert {Action.NON_FINITE, Action.RAISED, Action.CUT} <= {decision.action for decision in seen}
+    expected = {Action.NON_FINITE, Action.RAISED, Action.CUT}
+    if make is WITH_CLIMB["climb"]:
+        expected = {Action.CLIMBING, Action.NON_FINITE}
+    assert expected <= {decision.action for decision in seen}
 
 
-def test_observers_see_the_learning_rate_in_the_optimizer():
-    scheduler = GreedyLR(sgd(), **QUICK)
+@pytest.mark.parametrize("settings", [QUICK, {"start_scale": 0.25, "decade_steps": 1, "max_scale": 2.0}], ids=str)
+def test_observers_see_the_learning_rate_in_the_optimizer(settings):
+    scheduler = GreedyLR(sgd(), **settings)
     pairs = []
     scheduler.subscribe(lambda decision: pairs.append((decision.lr_after, tuple(lrs_of(scheduler)))))
     feed(scheduler, RAISE)
     assert pairs[-1] == ((0.2,), (0.2,))
     assert all(told == written for told, written in pairs)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_climb_reaches_the_optimizer_at_every_step(watched, as_tensor):
+    """From before the first step on, with every way of observing and for learning rates of either kind."""
+    optimizer = sgd(0.5, torch.tensor(0.25, dtype=torch.float64))
+    scheduler = GreedyLR(optimizer, start_scale=0.125, decade_steps=4)
+    if watched:
+        scheduler.subscribe(lambda decision: None)
+    for step in range(8):
+        scale = 0.125 * 10 ** (step / 4)
+        assert list(map(float, lrs_of(scheduler))) == pytest.approx([0.5 * scale, 0.25 * scale])
+        assert list(map(float, scheduler.get_last_lr())) == list(map(float, lrs_of(scheduler)))
+        scheduler.step(torch.tensor(2.0) if as_tensor else 2.0)
+    before = 0.125 * 100
+    scheduler.step(NAN)
+    assert lrs_of(scheduler)[0] == pytest.approx(0.5 * before / 8)
+    assert isinstance(lrs_of(scheduler)[1], torch.Tensor)
+    assert scheduler.base_lrs == [0.5, 0.25]
 
 
 def test_subscriptions():
@@ -505,7 +543,7 @@ def test_subscribing_and_unsubscribing_while_being_called():
     assert calls == ["once", "other", "other", "new"]
 
 
-@families
+@with_climb
 def test_an_observer_that_raises_leaves_the_scheduler_as_it_should_be(make):
     scheduler, reference = make(sgd()), make(sgd())
 

@@ -1,4 +1,4 @@
-"""The command line: ``greedylr demo`` and ``greedylr lab``."""
+"""The command line: ``greedylr demo``, ``lab``, ``report`` and ``watch``."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.split(".")[0] == "greedylr":
             raise
-        extra = "lab" if sys.argv[1:2] == ["lab"] else "demo"
+        extra = {"lab": "lab", "report": "pulse", "watch": "pulse"}.get("".join(sys.argv[1:2]), "demo")
         sys.exit(
             f"greedylr: the command line needs {missing.name}, which is not installed. This installs it:\n"
             f"    pip install 'greedylr[{extra}]'"

@@ -78,6 +78,35 @@ def demo(
     raise typer.Exit(run_demo(Console(highlight=False), out, seeds, quick))
 
 
+@app.command("report")
+def report_runs(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that a greedylr.pulse.Recorder wrote.", metavar="RUN...")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page.", show_default="report.html in the first folder")
+    ] = None,
+) -> None:
+    """Was the loss telling the truth? A summary of recorded runs, and a page with every decision."""
+    from rich.console import Console
+
+    from greedylr.cli import pulse as commands
+
+    raise typer.Exit(commands.report(Console(highlight=False), runs, out))
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Folder that a greedylr.pulse.Recorder is writing.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, and leave.")] = False,
+) -> None:
+    """Show a run live: loss, learning rate, last decisions, state of health. Ctrl-C leaves it alone."""
+    from rich.console import Console
+
+    from greedylr.cli import pulse as commands
+
+    raise typer.Exit(commands.watch(Console(highlight=False), run, every, once))
+
+
 @lab.command("run")
 def run_suite(
     suite: SuiteName,
@@ -108,7 +137,10 @@ def report(
         Path | None, typer.Option(help="Folder for report.html, to look everything up in.", show_default="no page")
     ] = None,
 ) -> None:
-    """Print what the finished runs of a suite say: verdicts, regret, failures; and write it as a page."""
+    """Print what the finished runs of a suite say: verdicts, regret, failures; and write it as a page.
+
+    Of a suite whose runs are disturbed: what that did to each scheduler.
+    """
     from rich.console import Console
 
     with _interrupts_at_once():

@@ -21,10 +21,12 @@ from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.export import export
 from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.pages import check_writable
+from greedylr.lab.perturbations import KINDS, Disturbance
 from greedylr.lab.problems import PROBLEMS, DataError
 from greedylr.lab.report import page
 from greedylr.lab.report.curves import Curves
-from greedylr.lab.report.terminal import show
+from greedylr.lab.report.disturbed import are_disturbed, gather
+from greedylr.lab.report.terminal import show, show_disturbed
 from greedylr.lab.results import summarize
 from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
@@ -92,16 +94,26 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
         with _existing(path) as store:
             if out is not None:
                 _check_page(out)
-            summary = summarize(curves.watch(store.load(runs)))
-        if not summary.outcomes:
+            if are_disturbed(runs):
+                # Disturbed cases by the thousand would fill the page: verdicts and curves are of the twins.
+                twins_first = sorted(runs, key=lambda run: run.perturbation != "none")
+                disturbed = gather(store.load(twins_first))
+                finished, summary = disturbed.runs, summarize(curves.watch(disturbed.measured.twins))
+            else:
+                disturbed, summary = None, summarize(curves.watch(store.load(runs)))
+                finished = len(summary.outcomes)
+        if not finished:
             raise _RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
-        if len(summary.outcomes) < len(runs):
-            console.print(f"[yellow]{len(summary.outcomes)} of {len(runs)} runs are finished.[/]")
-        show(console, summary)
+        if finished < len(runs):
+            console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
+        if disturbed is None:
+            show(console, summary)
+        else:
+            show_disturbed(console, disturbed)
         if out is not None:
             command = f"greedylr lab run {name} --store {path}"
             about = page.About(name, suite.note, command, len(runs), made_with(runs), key)
-            page.write(out / _PAGE, about, summary, curves)
+            page.write(out / _PAGE, about, summary, curves, disturbed)
             console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
 
     return _code_of(console, work)
@@ -130,7 +142,7 @@ def export_store(console: Console, path: Path, file: Path) -> int:
 
 
 def show_registries(console: Console, as_json: bool) -> int:
-    """Print what there is: suites, problems, optimizers, schedulers and engines.
+    """Print what there is: suites, problems, optimizers, schedulers, perturbations and engines.
 
     Args:
         console: Where to print.
@@ -146,7 +158,22 @@ def show_registries(console: Console, as_json: bool) -> int:
             one.name: {"title": one.title, "kind": one.kind, "package": one.package, "note": one.note}
             for one in SCHEDULERS.values()
         }
-        contents = {"suites": suites, "problems": problems, "schedulers": schedulers}
+        perturbations = {
+            name: {
+                "title": kind.title,
+                "acts_on": kind.acts_on,
+                "cause": kind.cause,
+                "strength": kind.meaning,
+                "strengths": kind.strengths,
+            }
+            for name, kind in KINDS.items()
+        }
+        contents = {
+            "suites": suites,
+            "problems": problems,
+            "schedulers": schedulers,
+            "perturbations": perturbations,
+        }
         console.print(json.dumps(contents, indent=2), markup=False, soft_wrap=True)
         return 0
     listed: dict[str, dict[str, str]] = {
@@ -154,6 +181,7 @@ def show_registries(console: Console, as_json: bool) -> int:
         "Problems": {one.name: f"{one.title} ({one.kind}, {one.steps} steps)" for one in PROBLEMS.values()},
         "Optimizers": {name: entry.title for name, entry in OPTIMIZERS.items()},
         "Schedulers": {one.name: f"{one.title}: {one.note}" for one in SCHEDULERS.values()},
+        "Perturbations, by kind": {name: _disturbance(kind) for name, kind in KINDS.items()},
         "Engines": {name: engine.note for name, engine in ENGINES.items()},
     }
     for title, lines in listed.items():
@@ -199,6 +227,11 @@ def _check_page(out: Path) -> None:
         check_writable(out / _PAGE, page.GENERATOR)
     except OSError as error:
         raise _RefusedError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def _disturbance(kind: type[Disturbance]) -> str:
+    strengths = ", ".join(f"{strength:g}" for strength in kind.strengths)
+    return f"{kind.title} (acts on {kind.acts_on}; strengths {strengths}): {kind.cause}"
 
 
 def _sizes(suite: Suite) -> str:

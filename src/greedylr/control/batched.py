@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from greedylr.control.config import Config, DefaultConfig, PaperConfig
 from greedylr.control.decision import Action
+from greedylr.control.default import LEAST_NOISE, NOISE_SHARE
 
 Array = Any
 """An array of ``xp``: ``torch.Tensor``, ``jax.Array``, ``numpy.ndarray``."""
@@ -37,12 +38,19 @@ class DefaultArrays(NamedTuple):
     initial_lrs: Array
     lrs: Array
     scale: Array
-    direction: Array
-    cautious: Array
+    climbing: Array
+    climbed: Array
+    total: Array
+    weight: Array
+    noise: Array
+    last: Array
+    first: Array
+    lowest: Array
+    fell: Array
     step: Array
     count: Array
     anchor: Array
-    total: Array
+    deviations: Array
     squares: Array
     mean: Array
     variance: Array
@@ -102,16 +110,26 @@ def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
     zero = xp.zeros_like(initial_lrs)
     none = xp.zeros_like(initial_lrs, dtype=xp.int32)
     if isinstance(config, DefaultConfig):
+        scale = zero + 1.0
+        if config.decade:
+            scale = xp.clip(zero + config.start_scale, config.min_scale, config.max_scale)
         return DefaultArrays(
             initial_lrs=initial_lrs,
-            lrs=_default_lrs(config, initial_lrs, zero + 1.0, none, xp),
-            scale=zero + 1.0,
-            direction=none,
-            cautious=none != 0,
+            lrs=_default_lrs(config, initial_lrs, scale, none, xp),
+            scale=scale,
+            climbing=none == (0 if config.decade and config.anneal_start > 0 else 1),
+            climbed=none,
+            total=zero,
+            weight=zero,
+            noise=zero,
+            last=zero,
+            first=zero,
+            lowest=zero,
+            fell=none != 0,
             step=none,
             count=none,
             anchor=zero,
-            total=zero,
+            deviations=zero,
             squares=zero,
             mean=zero,
             variance=zero - 1.0,
@@ -158,33 +176,88 @@ def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arra
     return _advance_paper(config, state, losses, xp)
 
 
+class _Climb(NamedTuple):
+    """What one loss makes of the climb; where there is none, of no meaning.
+
+    Attributes:
+        fields: New values of the state's fields.
+        objects: Whether the loss objects.
+        mean: The smoothed loss.
+        noise: Its variance.
+    """
+
+    fields: dict[str, Array]
+    objects: Array
+    mean: Array
+    noise: Array
+
+
+def _climb(config: DefaultConfig, state: DefaultArrays, losses: Array, on: Array, xp: Any) -> _Climb:
+    beta = config.smoothing
+    climbed = state.climbed + 1
+    settled = climbed > config.settled
+    just_settled = climbed == config.settled
+    total = beta * state.total + (1 - beta) * losses
+    weight = beta * state.weight + (1 - beta)
+    largest = xp.finfo(losses.dtype).max
+    mean = xp.clip(total / weight, -largest, largest)
+    deviation = xp.sqrt(state.noise)
+    least = LEAST_NOISE * abs(mean)
+    deviation = xp.where(least > deviation, least, deviation)
+    error = config.objection * (math.sqrt((1 - beta) / (1 + beta)) * deviation)
+    fell = state.fell | (settled & (mean < state.first - math.sqrt(2.0) * error))
+    objects = on & settled & (mean > state.lowest + xp.where(fell, error, 2 * error))
+    lowest = xp.where(just_settled | (settled & (mean < state.lowest)), mean, state.lowest)
+    difference = xp.clip((losses - state.last) * (losses - state.last) / 2, None, largest)
+    # Floating before the division, which would give a narrower type for integers.
+    count = xp.clip(xp.zeros_like(mean) + state.climbed, 1.0, None)
+    share = xp.clip(1 / count, NOISE_SHARE * (1 - beta), None)
+    noise = xp.where(climbed > 1, state.noise + share * (difference - state.noise), state.noise)
+    go_on = on & ~objects
+    noise = xp.where(go_on, noise, state.noise)
+    fields = {
+        "climbed": xp.where(on, climbed, state.climbed),
+        "total": xp.where(on, total, state.total),
+        "weight": xp.where(on, weight, state.weight),
+        "noise": noise,
+        "last": xp.where(go_on, losses, state.last),
+        "first": xp.where(on & just_settled, mean, state.first),
+        "lowest": xp.where(go_on, lowest, state.lowest),
+        "fell": xp.where(on, fell, state.fell),
+    }
+    return _Climb(fields, objects, mean, noise)
+
+
 def _advance_default(
     config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
 ) -> tuple[DefaultArrays, Array]:
     step = state.step + 1
     finite = xp.isfinite(losses)
-    ordinary = finite & (losses <= state.ceiling)
-    over = finite & ~ordinary
-    phase = (step < config.warmup_steps) | (step >= config.anneal_start)
+    below = finite & (losses <= state.ceiling)
+    over = finite & ~below
+    ordinary = below & ~state.climbing
+    phase = step >= config.anneal_start
+    climb = _climb(config, state, losses, below & state.climbing, xp)
+    climbs = below & state.climbing & ~climb.objects
 
     # Into the window, and close it where it is full.
     anchor = xp.where(ordinary & (state.count == 0), losses, state.anchor)
     deviation = xp.where(ordinary, losses - anchor, 0.0)
-    total = state.total + deviation
+    deviations = state.deviations + deviation
     squares = state.squares + deviation * deviation
     count = xp.where(ordinary, state.count + 1, state.count)
-    full = ordinary & (count >= config.window)
-    spread = squares - total * total / config.window
+    full = ordinary & (count >= config.window_length)
+    spread = squares - deviations * deviations / config.window_length
     known = xp.isfinite(spread)
     spread = xp.where(known, xp.clip(spread, 0.0, None), math.inf)
-    mean = xp.where(full, xp.where(known, anchor + total / config.window, anchor), state.mean)
-    variance = xp.where(full, spread / (config.window - 1), state.variance)
+    mean = xp.where(full, xp.where(known, anchor + deviations / config.window_length, anchor), state.mean)
+    variance = xp.where(full, spread / (config.window_length - 1), state.variance)
     previous_mean = xp.where(full, state.mean, state.previous_mean)
     previous_variance = xp.where(full, state.variance, state.previous_variance)
 
     # Compare it with the one before.
     compared = full & (previous_variance >= 0)
-    standard_error = xp.sqrt(xp.clip(previous_variance + variance, 0.0, None) / config.window)
+    standard_error = xp.sqrt(xp.clip(previous_variance + variance, 0.0, None) / config.window_length)
     difference = mean - previous_mean
     significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
     cut = significant & (difference > 0)
@@ -194,26 +267,36 @@ def _advance_default(
     next_in_a_row = state.spike_step == step - 1
     exploded = over & next_in_a_row
     spike_step = xp.where(over | (~finite & next_in_a_row), step, state.spike_step)
-    band = config.spike * xp.sqrt(xp.clip(xp.where(full, variance, state.variance), 0.0, None))
-    ceiling = xp.where(full, mean + band, xp.where(exploded, losses + band, state.ceiling))
 
     # Move.
-    turn = xp.where(raised, 1, xp.where(cut | exploded, -1, 0))
-    cautious = state.cautious | (turn * state.direction < 0)
-    direction = xp.where(turn == 0, state.direction, turn)
-    bold = xp.zeros_like(state.scale) + config.bold_factor  # An array: two Python numbers would make float32 of torch.
-    factor = xp.where(cautious & ~exploded & finite, config.factor, bold)
-    scale = xp.where(raised, state.scale / factor, state.scale)
-    scale = xp.where(cut | exploded | ~finite, state.scale * factor, scale)
+    reflex = exploded | ~finite
+    backs_off = climb.objects | (state.climbing & reflex)
+    back = state.scale / config.back_off
+    given = xp.clip(state.scale / (2 * config.back_off), 1.0, None)
+    scale = xp.where(raised, state.scale / config.factor, state.scale)
+    scale = xp.where(cut, state.scale * config.factor, scale)
+    scale = xp.where(reflex, state.scale * config.reflex_factor, scale)
+    scale = xp.where(climbs, state.scale * config.growth, scale)
+    scale = xp.where(backs_off, xp.where(given < back, given, back), scale)
     scale = xp.clip(scale, config.min_scale, config.max_scale)
-
     moved = scale != state.scale
-    horizon = xp.where(step < config.warmup_steps, _CODE[Action.WARMING_UP], _CODE[Action.ANNEALING])
+
+    # The line above which losses are extraordinary.
+    settled = climbs & (climb.fields["climbed"] >= config.settled)
+    level = xp.where(settled | (climb.objects & (climb.mean > losses)), climb.mean, xp.where(full, mean, losses))
+    from_window = full | (exploded & (state.variance >= 0))
+    deviation = xp.sqrt(xp.clip(xp.where(from_window, variance, climb.noise), 0.0, None))
+    least = LEAST_NOISE * abs(level)
+    band = config.spike * xp.where(least > deviation, least, deviation)
+    ceiling = xp.where(full | exploded | settled | climb.objects, level + band, state.ceiling)
+
     held = xp.where(compared, _CODE[Action.NOT_SIGNIFICANT], _CODE[Action.GATHERING])
-    action = xp.where(phase, horizon, held)
+    held = xp.where(climbs, _CODE[Action.CLIMBING], held)
+    action = xp.where(phase, _CODE[Action.ANNEALING], held)
     action = xp.where(raised, xp.where(moved, _CODE[Action.RAISED], _CODE[Action.AT_MAX]), action)
     action = xp.where(cut, xp.where(moved, _CODE[Action.CUT], _CODE[Action.AT_MIN]), action)
     action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
+    action = xp.where(climb.objects, _CODE[Action.BACKED_OFF], action)
     action = xp.where(finite, action, _CODE[Action.NON_FINITE])
 
     restart = full | exploded
@@ -221,12 +304,12 @@ def _advance_default(
         initial_lrs=state.initial_lrs,
         lrs=_default_lrs(config, state.initial_lrs, scale, step, xp),
         scale=scale,
-        direction=direction,
-        cautious=cautious,
+        climbing=state.climbing & ~backs_off & ~(climbs & ~moved) & ~phase,
+        **climb.fields,
         step=step,
         count=xp.where(restart, 0, count),
         anchor=anchor,
-        total=xp.where(restart, 0.0, total),
+        deviations=xp.where(restart, 0.0, deviations),
         squares=xp.where(restart, 0.0, squares),
         mean=mean,
         variance=variance,
@@ -241,10 +324,10 @@ def _advance_default(
 def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, xp: Any) -> Array:
     # Floating before the division, which would give a narrower type for integers.
     done = xp.zeros_like(initial_lrs) + step
-    envelope = xp.where(step < config.warmup_steps, (done + 1.0) / max(config.warmup_steps, 1), 1.0)
+    envelope = 1.0
     if config.total_steps is not None and config.anneal_start < math.inf:
         left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
-        envelope = xp.where(step >= config.anneal_start, left, envelope)
+        envelope = xp.where(step >= config.anneal_start, left, 1.0)
     return initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
 
 

@@ -15,44 +15,68 @@ Bound = float | Sequence[float]
 class DefaultConfig:
     r"""Settings of the default family, made for the minibatch loss at every step.
 
-    The losses are cut into consecutive windows of ``window`` observations that do not overlap. With
-    :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
+    The learning rate of a parameter group is ``initial × scale × anneal``, clamped to
+    ``[min_scale, max_scale] × initial``.
+
+    **Climb.** The scale starts at ``start_scale`` and grows tenfold in every :math:`D` = ``decade_steps`` losses, until
+    the loss objects. With :math:`\tau = \max(4, D/8)` and :math:`\beta = 1 - 1/\tau`, the losses are smoothed, and
+    their noise is taken from their successive differences:
+
+    .. math::
+        m_t &= \sum_i \beta^{t-i} \ell_i \;/\; \sum_i \beta^{t-i}, \\
+        \sigma_t^2 &= \sigma_{t-1}^2 + \max\left(\tfrac{1}{2\tau}, \tfrac{1}{t-1}\right)
+            \left(\tfrac12 (\ell_t - \ell_{t-1})^2 - \sigma_{t-1}^2\right), \\
+        e_t &= \sqrt{(1-\beta)/(1+\beta)} \; \max(\sigma_{t-1}, |m_t| / 100).
+
+    After :math:`n = \lceil 2\tau \rceil` losses, the loss objects when :math:`m_t > \min_{n \le i < t} m_i + k e_t`,
+    with :math:`k` = ``objection``; twice that as long as it has not fallen by :math:`\sqrt2 k e_t` since then, for a
+    loss that has not moved yet has nothing to say. Then, at a scale of :math:`s`, with :math:`b` = ``back_off``,
+
+    .. math:: \text{scale} \leftarrow \min(\max(1, s / 2b), s / b):
+
+    a part of what went wrong, and where that leaves a choice, the learning rate that was given. The climb is over.
+
+    **Listen.** From there on the losses are cut into consecutive windows of ``window`` observations that do not
+    overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
     :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the standard error of the difference of two means,
 
     .. math::
         \text{scale} \leftarrow \begin{cases}
             \text{scale} / F & m_k < m_{k-1} - z \, e_k \\
             \text{scale} \cdot F & m_k > m_{k-1} + z \, e_k \\
-            \text{scale} & \text{otherwise,}
+            \text{scale} & \text{otherwise.}
         \end{cases}
 
-    where :math:`F` is ``bold_factor`` until the direction has flipped for the first time, and
-    ``factor`` from then on. The learning rate of a parameter group is
-    ``initial × scale × ramp or anneal``, clamped to ``[min_scale, max_scale] × initial``.
+    **Reflexes.** Two things wait for nothing. A loss that is NaN or infinite ends the climb as an objection does, and
+    later cuts by ``reflex_factor``. A loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)` is left out of all
+    averages, with the mean and deviation of the last window or, until there is one, :math:`m_{t-1}` and
+    :math:`\sigma_{t-1}` of the climb; a second one in a row is an explosion, with the same consequence as a NaN, and
+    again only if the losses rise further still. After an objection the line is drawn above the smoothed loss or the
+    loss that objected, whichever is higher.
 
-    Two things do not wait for the window. A loss that is NaN or infinite cuts by ``bold_factor``. A loss
-    above :math:`m_{k-1} + \text{spike} \cdot s_{k-1}` is left out of the averages, and a second one in
-    a row is an explosion: cut by ``bold_factor``, and again only if the losses climb further still.
+    **Anneal.** If ``total_steps`` is known, the learning rate decays linearly to its lower bound over the last part of
+    them, and comparisons move nothing meanwhile.
 
     Args:
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
-        window: Observations per window, at least 2. Enough for a standard error, few enough to act a
-            hundred times in a short run (first trials: 20).
-        significance: :math:`z`, how many standard errors the means must differ by. Two: with pure noise a
-            window in twenty moves the learning rate; in first trials one climbed too high far more often.
-        factor: :math:`F` in (0, 1) once the direction has flipped.
-        bold_factor: :math:`F` in (0, ``factor``] before that, and for the two reflexes.
-        spike: Standard deviations above the last window's mean from which a loss is extraordinary.
+        start_scale: Where the climb starts, as a multiple of the initial learning rate, in (0, 1].
+        decade_steps: Observations in which the climb grows tenfold; 0: no climb, start at the initial learning rate.
+            None: a fifth of ``total_steps``, at least 10, or 100 if those are not known; always 0 if the annealing
+            leaves no room.
+        objection: :math:`k`, how many standard errors the smoothed loss must rise above its lowest to end the climb.
+        back_off: :math:`b` > 1, what the scale is divided by then, at least; at most twice that.
+        window: Observations per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if
+            those are not known.
+        significance: :math:`z`, how many standard errors the means must differ by.
+        factor: :math:`F` in (0, 1).
+        reflex_factor: What the two reflexes multiply by, in (0, 1).
+        spike: Standard deviations above the usual loss from which a loss is extraordinary.
         min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1];
             a number, or one per group.
         max_scale: Upper bound as a multiple of each group's initial learning rate, at least 1;
-            a number, or one per group.
-        warmup_steps: Observations over which the learning rate ramps up linearly; no raise or cut on
-            comparisons meanwhile. 0: no ramp.
-        total_steps: Observations in the whole run, if known: the learning rate then decays
-            linearly to its lower bound over the last part. None: open-ended.
-        anneal: That last part, as a share of ``total_steps`` in [0, 1] (0.2: as in
-            warmup-stable-decay, arXiv:2404.06395).
+            a number, or one per group. 1: never above the learning rate that was given.
+        total_steps: Observations in the whole run, if known. None: open-ended.
+        anneal: The part of ``total_steps`` over which the learning rate decays, in [0, 1].
 
     Raises:
         ValueError: If an argument is outside what is stated above.
@@ -61,46 +85,82 @@ class DefaultConfig:
     Example:
         >>> DefaultConfig(window=50).window
         50
+        >>> DefaultConfig(total_steps=1000).decade
+        200
         >>> DefaultConfig(factor=1.5)
         Traceback (most recent call last):
         ValueError: factor must be a number with 0 < factor < 1, got 1.5
     """
 
     mode: Literal["min", "max"] = "min"
-    window: int = 20
+    start_scale: float = 0.05
+    decade_steps: int | None = None
+    objection: float = 3.0
+    back_off: float = 4.0
+    window: int | None = None
     significance: float = 2.0
     factor: float = 0.9
-    bold_factor: float = 0.7
+    reflex_factor: float = 0.5
     spike: float = 6.0
     min_scale: Bound = 1e-5
     max_scale: Bound = 1e3
-    warmup_steps: int = 0
     total_steps: int | None = None
-    anneal: float = 0.2
+    anneal: float = 0.4
     anneal_start: float = field(init=False, repr=False, compare=False)
     """Observations after which the annealing starts; infinite if there is none. Derived."""
+    decade: int = field(init=False, repr=False, compare=False)
+    """Observations in which the climb grows tenfold; 0: there is none. Derived."""
+    window_length: int = field(init=False, repr=False, compare=False)
+    """Observations per window. Derived."""
+    growth: float = field(init=False, repr=False, compare=False)
+    """What the scale is multiplied by after each loss of the climb. Derived."""
+    smoothing: float = field(init=False, repr=False, compare=False)
+    """The weight of the past in the climb's smoothed loss, β. Derived."""
+    settled: int = field(init=False, repr=False, compare=False)
+    """Losses of the climb after which it can end. Derived."""
 
     def __post_init__(self) -> None:
         """Validate, and freeze per-group bounds into tuples."""
         _check_choice("mode", self.mode, ("min", "max"))
-        _check_int("window", self.window, 2)
+        _check_real("start_scale", self.start_scale, "0 < start_scale <= 1", lambda x: 0 < x <= 1)
+        if self.decade_steps is not None:
+            _check_int("decade_steps", self.decade_steps, 0)
+        _check_real("objection", self.objection, "0 <= objection < inf", lambda x: x >= 0)
+        _check_real("back_off", self.back_off, "1 < back_off < inf", lambda x: x > 1)
+        if self.window is not None:
+            _check_int("window", self.window, 2)
         _check_real("significance", self.significance, "0 <= significance < inf", lambda x: x >= 0)
         _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
-        bold = f"0 < bold_factor <= factor = {self.factor!r}"
-        _check_real("bold_factor", self.bold_factor, bold, lambda x: 0 < x <= self.factor)
+        _check_real("reflex_factor", self.reflex_factor, "0 < reflex_factor < 1", lambda x: 0 < x < 1)
         _check_real("spike", self.spike, "0 < spike < inf", lambda x: x > 0)
         _check_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
         _check_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
-        _check_int("warmup_steps", self.warmup_steps, 0)
         if self.total_steps is not None:
             _check_int("total_steps", self.total_steps, 1)
         _check_real("anneal", self.anneal, "0 <= anneal <= 1", lambda x: 0 <= x <= 1)
-        length = 0 if self.total_steps is None else round(self.anneal * self.total_steps)
-        start = self.total_steps - length if self.total_steps is not None and length else math.inf
-        object.__setattr__(self, "anneal_start", start)
-        if self.total_steps is not None and self.warmup_steps > min(start, self.total_steps):
-            latest = int(min(start, self.total_steps))
-            _reject("warmup_steps", self.warmup_steps, f"at most {latest}, the steps before the annealing starts")
+        self._derive()
+
+    def _derive(self) -> None:
+        total = self.total_steps
+        length = 0 if total is None else round(self.anneal * total)
+        decade, window = self.decade_steps, self.window
+        if decade is None:
+            decade = 100 if total is None else max(10, total // 5)
+        if length == total:
+            decade = 0  # It anneals from the start: there is no room for a climb.
+        if window is None:
+            window = 50 if total is None else min(max(20, total // 20), 200)
+        smoothing_time = max(4.0, decade / 8)
+        derived = {
+            "anneal_start": total - length if total is not None and length else math.inf,
+            "decade": decade,
+            "window_length": window,
+            "growth": 10.0 ** (1 / max(decade, 1)),
+            "smoothing": 1 - 1 / smoothing_time,
+            "settled": math.ceil(2 * smoothing_time),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,15 @@ class Action(Enum):
     RAISED = "raised: the loss improved"
     CUT = "cut: the loss worsened"
     NON_FINITE = "non-finite loss: cut, and left out of every average"
-    EXPLOSION = "explosion: cut at once, losses far above the last window in a row"
+    EXPLOSION = "explosion: cut at once, losses far above the usual in a row"
     RESET = "reset: back to the initial learning rate after too long at the lower bound"
-    WARMING_UP = "warming up: the ramp sets the learning rate"
+    BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"
+    CLIMBING = "climbing: the loss does not object"
     ANNEALING = "annealing: the horizon sets the learning rate"
     # Holds
     GATHERING = "held: not enough losses yet to compare"
     NOT_SIGNIFICANT = "held: the difference between the windows is not significant"
-    SPIKE = "spike: held, one loss far above the last window, left out of every average"
+    SPIKE = "spike: held, one loss far above the usual, left out of every average"
     AT_MAX = "at bound: improving, but already at the upper bound"
     AT_MIN = "at bound: worsening, but already at the lower bound"
     PATIENCE = "held: patience, not enough better or worse losses in a row"
@@ -45,7 +46,8 @@ class Decision(NamedTuple):
         lr_after: Learning rate of each parameter group for the next optimizer step.
         evidence: The numbers behind the action, by name, in the unit of the loss. Default family:
             ``mean``, ``previous_mean`` and ``standard_error`` of their difference where two windows
-            were compared, ``ceiling`` where a loss went over it. Paper family: ``value`` (the loss,
+            were compared, ``ceiling`` where a loss went over it, and ``mean``, ``lowest`` and ``standard_error`` of the
+            smoothed loss where the climb ended. Paper family: ``value`` (the loss,
             smoothed where asked for), ``reference`` (what it was compared with), and the runs of
             ``better`` and ``worse`` observations so far.
     """
@@ -59,7 +61,7 @@ class Decision(NamedTuple):
 
     @property
     def raised(self) -> bool:
-        """Whether any learning rate went up for a reason in the loss (not by ramp or reset)."""
+        """Whether any learning rate went up for a reason in the loss (not by the climb or a reset)."""
         return self.action is Action.RAISED
 
     @property
@@ -68,4 +70,4 @@ class Decision(NamedTuple):
         return self.action in _CUTS and self.lr_after != self.lr_before
 
 
-_CUTS = frozenset({Action.CUT, Action.NON_FINITE, Action.EXPLOSION})
+_CUTS = frozenset({Action.CUT, Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION})

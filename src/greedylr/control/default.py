@@ -1,4 +1,4 @@
-"""The default family: windows of minibatch losses, compared by their standard error, with two reflexes.
+"""The default family: climb until the loss objects, then compare windows of losses, with two reflexes.
 
 The rule in maths is in :class:`~greedylr.control.config.DefaultConfig`. ``batched.py`` holds the same
 arithmetic over arrays; an operation moved here must be moved there, or a last bit will differ.
@@ -21,6 +21,9 @@ _MINUS_INFINITY = -math.inf
 def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState:
     """The state before the first loss."""
     state = DefaultState(initial_lrs, initial_lrs)
+    if config.decade:
+        state.climbing = True
+        _rescale(config, state, config.start_scale)
     _set_lrs(config, state)
     _follow_horizon(config, state, _GATHERING)
     return state
@@ -36,7 +39,10 @@ def advance(config: DefaultConfig, state: DefaultState, loss: float) -> Action:
         if len(losses) < state.stop:
             # The way of nearly every step: nothing may be added before this line without measuring it.
             return _GATHERING
-        action = _weigh(config, state) if len(losses) >= config.window else _GATHERING
+        if state.climbing:
+            action = _climb(config, state)
+        else:
+            action = _weigh(config, state) if len(losses) >= config.window_length else _GATHERING
     elif math.isfinite(loss):
         action = _extraordinary(config, state, loss)
     else:
@@ -49,6 +55,13 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
     sign = -1.0 if config.mode == "max" else 1.0
     if action in (Action.SPIKE, Action.EXPLOSION):
         return {"ceiling": sign * ceiling}
+    if action is Action.BACKED_OFF:
+        mean = state.total / state.weight
+        return {
+            "mean": sign * mean,
+            "lowest": sign * state.lowest,
+            "standard_error": _smoothed_error(config, state, mean),
+        }
     if not state.losses and state.previous_variance >= 0 and action is not Action.NON_FINITE:
         return {
             "mean": sign * state.mean,
@@ -64,7 +77,62 @@ def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> 
     _set_lrs(config, state)
 
 
-_HOLDS = frozenset({Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN})
+_HOLDS = frozenset({Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.AT_MAX, Action.AT_MIN})
+
+LEAST_NOISE = 0.01
+"""Share of the loss that its noise is taken to be at least: rounded to half precision it may not seem to have any."""
+
+
+def _climb(config: DefaultConfig, state: DefaultState) -> Action:
+    """Go on, unless the smoothed loss is significantly above its lowest."""
+    loss = state.losses.pop()
+    state.seen += 1
+    state.climbed += 1
+    beta = config.smoothing
+    state.total = beta * state.total + (1 - beta) * loss
+    state.weight = beta * state.weight + (1 - beta)
+    # The quotient of two that are rounded may be above the largest number.
+    mean = min(max(state.total / state.weight, -NO_CEILING), NO_CEILING)
+    if state.climbed == config.settled:
+        state.first = state.lowest = mean
+    elif state.climbed > config.settled:
+        error = config.objection * _smoothed_error(config, state, mean)
+        if mean < state.first - _SQRT2 * error:
+            state.fell = True
+        if mean > state.lowest + (error if state.fell else 2 * error):
+            _back_off(config, state)
+            state.ceiling = _ceiling(config, max(loss, mean), state.noise)
+            return Action.BACKED_OFF
+        state.lowest = min(state.lowest, mean)
+    if state.climbed > 1:
+        # Only now: what is judged must not raise the noise that it is judged by. Finite, so that it can come down.
+        difference = min((loss - state.last) * (loss - state.last) / 2, NO_CEILING)
+        share = max(NOISE_SHARE * (1 - beta), 1 / (state.climbed - 1))
+        state.noise += share * (difference - state.noise)
+    state.last = loss
+    if state.climbed >= config.settled:
+        state.ceiling = _ceiling(config, mean, state.noise)
+    if not _rescale(config, state, state.scale * config.growth):
+        state.climbing = False
+    return Action.CLIMBING
+
+
+_SQRT2 = math.sqrt(2.0)
+NOISE_SHARE = 0.5
+"""Weight of the last difference in the noise, over that of the last loss in the smoothed loss."""
+
+
+def _smoothed_error(config: DefaultConfig, state: DefaultState, mean: float) -> float:
+    """Standard error of the smoothed loss."""
+    beta = config.smoothing
+    return math.sqrt((1 - beta) / (1 + beta)) * max(math.sqrt(state.noise), LEAST_NOISE * abs(mean))
+
+
+def _back_off(config: DefaultConfig, state: DefaultState) -> None:
+    """To a part of where it went wrong, and where that leaves a choice to the learning rate that was given."""
+    least, most = state.scale / (2 * config.back_off), state.scale / config.back_off
+    _rescale(config, state, min(max(1.0, least), most))
+    state.climbing = False
 
 
 def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
@@ -72,7 +140,7 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
     losses = state.losses
     state.previous_mean, state.previous_variance = state.mean, state.variance
     state.mean, state.variance = _mean_and_variance(losses)
-    state.ceiling = _ceiling(config, state, state.mean)
+    state.ceiling = _ceiling(config, state.mean, state.variance)
     state.seen += len(losses)
     losses.clear()
     if state.previous_variance < 0:
@@ -80,13 +148,11 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
     difference = state.mean - state.previous_mean
     if not abs(difference) > config.significance * _standard_error(config, state):
         return _NOT_SIGNIFICANT
-    if not config.warmup_steps <= state.seen < config.anneal_start:
+    if not state.seen < config.anneal_start:
         return _NOT_SIGNIFICANT  # The horizon moves the loss as well: nothing to be learnt. It answers instead.
     if difference > 0:
-        factor = _turn(config, state, -1)
-        return Action.CUT if _rescale(config, state, state.scale * factor) else Action.AT_MIN
-    factor = _turn(config, state, 1)
-    return Action.RAISED if _rescale(config, state, state.scale / factor) else Action.AT_MAX
+        return Action.CUT if _rescale(config, state, state.scale * config.factor) else Action.AT_MIN
+    return Action.RAISED if _rescale(config, state, state.scale / config.factor) else Action.AT_MAX
 
 
 def _extraordinary(config: DefaultConfig, state: DefaultState, loss: float) -> Action:
@@ -97,11 +163,11 @@ def _extraordinary(config: DefaultConfig, state: DefaultState, loss: float) -> A
     if not in_a_row:
         return Action.SPIKE
     # Cut once for each level that is reached, not once for each loss on that level: it may stay there.
-    state.ceiling = _ceiling(config, state, loss)
+    # Before the first window there is the noise of the climb.
+    state.ceiling = _ceiling(config, loss, state.variance if state.variance >= 0 else state.noise)
     state.seen += len(state.losses)
     state.losses.clear()
-    _turn(config, state, -1)
-    _rescale(config, state, state.scale * config.bold_factor)
+    _cut_at_once(config, state)
     return Action.EXPLOSION
 
 
@@ -109,16 +175,15 @@ def _non_finite(config: DefaultConfig, state: DefaultState) -> Action:
     state.seen += 1
     if state.spike_step == state.step - 1:
         state.spike_step = state.step  # As if this loss had not come in between.
-    _rescale(config, state, state.scale * config.bold_factor)
+    _cut_at_once(config, state)
     return Action.NON_FINITE
 
 
-def _turn(config: DefaultConfig, state: DefaultState, direction: int) -> float:
-    """The factor for a move in this direction: bold until the direction flips for the first time."""
-    if direction * state.direction < 0:
-        state.cautious = True
-    state.direction = direction
-    return config.factor if state.cautious else config.bold_factor
+def _cut_at_once(config: DefaultConfig, state: DefaultState) -> None:
+    if state.climbing:
+        _back_off(config, state)
+    else:
+        _rescale(config, state, state.scale * config.reflex_factor)
 
 
 def _rescale(config: DefaultConfig, state: DefaultState, scale: float) -> bool:
@@ -131,26 +196,23 @@ def _rescale(config: DefaultConfig, state: DefaultState, scale: float) -> bool:
 
 
 def _follow_horizon(config: DefaultConfig, state: DefaultState, action: Action) -> Action:
-    """Set the learning rates where the action, the ramp or the annealing changes them; the last two name a hold."""
+    """Set the learning rates where the action or the annealing changes them; the latter names a hold."""
     step = state.step
-    if config.warmup_steps <= step < config.anneal_start:
-        state.stop = config.window
-        if step + config.window > config.anneal_start:
-            state.stop = min(config.window, len(state.losses) + int(config.anneal_start) - step)
+    if step < config.anneal_start:
+        state.stop = 1 if state.climbing else config.window_length
+        if not state.climbing and step + config.window_length > config.anneal_start:
+            state.stop = min(config.window_length, len(state.losses) + int(config.anneal_start) - step)
         if action is not _NOT_SIGNIFICANT and action is not _GATHERING:
             _set_lrs(config, state)
         return action
     state.stop = 0  # The learning rate changes at every step.
+    state.climbing = False
     _set_lrs(config, state)
-    if action not in _HOLDS or action is Action.SPIKE:
-        return action
-    return Action.WARMING_UP if step < config.warmup_steps else Action.ANNEALING
+    return Action.ANNEALING if action in _HOLDS else action
 
 
 def _envelope(config: DefaultConfig, step: int) -> float:
-    """The share of the scale that ramp or annealing leave to optimizer step ``step`` (from 0)."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
+    """The share of the scale that the annealing leaves to optimizer step ``step`` (from 0)."""
     if config.total_steps is not None and step >= config.anneal_start:
         return max(config.total_steps - step, 0) / (config.total_steps - config.anneal_start)
     return 1.0
@@ -183,11 +245,12 @@ def _mean_and_variance(losses: list[float]) -> tuple[float, float]:
     return anchor + total / n, max(spread, 0.0) / (n - 1)
 
 
-def _ceiling(config: DefaultConfig, state: DefaultState, level: float) -> float:
+def _ceiling(config: DefaultConfig, level: float, variance: float) -> float:
     """Above it, losses are extraordinary; finite, so that an infinite loss is above it."""
-    return min(level + config.spike * math.sqrt(state.variance), NO_CEILING)
+    deviation = max(math.sqrt(variance), LEAST_NOISE * abs(level))
+    return min(level + config.spike * deviation, NO_CEILING)
 
 
 def _standard_error(config: DefaultConfig, state: DefaultState) -> float:
     """Of the difference between the means of the last two windows."""
-    return math.sqrt((state.previous_variance + state.variance) / config.window)
+    return math.sqrt((state.previous_variance + state.variance) / config.window_length)

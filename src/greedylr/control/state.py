@@ -19,8 +19,15 @@ class DefaultState:
         lrs: Learning rate per parameter group now; a new tuple whenever any of them changes.
         scale: What the loss has made of the initial learning rates; bounded, but not re-derived
             from clamped learning rates.
-        direction: Of the last raise (1) or cut (-1); 0 before the first.
-        cautious: Whether the direction has flipped, so that steps are small.
+        climbing: Whether the climb goes on.
+        climbed: Losses of the climb so far.
+        total: Their sum, each weighed by how long ago it was.
+        weight: The sum of those weights.
+        noise: Variance of the losses, from their successive differences.
+        last: The last of them.
+        first: The smoothed loss when it had settled.
+        lowest: The lowest smoothed loss since.
+        fell: Whether the smoothed loss has fallen significantly since.
         losses: The unfinished window.
         seen: Losses observed that are not in ``losses``.
         stop: Length of ``losses`` at which there is something to decide.
@@ -28,15 +35,23 @@ class DefaultState:
         variance: Variance of the last full window; negative while there is none.
         previous_mean: Mean of the full window before.
         previous_variance: Variance of the full window before; negative while there is none.
-        ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window.
+        ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window, and the climb has
+            not settled.
         spike_step: The step of the last of them; negative while there is none.
     """
 
     initial_lrs: tuple[float, ...]
     lrs: tuple[float, ...]
     scale: float = 1.0
-    direction: int = 0
-    cautious: bool = False
+    climbing: bool = False
+    climbed: int = 0
+    total: float = 0.0
+    weight: float = 0.0
+    noise: float = 0.0
+    last: float = 0.0
+    first: float = 0.0
+    lowest: float = 0.0
+    fell: bool = False
     losses: list[float] = field(default_factory=list)
     seen: int = 0
     stop: int = 1

@@ -27,7 +27,13 @@ _COLUMNS = {
     "versions": "string",
     "code": "string",
 }
-_CURVES = {"losses": "float64", "lrs": "float64", "validation_steps": "int64", "validation_losses": "float64"}
+_CURVES = {
+    "losses": "float64",
+    "lrs": "float64",
+    "clean_losses": "float64",
+    "validation_steps": "int64",
+    "validation_losses": "float64",
+}
 _ROWS = 1000  # At a time, for curves are large.
 
 

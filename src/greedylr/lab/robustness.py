@@ -15,8 +15,12 @@ from greedylr.lab.runs import Result, Run
 from greedylr.lab.statistics import Interval, Proportion, median_interval, proportion
 from greedylr.lab.statistics.estimate import median
 
-By = Literal["perturbation", "kind", "place"]
-"""What runs are put together: of one perturbation, of one kind in all strengths, or of all that act at one place."""
+By = Literal["perturbation", "kind", "place", "side"]
+"""What runs are put together: of one perturbation, of one kind in all strengths, of all that act at one place, or of
+all that act on the training, and all that act on what is told of it."""
+
+Measure = Literal["excess", "validation_ratio"]
+"""What schedulers are compared by: the area above the twin, or the final loss over the twin's."""
 
 
 class Median(NamedTuple):
@@ -43,6 +47,7 @@ class RobustnessRow:
         problems: How many problems they are on.
         unmeasured: Runs whose twin failed; they go into ``failed`` and the false alarms only.
         failed: Runs that ended no better than they began.
+        final: Final validation loss; infinite where it is not finite, or a run broke down.
         validation_ratio: Final validation loss over the twin's.
         training_gap: By how much the final clean training loss is above the twin's, as a share of its decrease.
         disrupted: Of the runs that are measured, how many were away from their twins while they were disturbed.
@@ -61,6 +66,7 @@ class RobustnessRow:
     problems: int
     unmeasured: int
     failed: int
+    final: Median
     validation_ratio: Median
     training_gap: Median
     disrupted: Proportion
@@ -111,6 +117,36 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What every disturbance did to its run; small, where the results themselves are large.
+
+    Attributes:
+        recoveries: Of each disturbed run whose twin is there, in the order in which they were met.
+        twins: The results of the runs that nothing disturbed, each once.
+        without_twin: Disturbed runs whose twin is not there.
+    """
+
+    recoveries: tuple[Recovery, ...]
+    twins: tuple[Result, ...]
+    without_twin: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """By how much a scheduler is behind the best other one under some perturbations, at one learning rate.
+
+    Attributes:
+        own: Its row.
+        best: The row of the one that does best.
+        behind: What is between the two, in units of the measure.
+    """
+
+    own: RobustnessRow
+    best: RobustnessRow
+    behind: float
+
+
+@dataclass(frozen=True)
 class PublishedRow:
     """What the published protocol measures of one scheduler under one of its perturbations.
 
@@ -139,13 +175,12 @@ class _Key(NamedTuple):
     multiplier: float
 
 
-def summarize_robustness(results: Iterable[Result], by: By = "place", tolerance: float = TOLERANCE) -> Robustness:
-    """Say what perturbations did to the runs of each scheduler.
+def measure(results: Iterable[Result], tolerance: float = TOLERANCE) -> Measured:
+    """Measure what each disturbance did.
 
     Args:
-        results: Disturbed runs and their twins, in any order, each once; gone through once. Only those that come
-            before their twins are kept, so that it is best to begin with the twins, as suites do.
-        by: What to put together.
+        results: Disturbed runs and their twins, in any order, each once; gone through once. Only the twins are kept,
+            and those that come before their twins, so that it is best to begin with the twins, as suites do.
         tolerance: Share of the twin's decrease within which a run is back.
 
     Raises:
@@ -153,33 +188,89 @@ def summarize_robustness(results: Iterable[Result], by: By = "place", tolerance:
         ValueError: If the tolerance is not positive.
     """
     twins: dict[Run, Result] = {}
-    groups: dict[_Key, list[Recovery]] = {}
-
-    def measure(result: Result, twin: Result) -> None:
-        run = result.run
-        key = _Key(run.scheduler, _together(run.perturbation, by), run.multiplier)
-        groups.setdefault(key, []).append(recovery(result, twin, tolerance))
-
+    recoveries: list[Recovery] = []
     waiting: list[Result] = []
     for result in results:
         if result.run.perturbation == "none":
             twins[result.run] = result
         elif twin_of(result.run) in twins:
-            measure(result, twins[twin_of(result.run)])
+            recoveries.append(recovery(result, twins[twin_of(result.run)], tolerance))
         else:
             waiting.append(result)
+    without = []
     for result in waiting:
         if twin_of(result.run) in twins:
-            measure(result, twins[twin_of(result.run)])
+            recoveries.append(recovery(result, twins[twin_of(result.run)], tolerance))
+        else:
+            without.append(result.run)
+    return Measured(tuple(recoveries), tuple(twins.values()), tuple(without))
+
+
+def put_together(measured: Measured, by: By) -> Robustness:
+    """Say what perturbations did to the runs of each scheduler.
+
+    Args:
+        measured: What they did to each run.
+        by: What to put together.
+    """
+    groups: dict[_Key, list[Recovery]] = {}
+    for one in measured.recoveries:
+        key = _Key(one.run.scheduler, _together(one.run.perturbation, by), one.run.multiplier)
+        groups.setdefault(key, []).append(one)
     of_twins: dict[tuple[str, float], list[Result]] = {}
-    for run, twin in twins.items():
-        of_twins.setdefault((run.scheduler, run.multiplier), []).append(twin)
+    for twin in measured.twins:
+        of_twins.setdefault((twin.run.scheduler, twin.run.multiplier), []).append(twin)
     return Robustness(
         by=by,
         rows=tuple(_row(key, recoveries) for key, recoveries in groups.items()),
         twins=tuple(_twin_row(*key, its) for key, its in of_twins.items()),
-        without_twin=tuple(result.run for result in waiting if twin_of(result.run) not in twins),
+        without_twin=measured.without_twin,
     )
+
+
+def summarize_robustness(results: Iterable[Result], by: By = "place", tolerance: float = TOLERANCE) -> Robustness:
+    """Measure what each disturbance did, and say it of each scheduler: :func:`measure` and :func:`put_together`.
+
+    Args:
+        results: Disturbed runs and their twins, in any order, each once.
+        by: What to put together.
+        tolerance: Share of the twin's decrease within which a run is back.
+
+    Raises:
+        KeyError: If there is no such perturbation or scheduler.
+        ValueError: If the tolerance is not positive.
+    """
+    return put_together(measure(results, tolerance), by)
+
+
+def worst(summary: Robustness, scheduler: str, by_measure: Measure) -> list[Behind]:
+    """Where a scheduler is behind the best other one, and by how much, the worst first.
+
+    A scheduler is compared by what a disturbance did to its own runs. One whose learning rate is tiny is hardly
+    disturbed, and does well here, however bad its losses are.
+
+    Args:
+        summary: What perturbations did.
+        scheduler: The one in question.
+        by_measure: What to compare by; rows in which it is not known are left out.
+    """
+
+    def value(row: RobustnessRow) -> float:
+        found: Median = getattr(row, by_measure)
+        return found.value
+
+    groups: dict[tuple[str, float], list[RobustnessRow]] = {}
+    for row in summary.rows:
+        if math.isfinite(value(row)):
+            groups.setdefault((row.perturbations, row.multiplier), []).append(row)
+    found = []
+    for rows in groups.values():
+        own = [row for row in rows if row.scheduler == scheduler]
+        others = [row for row in rows if row.scheduler != scheduler]
+        if own and others:
+            best = min(others, key=value)
+            found.append(Behind(own[0], best, value(own[0]) - value(best)))
+    return sorted((one for one in found if one.behind > 0), key=lambda one: -one.behind)
 
 
 def summarize_published(results: Iterable[Result]) -> tuple[PublishedRow, ...]:
@@ -218,7 +309,11 @@ def _together(perturbation: str, by: By) -> str:
     found = find(perturbation)
     if by == "perturbation" or found is None:
         return perturbation
-    return found.kind.name if by == "kind" else found.kind.acts_on
+    if by == "kind":
+        return found.kind.name
+    if by == "place":
+        return found.kind.acts_on
+    return "observation" if found.kind.acts_on == "observation" else "training"
 
 
 def _row(key: _Key, recoveries: Sequence[Recovery]) -> RobustnessRow:
@@ -231,6 +326,7 @@ def _row(key: _Key, recoveries: Sequence[Recovery]) -> RobustnessRow:
         problems=len({one.run.problem for one in recoveries}),
         unmeasured=len(recoveries) - len(measured),
         failed=sum(one.failed for one in recoveries),
+        final=_median([(one.run, one.validation if math.isfinite(one.validation) else math.inf) for one in recoveries]),
         validation_ratio=_median([(one.run, one.validation_ratio) for one in measured]),
         training_gap=_median([(one.run, one.training_gap) for one in measured]),
         disrupted=proportion(len(disrupted), len(measured)),

@@ -4,20 +4,182 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from greedylr.lab.recovery import TOLERANCE
-from greedylr.lab.report import words
-from greedylr.lab.robustness import Median, PublishedRow, Robustness, RobustnessRow
+from greedylr.lab.report import published, words
+from greedylr.lab.robustness import Measure, Median, PublishedRow, Robustness, RobustnessRow, worst
 from greedylr.lab.statistics import Proportion
 
 _PUBLISHED_RATIO = "max / last"
 _ABOUT_RATIO = (
     f"{_PUBLISHED_RATIO}: largest over last training loss, published as “recovery ratio”; no disturbance needed."
 )
+
+COLUMNS = (
+    "measured",
+    "failed",
+    "final loss / twin's",
+    "disrupted",
+    "steps to recover",
+    "recovered",
+    "excess",
+    "false alarms",
+    "missed",
+    _PUBLISHED_RATIO,
+)
+"""What :func:`cells` are of."""
+
+MEASURES: dict[Measure, str] = {"excess": "excess", "validation_ratio": "final loss / twin's"}
+"""What schedulers are compared by, as it is called in the tables."""
+
+
+class Beside(NamedTuple):
+    """A row beside the published figures, as it is shown.
+
+    Attributes:
+        scheduler: Its title.
+        rate: Learning rate.
+        final: Median final loss.
+        steps: Steps to recover.
+        ratio: Largest over last training loss.
+    """
+
+    scheduler: str
+    rate: str
+    final: str
+    steps: str
+    ratio: str
+
+
+def cells(row: RobustnessRow) -> list[str]:
+    """A row as it is shown, without whose it is: one text for each of :data:`COLUMNS`.
+
+    Args:
+        row: What to show.
+    """
+    return [
+        f"{row.runs - row.unmeasured} of {row.runs}",
+        str(row.failed),
+        median_text(row.validation_ratio, ".3f"),
+        words.share(row.disrupted),
+        median_text(row.steps, ".0f"),
+        words.share(row.recovered),
+        median_text(row.excess, ".2f"),
+        _rate(row.false_alarms),
+        _missed(row.missed),
+        words.number(row.published_ratio.value),
+    ]
+
+
+def median_text(median: Median, form: str = ".3g") -> str:
+    """A median, and its interval if there is one.
+
+    Example:
+        >>> from greedylr.lab.statistics import Interval
+        >>> median_text(Median(1.5, Interval(1.0, 2.0)), ".1f")
+        '1.5 [1.0 … 2.0]'
+    """
+    between = words.number_range(median.interval, form)
+    return f"{words.number(median.value, form)} [{between}]" if between else words.number(median.value, form)
+
+
+def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[Table]:
+    """Where a scheduler is behind the best other one, by each measure; no table where it never is.
+
+    Args:
+        summary: What to look in.
+        scheduler: The one in question.
+        count: How many rows at most.
+    """
+    for measure, called in MEASURES.items():
+        found = worst(summary, scheduler, measure)[:count]
+        if found:
+            table = _table(
+                f"Where {_title(scheduler)} loses most to a disturbance: {called}, beside the best other scheduler",
+                "perturbation",
+                "learning rate",
+                called,
+                "best other",
+                "scheduler",
+                caption="Each against its own twin: who learns little has little to lose.",
+            )
+            for one in found:
+                own, best = (median_text(getattr(row, measure), ".3f") for row in (one.own, one.best))
+                rate = words.rate(one.own.multiplier, absolute=False)
+                table.add_row(
+                    escape(one.own.perturbations), rate, escape(own), escape(best), _title(one.best.scheduler)
+                )
+            yield table
+
+
+def beside_table(rows: Sequence[Beside]) -> Table:
+    """Medians of schedulers, beside those of the published study.
+
+    Args:
+        rows: Of :func:`beside` or :func:`beside_protocol`.
+    """
+    table = _table(
+        "Beside the published figures",
+        "scheduler",
+        "learning rate",
+        "median final loss",
+        "steps to recover",
+        _PUBLISHED_RATIO,
+        caption=f"Medians [95%]. Published ({published.SOURCE}): {published.ROBUSTNESS_PROTOCOL}, of other problems.",
+    )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    table.add_section()
+    for one in published.ROBUSTNESS:
+        ratio = "–" if one.ratio is None else f"{one.ratio:g}"
+        table.add_row(one.what, "0.01", f"{one.final:g}", "–" if one.steps is None else str(one.steps), ratio)
+    return table
+
+
+def beside(summary: Robustness, scheduler: str) -> list[Beside]:
+    """What published figures belong beside: medians over all disturbances of the training, by learning rate.
+
+    Args:
+        summary: Put together by ``"side"``.
+        scheduler: The one in question, which comes first.
+    """
+    order = _order(scheduler)
+    rows = [row for row in summary.rows if row.scheduler in order and row.perturbations == "training"]
+    return [
+        Beside(
+            words.title(row.scheduler),
+            words.rate(row.multiplier, absolute=False),
+            median_text(row.final),
+            median_text(row.steps, ".0f"),
+            median_text(row.published_ratio),
+        )
+        for row in sorted(rows, key=lambda row: (row.multiplier, order.index(row.scheduler)))
+    ]
+
+
+def beside_protocol(rows: Sequence[PublishedRow], scheduler: str) -> list[Beside]:
+    """The same of the published protocol, without anything added to the loss: there is nothing to recover from.
+
+    Args:
+        rows: What the protocol measures.
+        scheduler: The one in question, which comes first.
+    """
+    order = _order(scheduler)
+    its = [row for row in rows if row.scheduler in order and row.perturbation == "none"]
+    return [
+        Beside(words.title(row.scheduler), "–", words.number(row.final), "–", words.number(row.published_ratio))
+        for row in sorted(its, key=lambda row: order.index(row.scheduler))
+    ]
+
+
+def _order(scheduler: str) -> list[str]:
+    """Whose figures belong beside the published ones, the scheduler in question first."""
+    return [scheduler, *(name for name in (*published.METHOD, *published.ROBUSTNESS_BESIDE) if name != scheduler)]
 
 
 def robustness_tables(summary: Robustness) -> Iterator[Table]:
@@ -66,38 +228,18 @@ def published_table(rows: Sequence[PublishedRow]) -> Table:
 def _of_multiplier(rows: Sequence[RobustnessRow], multiplier: float) -> Table:
     table = _table(
         f"Robustness at {multiplier:g} times the good learning rate",
-        "acted on",
         "scheduler",
-        "measured",
-        "failed",
-        "final loss / twin's",
-        "disrupted",
-        "steps to recover",
-        "recovered",
-        "excess",
-        "false alarms",
-        "missed",
-        _PUBLISHED_RATIO,
+        *COLUMNS[:-1],
         caption="Medians over problems [95%]. Measured: the twin did not fail. Recovered: of the disrupted, within "
         f"{TOLERANCE:.0%} of the twin's decrease. Excess: area between the two, in steps. False alarms: in 100 quiet "
-        f"steps. {_ABOUT_RATIO}",
+        "steps.",
     )
     for name in dict.fromkeys(row.perturbations for row in rows):
+        table.add_row(f"[bold]{escape(name)}[/]")
         for row in (row for row in rows if row.perturbations == name):
-            table.add_row(
-                escape(name),
-                _title(row.scheduler),
-                f"{row.runs - row.unmeasured} of {row.runs}",
-                str(row.failed),
-                _median(row.validation_ratio, ".3f"),
-                words.share(row.disrupted),
-                _median(row.steps, ".0f"),
-                words.share(row.recovered),
-                _median(row.excess, ".2f"),
-                _rate(row.false_alarms),
-                _missed(row.missed),
-                words.number(row.published_ratio.value),
-            )
+            # Intervals below medians: side by side they would need a terminal of 200 columns.
+            texts = (text.replace(" [", "\n[").replace(" … ", "…") for text in cells(row)[:-1])
+            table.add_row(_title(row.scheduler), *map(escape, texts))
         table.add_section()
     return table
 
@@ -135,17 +277,12 @@ def _table(title: str, *columns: str, caption: str) -> Table:
         box=box.SIMPLE_HEAD,
     )
     for column in columns:
-        table.add_column(column, justify="left" if column in ("acted on", "scheduler", "perturbation") else "right")
+        table.add_column(column, justify="left" if column in ("scheduler", "perturbation") else "right")
     return table
 
 
 def _title(scheduler: str) -> str:
     return escape(words.title(scheduler))
-
-
-def _median(median: Median, form: str) -> str:
-    between = words.number_range(median.interval, form)
-    return escape(f"{words.number(median.value, form)} [{between}]" if between else words.number(median.value, form))
 
 
 def _rate(rate: float | None) -> str:

@@ -1,5 +1,19 @@
-"""What the rule did: the record of a run."""
+"""What the rule did, and whether it was right: the trace of a run, its audit, its health, and the report."""
 
-from greedylr.pulse.recorder import Recorder, read
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Recorder", "read"]
+from greedylr.pulse.recorder import Recorder
+
+if TYPE_CHECKING:
+    from greedylr.pulse.trace import Trace
+
+__all__ = ["Recorder", "Trace"]
+
+
+def __getattr__(name: str) -> Any:
+    # Reading needs NumPy, recording nothing.
+    if name == "Trace":
+        from greedylr.pulse.trace import Trace
+
+        return Trace
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,59 +1,222 @@
-"""An observer that appends every decision to a file, and the way back."""
+"""An observer that keeps the trace of a run in a folder, at about a microsecond a step."""
 
 from __future__ import annotations
 
-import json
-import math
+import atexit
 import os
-from collections.abc import Iterator
+import platform
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+import greedylr
+from greedylr.control import plain
 from greedylr.control.decision import Action, Decision
+from greedylr.pulse import storage
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+Scalar = float | str
+
+WRITE_EVERY = 0.5
+"""Seconds: what was recorded longer ago has been handed to the operating system, at the latest by the next step."""
+
+THIN_FROM = 20_000_000
+"""Bytes from which on losses are thinned: every second step, and at each further eighth of it half of that."""
+
+_THINNEST = 64  # Then the decisions, which are all kept, are most of the file.
+
+
+class Watched(Protocol):
+    """What the recorder needs of a scheduler: :class:`greedylr.GreedyLR` has it."""
+
+    optimizer: Any
+    batch: Mapping[str, Any] | None
+
+    @property
+    def config(self) -> Any:
+        """The settings in force."""
+
+    def subscribe(self, observer: Callable[[Decision], object]) -> Callable[[], None]:
+        """Call ``observer`` with every decision."""
 
 
 class Recorder:
-    """Appends every decision, with its loss, to a JSONL file: one line each, in strict JSON.
+    """Keeps every loss, learning rate and decision of a run, and whatever else is logged, in a folder.
 
-    Each line is handed to the operating system in one piece before the next training step, so that a crash
-    or ``kill -9`` of the process loses at most the line being written, and no memory builds up. An existing file
-    is continued; a line that a crash tore off at its end is removed first.
+    What was recorded is written twice a second, in whole lines, so that a crash or ``kill -9`` loses at most the last
+    half second of steps, and a file that is being written can be read. A folder that holds a trace is continued:
+    steps that are done again, after a checkpoint was loaded, replace those from before. From 20 MB on losses are
+    thinned: decisions, spikes and the largest loss of each stretch are kept. On ranks other than 0 (environment
+    variable
+    ``RANK``) nothing is recorded.
+
+    It is an observer: give it the scheduler, or hand it to an adapter that takes ``observers``.
 
     Args:
-        path: The file; its folder must exist.
+        path: The folder; made if need be.
+        scheduler: What to record; None: whoever calls :meth:`watch`, or calls this recorder with its decisions.
+        meta: What to remember about the run, say ``{"task": "digits", "seed": 3}``; plain numbers and strings.
 
     Raises:
-        OSError: If the file cannot be written: here, or from :meth:`GreedyLR.step` once the disk is full.
+        OSError: If the folder cannot be written to, or another process is recording there: here, or from
+            :meth:`GreedyLR.step` once the disk is full.
+        TypeError: If something in ``meta`` is neither a number nor a string.
 
     Example:
         >>> import tempfile, torch
         >>> from greedylr import GreedyLR
-        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        >>> scheduler = GreedyLR(optimizer)
-        >>> path = tempfile.mkdtemp() + "/run.jsonl"
-        >>> with Recorder(path) as recorder:
-        ...     unsubscribe = scheduler.subscribe(recorder)
-        ...     scheduler.step(2.5)
+        >>> from greedylr.pulse import Trace
+        >>> scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+        >>> path = tempfile.mkdtemp()
+        >>> with Recorder(path, scheduler) as recorder:
+        ...     scheduler.step(2.5, batch={"domain": "news"})
+        ...     recorder.log(grad_norm=0.3)
         ...     scheduler.step(float("inf"))
-        >>> [(decision.step, decision.loss, decision.action.name) for decision in read(path)]
-        [(1, 2.5, 'GATHERING'), (2, inf, 'NON_FINITE')]
+        >>> trace = Trace.load(path)
+        >>> trace.losses.tolist(), [decision.action.name for decision in trace.decisions]
+        ([2.5, inf], ['NON_FINITE'])
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        scheduler: Watched | None = None,
+        *,
+        meta: Mapping[str, Scalar] | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
-        _drop_torn_line(self._file)
+        self._meta = dict(meta or {})
+        for name, value in self._meta.items():
+            if not isinstance(value, (int, float, str)):
+                raise TypeError(f"meta must hold numbers and strings, got {name}={value!r}")
+        self._silent = os.environ.get("RANK", "0") != "0"
+        self._scheduler: Watched | None = None
+        self._unsubscribe: Callable[[], None] = _nothing
+        self._began = time.time()
+        self._process = os.getpid()
+        self._clear()
+        self._step = 0  # the last one
+        self._lrs: tuple[float, ...] | None = None
+        self._quiet = Action.GATHERING
+        self._every = 1
+        self._stretch: list[float] = []
+        self._quiet_until = 0.0
+        self._clock = time.monotonic
+        self._due = self._clock() + WRITE_EVERY
+        self._file: Any = None
+        if not self._silent:
+            self._open()
+            # What ends the process ends the record; a recorder that is forgotten is none to wait for.
+            self._hook = _Hook(self)
+        if scheduler is not None:
+            self.watch(scheduler)
+
+    def watch(self, scheduler: Watched) -> None:
+        """Record this scheduler from now on, in place of the one before if there was one.
+
+        Args:
+            scheduler: A :class:`greedylr.GreedyLR`.
+        """
+        self._unsubscribe()
+        self._scheduler = scheduler
+        config = scheduler.config
+        # What is derived from the settings is not among them.
+        span = getattr(config, "window_length", None) or getattr(config, "window", None)
+        settings = {"family": type(config).__name__, "span": span, **plain.to_dict(config)}
+        self._write({"config": settings})
+        self._unsubscribe = scheduler.subscribe(self)
 
     def __call__(self, decision: Decision) -> None:
-        """Append one decision."""
-        line = json.dumps(_to_json(decision), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        if self._file.write(line) != len(line):
-            raise OSError(f"{self.path}: the disk took only part of a line")
+        """Record one decision."""
+        step, loss, action, before, after, _ = decision
+        if step != self._step + 1:
+            self._flush()
+            self._first = step
+        self._step = step
+        if self._every == 1:
+            self._losses.append(loss)
+        else:
+            self._thin(step, loss)
+        if after is not self._lrs and (before != self._lrs or after != before):
+            self._changes.append((step, after))
+        taken_over = before != self._lrs and self._lrs is not None
+        if taken_over:  # The paper family counts from what it finds.
+            self._note_foreign(before[0])
+        if taken_over or action not in storage.QUIET:
+            self._decisions.append(storage.decision_to_json(decision, self._lrs))
+        elif action is not self._quiet:
+            if action in storage.PHASES or self._quiet in storage.PHASES:
+                self._phases.append((step, action.name if action in storage.PHASES else ""))
+            self._quiet = action
+        self._lrs = after
+        if self._scheduler is not None:
+            batch = self._scheduler.batch
+            if batch is not None and (self._every == 1 or step % self._every == 0):
+                self._batches.append((len(self._losses) - 1, batch))
+        if self._clock() > self._due:
+            self._look_at_optimizer()
+            self._flush()
+
+    def log(self, *, step: int | None = None, **metrics: Any) -> None:
+        """Record further numbers of the last step, such as ``val_loss``, ``probe_loss`` or ``grad_norm``.
+
+        A ``probe_loss``, that of one fixed batch, is the judge of decisions. Validation is what begins with ``val``
+        or ``eval``.
+
+        Args:
+            step: The step they belong to; None: the last one recorded.
+            **metrics: Numbers, or tensors with one element (which are read, and waited for).
+        """
+        at = self._step if step is None else step
+        for name, value in metrics.items():
+            steps, values = self._metrics.setdefault(name, ([], []))
+            last = steps[-1] if steps else self._logged.get(name, -self._every)
+            if self._every == 1 or at - last >= self._every:
+                steps.append(at)
+                # A tensor may be part of a graph, of which float() would warn.
+                values.append(float(value.item() if hasattr(value, "item") else value))
+        if self._clock() > self._due:
+            self._flush()
+
+    def mark(self, name: str, **details: Scalar) -> None:
+        """Mark the last step with words, say ``mark("shard", number=7)`` or ``mark("disruption")``.
+
+        Args:
+            name: What happened; shown on the page.
+            **details: Numbers and strings about it.
+        """
+        self._flush()
+        self._write({"mark": {"step": self._step, "name": name, "details": details}})
+        self._lrs = None  # A rescue has set another one: that is nobody else's.
+
+    def fail(self, error: BaseException) -> None:
+        """Record that something broke; what leaves the ``with`` block, or ends the process, comes here by itself.
+
+        Args:
+            error: What was raised.
+        """
+        self._flush()
+        # Named, as torch is not imported here: OutOfMemoryError of torch, MemoryError of Python.
+        kind = type(error).__name__
+        memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
+        record = {"step": self._step, "kind": kind, "message": str(error)[:1000], "out_of_memory": memory}
+        self._write({"failure": record})
+
+    def flush(self) -> None:
+        """Hand everything to the operating system now."""
+        self._flush()
 
     def close(self) -> None:
-        """Close the file; unsubscribe first, or the next step raises a ValueError."""
-        self._file.close()
+        """Write the rest, stop observing, and end the record as finished."""
+        self._close("finished")
 
     def __enter__(self) -> Recorder:
         return self
@@ -61,60 +224,206 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if error is not None and self._file is not None:
+            self.fail(error)
+        self._close("finished" if error is None else "failed")
 
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self._close("finished")
 
-def read(path: str | os.PathLike[str]) -> Iterator[Decision]:
-    """The decisions in a file, in the order they were made; may be called while it is being written.
+    def _close(self, how: str) -> None:
+        self._unsubscribe()
+        self._unsubscribe = _nothing
+        if self._file is None:
+            return
+        self._hook.remove()
+        if os.getpid() == self._process:  # else a fork, which shares the file
+            self._look_at_optimizer()
+            self._flush()
+            self._write({"end": how, "time": time.time()})
+        self._file.close()
+        self._file = None
 
-    A run that was resumed from a checkpoint before its end has some steps twice; the later ones count.
+    def _open(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = open(self.path / storage.FILE, "ab+", buffering=0)  # noqa: SIM115 (closed by _close)
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise OSError(error.errno, f"another recorder is writing to {self.path}") from error
+            self._size = _drop_torn_line(file)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        started = {
+            "format": storage.FORMAT,
+            "time": self._began,
+            "process": self._process,
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "greedylr": greedylr.__version__,
+            "meta": self._meta,
+        }
+        self._write({"start": started})
 
-    Args:
-        path: A file that :class:`Recorder` wrote. A last line without its end is left out.
+    def _clear(self) -> None:
+        self._losses: list[float] = []
+        self._means: list[float] = []
+        self._highs: list[float] = []
+        self._changes: list[tuple[int, tuple[float, ...]]] = []
+        self._decisions: list[dict[str, Any]] = []
+        self._phases: list[tuple[int, str]] = []
+        self._batches: list[tuple[int, Mapping[str, Any]]] = []
+        self._metrics: dict[str, tuple[list[int], list[float]]] = {}
+        self._logged: dict[str, int] = getattr(self, "_logged", {})
+        self._first = getattr(self, "_step", 0) + 1
 
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If a line is not a decision; the message has its number.
-    """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+    def _thin(self, step: int, loss: float) -> None:
+        """Keep the steps that are multiples, and the mean and the largest loss since the one before."""
+        self._stretch.append(loss)
+        if step % self._every == 0:
+            self._losses.append(loss)
+            self._means.append(sum(self._stretch) / len(self._stretch))
+            self._highs.append(max(self._stretch))
+            self._stretch.clear()
+            if len(self._losses) == 1:
+                self._first = step
+
+    def _look_at_optimizer(self) -> None:
+        """Whether somebody else has set the learning rate since; seldom, and never on a device."""
+        if self._scheduler is None or self._lrs is None:
+            return
+        group = self._scheduler.optimizer.param_groups[0]
+        lr = group["lr"]
+        if lr.__class__ is not float and not isinstance(lr, (int, float)):
+            if getattr(getattr(lr, "device", None), "type", "") != "cpu":
                 return
-            try:
-                decision = _from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a decision ({error!r})") from error
-            yield decision
+            lr = float(lr)
+            if abs(lr - self._lrs[0]) <= 1e-6 * abs(self._lrs[0]):
+                return  # the same in float32
+        if lr != self._lrs[0]:
+            self._note_foreign(float(lr))
+
+    def _note_foreign(self, found: float) -> None:
+        """Note a learning rate that is not the scheduler's; once in a while is enough."""
+        now = self._clock()
+        if self._lrs is not None and now >= self._quiet_until:
+            self._quiet_until = now + WRITE_EVERY
+            self._write({"foreign": {"step": self._step, "found": storage.number(found), "written": self._lrs[0]}})
+
+    def _flush(self) -> None:
+        self._due = self._clock() + WRITE_EVERY
+        if not (self._losses or self._decisions or self._metrics or self._changes):
+            return
+        if self._silent:
+            self._clear()
+            return
+        record: dict[str, Any] = {"first": self._first, "n": len(self._losses), "last": self._step}
+        record["seconds"] = round(time.time() - self._began, 3)
+        if self._losses:
+            record["loss"] = storage.doubles(self._losses)
+        if self._every > 1:
+            record["every"] = self._every
+            if self._means:
+                record["mean"], record["high"] = storage.singles(self._means), storage.singles(self._highs)
+        if self._changes:
+            record["lr"] = {
+                "step": storage.counts([step for step, _ in self._changes]),
+                "groups": len(self._changes[-1][1]),
+                "value": storage.doubles([lr for _, lrs in self._changes for lr in lrs]),
+            }
+            if len({len(lrs) for _, lrs in self._changes}) > 1:  # A group joined: what came before has the first alone.
+                record["lr"]["groups"] = 1
+                record["lr"]["value"] = storage.doubles([lrs[0] for _, lrs in self._changes])
+        if self._phases:
+            record["phases"] = self._phases
+        if self._decisions:
+            record["decisions"] = self._decisions
+        if self._batches:
+            record["batch"] = _columns(self._batches)
+        if self._metrics:
+            record["metrics"] = {
+                name: [storage.counts(steps), storage.doubles(values)]
+                for name, (steps, values) in self._metrics.items()
+                if steps
+            }
+            self._logged.update({name: steps[-1] for name, (steps, _) in self._metrics.items() if steps})
+        self._clear()
+        self._write(record)
+        over = self._size - THIN_FROM
+        self._every = 1 if over < 0 else min(2 ** (1 + 8 * over // THIN_FROM), _THINNEST)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._file is None:
+            if not self._silent:
+                raise ValueError(f"{self.path}: this recorder is closed")
+            return
+        line = storage.to_line(record)
+        if self._file.write(line) != len(line):
+            raise OSError(f"{self.path}: the disk took only part of a line")
+        self._size += len(line)
 
 
-def _to_json(decision: Decision) -> dict[str, Any]:
-    record = {"step": decision.step, "loss": decision.loss, "action": decision.action.name, "lr": decision.lr_after}
-    if not math.isfinite(decision.loss):
-        record["loss"] = str(decision.loss)  # "nan", "inf", "-inf": strict JSON has no such numbers.
-    # Most lines are holds: what says nothing is left out.
-    if decision.lr_before != decision.lr_after:
-        record["lr_before"] = decision.lr_before
-    if decision.evidence:
-        evidence = decision.evidence.items()
-        record["evidence"] = {name: x if math.isfinite(x) else str(x) for name, x in evidence}
+class _Hook:
+    """Tells a recorder of the error that ends the process, in place of those who forget to close it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = weakref.ref(recorder)
+        self._before = sys.excepthook
+        self._mine = self._excepthook
+        sys.excepthook = self._mine
+        atexit.register(self._at_exit)
+
+    def remove(self) -> None:
+        # Whoever hooked in later calls this one, which finds the recorder closed and hands on.
+        if sys.excepthook is self._mine:
+            sys.excepthook = self._before
+        atexit.unregister(self._at_exit)
+
+    def _excepthook(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        recorder = self._recorder()
+        if recorder is not None and recorder._file is not None:
+            recorder.fail(error)
+            recorder._close("failed")
+        self._before(kind, error, traceback)
+
+    def _at_exit(self) -> None:
+        recorder = self._recorder()
+        if recorder is not None:
+            recorder._close("finished")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _columns(batches: list[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the batches were made of, by column: numbers, or codes of labels; ``row`` where some steps had none."""
+    columns: dict[str, Any] = {}
+    names = dict.fromkeys(name for _, batch in batches for name in batch)
+    for name in names:
+        values = [batch.get(name) for _, batch in batches]
+        if any(isinstance(value, str) for value in values):
+            codes: dict[str, int] = {}
+            coded = [0 if value is None else codes.setdefault(str(value), len(codes) + 1) for value in values]
+            wide = len(codes) > 255
+            text = storage.counts(coded) if wide else storage.small(coded)
+            columns[name] = {"labels": list(codes), "wide": wide, "code": text}
+        else:
+            columns[name] = storage.singles([float("nan") if value is None else float(value) for value in values])
+    record: dict[str, Any] = {"columns": columns}
+    if batches[-1][0] != len(batches) - 1:
+        record["row"] = storage.counts([row for row, _ in batches])
     return record
 
 
-def _from_json(record: dict[str, Any]) -> Decision:
-    lrs = tuple(record["lr"])
-    return Decision(
-        step=record["step"],
-        loss=float(record["loss"]),
-        action=Action[record["action"]],
-        lr_before=tuple(record.get("lr_before", lrs)),
-        lr_after=lrs,
-        evidence={name: float(x) for name, x in record.get("evidence", {}).items()},
-    )
-
-
-def _drop_torn_line(file: Any) -> None:
-    """Cut off what follows the last end of line, reading back block by block."""
-    end = file.seek(0, os.SEEK_END)
+def _drop_torn_line(file: Any) -> int:
+    """Cut off what follows the last end of line, reading back block by block; the length that is left."""
+    end: int = file.seek(0, os.SEEK_END)
     position = end
     while position > 0:
         start = max(0, position - 65536)
@@ -126,3 +435,4 @@ def _drop_torn_line(file: Any) -> None:
         position = start
     if position < end:
         file.truncate(position)
+    return position

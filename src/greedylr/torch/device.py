@@ -35,7 +35,7 @@ class DeviceController:
         >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
         >>> controller.step(loss)
         >>> [action.name for action in controller.actions()]
-        ['GATHERING']
+        ['CLIMBING']
     """
 
     def __init__(self, initial_lrs: Tensor, config: Config | None = None) -> None:

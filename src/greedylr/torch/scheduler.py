@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, SupportsFloat
 
 import torch
@@ -16,6 +16,7 @@ from greedylr.control import checkpoint, paper, rule
 from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig
 from greedylr.control.decision import Action, Decision
 from greedylr.torch import distributed as ranks
+from greedylr.torch.levels import Levels
 from greedylr.torch.reading import DeferredReader
 
 Observer = Callable[[Decision], object]
@@ -28,33 +29,44 @@ _PATIENCE = Action.PATIENCE
 class GreedyLR(LRScheduler):
     r"""Raise the learning rate while the minibatch loss improves, cut it when the loss worsens.
 
-    The losses are cut into consecutive windows of ``window``. Where the means of two neighbours differ by more
-    than ``significance`` standard errors, the learning rates of all parameter groups are divided by F (the loss
-    improved) or multiplied by F (it worsened); otherwise they are held. F is ``bold_factor`` until the direction
-    flips for the first time, then ``factor``. A loss that is not finite, and two losses in a row far above
-    the last window, cut at once. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
+    It climbs, then listens. The learning rates of all parameter groups start at ``start_scale`` times the initial ones
+    and grow until the smoothed loss rises significantly above its lowest; they are then divided by ``back_off``, or by
+    up to twice that where it brings them to the initial ones. From there on the losses are cut into windows. Where the
+    means of two neighbours differ by more than ``significance`` standard errors, the learning rates are divided by
+    ``factor`` (the loss improved) or multiplied by it (it worsened); otherwise they are held. A loss that is not
+    finite, and two losses in a row far above the usual, cut at once. With ``total_steps``, the learning rates
+    decay to zero over the last part. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
 
     Args:
         optimizer: Any optimizer; its learning rates are the initial ones. Learning rates that are tensors
             stay tensors and are written in place.
         total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
             its lower bound over the last part. None: open-ended.
-        warmup_steps: Number of :meth:`step` calls over which the learning rate ramps up linearly.
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
-        window: Losses per window, at least 2.
+        start_scale: Where the climb starts, as a multiple of each group's initial learning rate, in (0, 1].
+        decade_steps: Number of :meth:`step` calls in which the climb grows tenfold; 0: no climb, start at the initial
+            learning rate. None: a fifth of ``total_steps``, or 100 if those are not known.
+        objection: Standard errors that the smoothed loss must rise above its lowest to end the climb, at least 0.
+        back_off: What the learning rate is divided by then, more than 1.
+        window: Losses per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if those are
+            not known.
         significance: Standard errors that the means of two windows must differ by, at least 0.
-        factor: F after the first flip, in (0, 1).
-        bold_factor: F before it and for the reflexes, in (0, ``factor``].
-        spike: Standard deviations above the last window's mean from which a loss is extraordinary.
+        factor: What a cut by comparison multiplies by, and a raise divides by, in (0, 1).
+        reflex_factor: What the cuts multiply by that do not wait for the window, in (0, 1).
+        spike: Standard deviations above the usual loss from which a loss is extraordinary.
         min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1]; a number, or
             one per group.
-        max_scale: Upper bound likewise, at least 1.
+        max_scale: Upper bound likewise, at least 1; with 1, never above the initial learning rate.
         anneal: The last part of ``total_steps`` that is annealed, in [0, 1].
         read: How the loss of a device is read. ``"later"``: copied asynchronously and acted on at the next call, always
             exactly one later, so that no step waits for the device. ``"now"``: waited for. Losses
             on the CPU are always read at once.
         average_ranks: Whether to average the loss over all ranks when ``torch.distributed`` runs several processes, so
-            that all ranks have the same learning rate. False: the loss already is the same on all ranks.
+            that all ranks have the same learning rate; its process group must be initialised before the first
+            :meth:`step`. False: the loss already is the same on all ranks.
+        level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
+            compared with the running level of its own domain, so that a change of composition is no change of the
+            loss. None: losses are compared as they are.
 
     Raises:
         ValueError: If an argument is outside what is stated above.
@@ -70,7 +82,7 @@ class GreedyLR(LRScheduler):
         ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
         ...     scheduler.step(loss)
         >>> scheduler
-        GreedyLR(step=60, lr=0.0204082)
+        GreedyLR(step=60, lr=0.00199054)
 
     References:
         The feedback rule: arXiv:2512.14527. What is different here, and why: ``docs/rule.md``.
@@ -84,39 +96,53 @@ class GreedyLR(LRScheduler):
     _follows_hand: bool
     _observers: tuple[list[Observer], ...]
     _direct: bool
+    _levels: Levels | None
+    _batches: list[Mapping[str, Any] | None]
+    batch: Mapping[str, Any] | None
+    """What the batch was made of whose decision observers are being told, as given to :meth:`step`."""
 
     def __init__(
         self,
         optimizer: Optimizer,
         *,
         total_steps: int | None = None,
-        warmup_steps: int = 0,
         mode: Literal["min", "max"] = "min",
-        window: int = 20,
+        start_scale: float = 0.05,
+        decade_steps: int | None = None,
+        objection: float = 3.0,
+        back_off: float = 4.0,
+        window: int | None = None,
         significance: float = 2.0,
         factor: float = 0.9,
-        bold_factor: float = 0.7,
+        reflex_factor: float = 0.5,
         spike: float = 6.0,
         min_scale: Bound = 1e-5,
         max_scale: Bound = 1e3,
-        anneal: float = 0.2,
+        anneal: float = 0.4,
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
+        level_by: str | None = None,
     ) -> None:
         config = DefaultConfig(
             mode=mode,
+            start_scale=start_scale,
+            decade_steps=decade_steps,
+            objection=objection,
+            back_off=back_off,
             window=window,
             significance=significance,
             factor=factor,
-            bold_factor=bold_factor,
+            reflex_factor=reflex_factor,
             spike=spike,
             min_scale=min_scale,
             max_scale=max_scale,
-            warmup_steps=warmup_steps,
             total_steps=total_steps,
             anneal=anneal,
         )
         self._attach(optimizer, config, read, average_ranks)
+        if level_by is not None:
+            self._levels = Levels(level_by)
+            self._choose_path()
 
     @classmethod
     def paper(
@@ -218,12 +244,13 @@ class GreedyLR(LRScheduler):
         """
         return cls._from_config(optimizer, PaperConfig.core(factor, mode), "later", True)
 
-    def step(self, loss: SupportsFloat | None = None) -> None:
+    def step(self, loss: SupportsFloat | None = None, *, batch: Mapping[str, Any] | None = None) -> None:
         """Observe one loss and set the learning rates for the next optimizer step.
 
         Args:
             loss: The loss that was just optimised: a float, or a tensor with one element on any device. NaN
                 and infinities are observations: they cut the learning rate and enter no average.
+            batch: What the batch was made of, by name: numbers and labels, for observers (see :attr:`batch`).
 
         Raises:
             TypeError: If there is no loss, or it is no number.
@@ -236,7 +263,14 @@ class GreedyLR(LRScheduler):
             if action is not _GATHERING and action is not _PATIENCE:
                 self._settle()
             return
-        for value in self._read(loss):
+        if loss.__class__ is float and not self._indirect:
+            self.batch = batch
+            self._observe(loss)
+            return
+        values = self._read(loss)
+        self._batches.append(batch)  # beside the loss, which may be acted on one call later
+        for value in values:
+            self.batch = self._batches.pop(0)
             self._observe(value)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
@@ -311,8 +345,14 @@ class GreedyLR(LRScheduler):
         if self._follows_hand:
             self._take_over_lrs()
         pending = self._reader.peek()
+        levels = {}
+        if self._levels is not None:
+            waiting = self._batches[0] if self._batches and pending is not None else None
+            domain = {} if waiting is None else {"pending": str(waiting.get(self._levels.by, ""))}
+            levels = {"levels": {**self._levels.state_dict(), **domain}}
         return {
             **checkpoint.save(self._config, self._state),
+            **levels,
             # More than in the state if a group was added since the last decision.
             "groups": len(self.optimizer.param_groups),
             # Strict JSON has no NaN.
@@ -333,16 +373,21 @@ class GreedyLR(LRScheduler):
         """
         entries = dict(state_dict)
         pending, saved_groups = entries.pop("pending_loss", None), entries.pop("groups", None)
+        levels = entries.pop("levels", None)
         config, state = checkpoint.load(entries, checkpoint.family_of(self._config))
         saved_groups = len(state.lrs) if saved_groups is None else saved_groups
         groups = len(self.optimizer.param_groups)
         if saved_groups != groups or len(state.lrs) > groups:
             raise ValueError(f"the saved state has {saved_groups} parameter groups, the optimizer has {groups}")
         loss = None if pending is None else float(pending)
+        restored_levels = None if levels is None else Levels.of(levels)
         # Nothing raises from here on.
         self._config, self._state = config, state
         self._reader.restore(loss)
-        self._indirect = self._indirect or pending is not None
+        self._levels = restored_levels
+        waiting = {levels["by"]: levels["pending"]} if levels and "pending" in levels else None
+        self._batches = [] if loss is None else [waiting]
+        self._indirect = self._average_ranks or pending is not None
         self._choose_path()
         self._write()
 
@@ -385,9 +430,11 @@ class GreedyLR(LRScheduler):
         self._advance = rule.advancer(config)
         self._read_mode = read
         self._reader = DeferredReader()
+        self._levels, self._batches, self.batch = None, [], None
         self._average_ranks = average_ranks
         # Whether a float may not be acted on straight away: it is to be averaged, or a device loss may be before it.
-        self._indirect = average_ranks and ranks.is_active()
+        # Whether there are other ranks is asked at the first step: a process group may be initialised until then.
+        self._indirect = average_ranks
         self._observers = ()
         self._choose_path()
         for group in optimizer.param_groups:
@@ -399,12 +446,13 @@ class GreedyLR(LRScheduler):
 
     def _choose_path(self) -> None:
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
-        self._direct = not self._indirect and not self._observers
+        self._direct = not self._indirect and not self._observers and self._levels is None
 
     def _read(self, loss: SupportsFloat | None) -> list[float]:
         """The losses that can be acted on now, in order: mostly this one or the one before."""
         value = _checked(loss)
-        if self._average_ranks and ranks.is_active():
+        averaged = self._average_ranks and ranks.is_active()
+        if averaged:
             value = ranks.mean_over_ranks(value)
         before = self._reader.take()
         known = [] if before is None else [before]
@@ -413,15 +461,21 @@ class GreedyLR(LRScheduler):
             self._indirect = True
             self._choose_path()
             return known
+        if self._indirect and not averaged:
+            self._indirect = False
+            self._choose_path()
         return [*known, float(value)]
 
     def _observe(self, loss: float) -> None:
         if self._follows_hand:
             self._take_over_lrs()
+        seen = loss if self._levels is None else self._levels.correct(loss, self.batch)
         if not self._observers:
-            self._settle_after(self._advance(self._config, self._state, loss))
+            self._settle_after(self._advance(self._config, self._state, seen))
             return
-        decision = rule.observe(self._config, self._state, loss)
+        decision = rule.observe(self._config, self._state, seen)
+        if self._levels is not None:
+            decision = decision._replace(loss=loss)
         self._settle_after(decision.action)
         for (observer,) in self._observers:
             observer(decision)

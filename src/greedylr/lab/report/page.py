@@ -10,6 +10,8 @@ from typing import Any
 from greedylr.lab import pages
 from greedylr.lab.report import published, words
 from greedylr.lab.report.curves import Curves, case_data
+from greedylr.lab.report.disturbed import Disturbed
+from greedylr.lab.report.robustness_section import section
 from greedylr.lab.report.rows import Cases, case_rows, failed_runs, final_loss
 from greedylr.lab.report.styles import styles
 from greedylr.lab.results import TARGET, Comparison, Summary
@@ -47,7 +49,7 @@ class About:
     key: Callable[[Run], str] | None = None
 
 
-def write(file: Path, about: About, summary: Summary, curves: Curves) -> None:
+def write(file: Path, about: About, summary: Summary, curves: Curves, disturbed: Disturbed | None = None) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -55,22 +57,24 @@ def write(file: Path, about: About, summary: Summary, curves: Curves) -> None:
         about: What was run.
         summary: What came of it.
         curves: The curves of the same runs.
+        disturbed: What is known of disturbed runs, if there are any; the other arguments are then of their twins.
 
     Raises:
         FileExistsError: If there is a file that greedylr did not write.
         OSError: If it cannot be written.
     """
     pages.check_writable(file, GENERATOR)
-    pages.write_whole(file, render(about, summary, curves))
+    pages.write_whole(file, render(about, summary, curves, disturbed))
 
 
-def render(about: About, summary: Summary, curves: Curves) -> str:
+def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed | None = None) -> str:
     """The page as a string.
 
     Args:
         about: What was run.
         summary: What came of it.
         curves: The curves of the same runs.
+        disturbed: What is known of disturbed runs, if there are any; the other arguments are then of their twins.
 
     Returns:
         HTML in which every text is escaped, and which loads nothing from anywhere.
@@ -91,7 +95,8 @@ def render(about: About, summary: Summary, curves: Curves) -> str:
         GENERATOR,
         about=about,
         summary=summary,
-        finished=len(summary.outcomes),
+        finished=len(summary.outcomes) if disturbed is None else disturbed.runs,
+        robust=None if disturbed is None else section(disturbed, names),
         words=words,
         worst=[_worst_row(summary, verdict, cases, keys) for verdict in summary.worst(WORST)],
         failures=[

@@ -48,3 +48,37 @@ SMALL_MODELS = (
     Published("published, after 10% of training", 92.42),
 )
 """Their figures for small models: over all stages together, then by stage."""
+
+
+class PublishedRobustness(NamedTuple):
+    """What the authors report of one scheduler in their robustness study, as far as it is stated.
+
+    Attributes:
+        what: Which scheduler.
+        final: Median final training loss.
+        ratio: Median of the largest over the last training loss, called recovery ratio.
+        steps: Steps to recover.
+    """
+
+    what: str
+    final: float
+    ratio: float | None = None
+    steps: int | None = None
+
+
+ROBUSTNESS = (
+    PublishedRobustness("published, GreedyLR", 0.148, 134, 12),
+    PublishedRobustness("published, cosine", 0.232, 132, 45),
+    PublishedRobustness("published, cosine with restarts", 0.226),
+    PublishedRobustness("published, exponential", 0.249),
+)
+"""Their figures on robustness."""
+
+ROBUSTNESS_BESIDE = ("cosine", "cosine-restarts", "exponential")
+"""The schedulers of ours that these belong beside, beside the versions of the method."""
+
+ROBUSTNESS_PROTOCOL = (
+    "8,100 runs in which a number was added to the loss that does not depend on the parameters: its gradient is zero, "
+    "and the scheduler was given the loss without it. They measured clean training"
+)
+"""What they were measured on."""

@@ -6,7 +6,7 @@
     JSON.stringify(selects.map((select) => valueOf(number, select))), number]));
   const ROWS = ["training loss", "validation loss", "learning rate"];
 
-  const shown = () => new Set([...legends[0].querySelectorAll("input:checked")].map((box) => box.value));
+  const shown = () => new Set([...document.querySelectorAll(".legend input:checked")].map((box) => box.value));
   const plain = (text) => text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);  // Plotly takes HTML.
   const clear = (name) => contents.look[name].color + (name === contents.names[0] ? "38" : "1c");
 
@@ -133,7 +133,8 @@
   }
 
   // Nothing is drawn before it is about to be seen.
-  const seen = new Map([["regret", drawRegret], ["curves", drawCase]].filter(([id]) => document.getElementById(id)));
+  const charts = [["trajectories", () => drawTrajectories()], ["regret", drawRegret], ["curves", drawCase]];
+  const seen = new Map(charts.filter(([id]) => document.getElementById(id)));
   const drawn = new Set();
   const draw = (id) => { if (drawn.has(id)) seen.get(id)(); };
   const drawAll = () => seen.forEach((_, id) => draw(id));

@@ -10,7 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from greedylr.lab.report import words
+from greedylr.lab.report.disturbed import Disturbed
 from greedylr.lab.results import TARGET, Comparison, Failures, Summary
+from greedylr.lab.robustness_tables import (
+    beside,
+    beside_protocol,
+    beside_table,
+    published_table,
+    robustness_tables,
+    worst_tables,
+)
 from greedylr.lab.statistics import StepsToTarget
 
 _WORST_CASES = 5
@@ -31,6 +40,20 @@ def show(console: Console, summary: Summary) -> None:
         console.print(_worst(summary))
     console.print(_failures(summary.failures))
     console.print("Every number is defined in docs/statistics.md.")
+
+
+def show_disturbed(console: Console, disturbed: Disturbed) -> None:
+    """Print where the scheduler loses most, what became of all, and the published figures."""
+    if disturbed.measured.recoveries:
+        for table in worst_tables(disturbed.robustness("kind"), disturbed.scheduler, _WORST_CASES):
+            console.print(table)
+        for table in robustness_tables(disturbed.robustness("place")):
+            console.print(table)
+        console.print(beside_table(beside(disturbed.robustness("side"), disturbed.scheduler)))
+    if disturbed.published:
+        console.print(published_table(disturbed.published))
+        console.print(beside_table(beside_protocol(disturbed.published, disturbed.scheduler)))
+    console.print("Every number is defined in docs/robustness.md.")
 
 
 def _by_stage(summary: Summary) -> list[tuple[float, list[Comparison]]]:

@@ -1,0 +1,188 @@
+"""``greedylr report`` and ``greedylr watch``: recorded runs, in the terminal and as a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from greedylr.pulse import page, words
+from greedylr.pulse.health import windows_of
+from greedylr.pulse.production import compare
+from greedylr.pulse.reading import Reading, read
+
+_LAST_DECISIONS = 6
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
+    """Print what recorded runs say, and write it as a page.
+
+    Args:
+        console: Where to print.
+        runs: Their folders.
+        out: The page; None: ``report.html`` in the folder of the first run.
+
+    Returns:
+        The exit code: 0, or 1 after an error.
+    """
+    file = runs[0] / "report.html" if out is None else out
+    try:
+        readings = read(list(runs))
+        for reading in readings:
+            console.print(summary(reading))
+        if len(readings) > 1:
+            console.print(comparison(readings))
+        page.write(file, readings)
+    except (OSError, ValueError) as error:
+        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    console.print(f"Page: {escape(str(file))}", soft_wrap=True)
+    return 0
+
+
+def watch(console: Console, run: Path, every: float, once: bool) -> int:
+    """Show a run live, until it ends or Ctrl-C.
+
+    Args:
+        console: Where to show it.
+        run: Its folder.
+        every: Seconds between two looks.
+        once: Whether to show it once only.
+
+    Returns:
+        The exit code: 0, or 1 after an error.
+    """
+    try:
+        if once:
+            console.print(live(read([run], composition=False)[0], console.width))
+            return 0
+        with Live(console=console, auto_refresh=False) as shown:
+            while True:
+                (reading,) = read([run], composition=False)
+                shown.update(live(reading, console.width), refresh=True)
+                if reading.trace.status != "running":
+                    return 0
+                time.sleep(every)
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, ValueError) as error:
+        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+
+
+def summary(reading: Reading) -> RenderableType:
+    """A run in the terminal: its state, its findings, its audit."""
+    shown: list[RenderableType] = [_head(reading), _findings(reading)]
+    if reading.audit.moves:
+        table = _table("Was the loss telling the truth?", "", "moves", "confirmed", "refuted", "undecidable")
+        rows = {"all": reading.audit.shares, **reading.audit.by_action(), **reading.audit.by_phase()}
+        for name, *cells in words.shares(rows):
+            table.add_row(name.lower().replace("_", " "), *cells)
+        shown.append(table)
+    else:
+        shown.append(Text("The loss has not moved the learning rate.\n"))
+    if reading.composition is not None:
+        style = "yellow" if reading.composition.much else ""
+        shown.append(Text(f"{reading.composition.sentence}\n", style=style))
+        for one in reading.composition.sources[:5]:
+            shown.append(Text(f"{words.source(one)}\n"))
+    return Group(*shown)
+
+
+def comparison(readings: Sequence[Reading]) -> RenderableType:
+    """Several runs in one table."""
+    compared = compare(readings)
+    table = _table("All runs", "", *map(escape, compared.columns))
+    for name, cells in compared.rows:
+        table.add_row(name, *cells)
+    return table
+
+
+def live(reading: Reading, width: int) -> RenderableType:
+    """A run that is going on: curves, last decisions, state of health."""
+    trace = reading.trace
+    windows = windows_of(trace)
+    columns = max(10, min(width - 30, 100))
+    shown: list[RenderableType] = [_head(reading)]
+    curves = Table.grid(padding=(0, 1))
+    values = trace.sign * windows.mean
+    for name, curve in (("loss", values.tolist()), ("LR", windows.lr.tolist())):
+        if curve:
+            curves.add_row(name, spark(curve, columns), words.number(curve[-1]))
+    validation = trace.validation
+    if validation is not None:
+        metric = trace.metrics[validation].values.tolist()
+        curves.add_row(escape(validation), spark(metric, columns), words.number(metric[-1]))
+    shown.append(curves)
+    verdicts = {one.decision.step: one for one in reading.audit.moves}
+    moves = trace.moves[-_LAST_DECISIONS:]
+    shown.append(Text(""))
+    for one in moves:
+        judged = verdicts.get(one.step)
+        style = {"confirmed": "green", "refuted": "red"}.get("" if judged is None else judged.verdict.short, "")
+        verdict = "" if judged is None else f" {judged.verdict.short.capitalize()}."
+        shown.append(Text(f"{words.reason(one)}{verdict}", style=style))
+    if not moves:
+        shown.append(Text("The loss has not moved the learning rate yet."))
+    shown.append(_findings(reading))
+    return Group(*shown)
+
+
+def spark(values: Sequence[float], columns: int) -> str:
+    """A curve in one line of characters.
+
+    Example:
+        >>> spark([0.0, 1.0, 2.0, 3.0], 2), spark([1.0, 1.0], 4)
+        ('▁█', '▁▁')
+    """
+    edges = [len(values) * number // columns for number in range(columns + 1)] if len(values) > columns else None
+    if edges is not None:
+        parts = [values[first:last] for first, last in pairwise(edges)]
+        values = [sum(part) / len(part) for part in parts]
+    finite = [value for value in values if abs(value) < float("inf")]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    span = high - low or 1.0
+    levels = len(_BARS) - 1
+    return "".join(
+        _BARS[round(levels * (value - low) / span)] if abs(value) < float("inf") else "×" for value in values
+    )
+
+
+def _head(reading: Reading) -> Text:
+    trace = reading.trace
+    style = {"running": "cyan", "finished": "green"}.get(trace.status, "red")
+    lrs = f", LR {trace.lrs[0, 0]:.3g} → {trace.lrs[-1, 0]:.3g}" if len(trace.lrs) else ""
+    return Text.assemble(
+        (reading.name, "bold"),
+        "  ",
+        (trace.status, style),
+        f", step {trace.last}, {words.duration(trace.seconds)}{lrs}, {len(trace.moves)} moves\n",
+    )
+
+
+def _findings(reading: Reading) -> RenderableType:
+    if not reading.findings:
+        return Text("Health: nothing found.\n")
+    table = _table("Health", "finding", "steps", "what was seen, and what to do")
+    table.columns[2].justify = "left"
+    for one in reading.findings:
+        style = "red" if one.serious else "yellow"
+        seen = Text.assemble(f"{one.numbers}. ", (one.advice, "dim"))
+        table.add_row(Text(one.kind.value, style=style), words.steps(one.first, one.last), seen)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table

@@ -1,0 +1,228 @@
+r"""Was the loss telling the truth? Every move of the learning rate, judged by the losses that followed it.
+
+Before the move stand the losses of four windows, the compared ones included. Their least-squares line, drawn on,
+predicts the mean of the next window. A raise or a cut is *confirmed* if the loss comes out below that, *refuted* if
+above, and *undecidable* if the difference could be chance: with :math:`e` the standard error of the difference (of
+the prediction and of the new mean, Welch), two-sided at 5%. One run has no twin without the move, so this is no proof
+of cause: it says whether what followed was better or worse than going on as before.
+
+A reflex, after an explosion or a loss that is not finite, claims that trouble was ahead and the cut averts it. It is
+confirmed if the next window is finite and not significantly above the line drawn through the losses before the
+trouble, refuted otherwise.
+
+Where the loss of a fixed batch was logged as ``probe_loss``, that is what is judged by: it does not change with the
+composition of the batches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+from greedylr.control.decision import Action, Decision
+from greedylr.pulse.trace import Floats, Ints, Trace
+
+LEVEL = 0.05
+"""How often chance alone may decide."""
+
+HISTORY = 4
+"""Windows that the trend is drawn through."""
+
+PROBE = "probe_loss"
+"""The metric that judges in place of the training loss."""
+
+_LEAST_BEFORE, _LEAST_AFTER = 8, 5
+_LEAST_PROBES = 4, 2
+_EXTRAORDINARY = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
+_REFLEXES = frozenset({Action.EXPLOSION, Action.NON_FINITE})
+
+
+class Verdict(Enum):
+    """What the losses after a move say about it."""
+
+    CONFIRMED = "confirmed: the loss then came out below what the trend before predicted"
+    REFUTED = "refuted: the loss then came out above what the trend before predicted"
+    RECOVERED = "confirmed: the loss was back on its trend in the next window"
+    NOT_RECOVERED = "refuted: the loss was not back on its trend in the next window"
+    UNDECIDABLE = "undecidable: the difference from the trend may be chance"
+    TOO_FEW = "undecidable: too few losses before or after it"
+
+    @property
+    def short(self) -> str:
+        """``confirmed``, ``refuted`` or ``undecidable``."""
+        return self.value.partition(":")[0]
+
+
+class Audited(NamedTuple):
+    """One move, judged.
+
+    Attributes:
+        decision: The move.
+        verdict: What became of it.
+        predicted: Mean of the next window as the trend before has it; NaN if there were too few losses.
+        actual: Mean of the next window; NaN if there were too few losses.
+        standard_error: Of their difference.
+        p_value: Probability of so large a difference by chance alone.
+        judge: ``loss``, or ``probe_loss``.
+        phase: ``first third``, ``second third`` or ``last third`` of the run.
+    """
+
+    decision: Decision
+    verdict: Verdict
+    predicted: float
+    actual: float
+    standard_error: float
+    p_value: float
+    judge: str
+    phase: str
+
+
+class Shares(NamedTuple):
+    """How many moves were confirmed, refuted and undecidable."""
+
+    confirmed: int
+    refuted: int
+    undecidable: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+PHASES = ("first third", "second third", "last third")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All moves of a run, judged, in order."""
+
+    moves: tuple[Audited, ...]
+
+    @property
+    def shares(self) -> Shares:
+        """Of all moves."""
+        return _shares(self.moves)
+
+    def by_action(self) -> dict[str, Shares]:
+        """Of the moves of each action, by the action's name."""
+        return self._by(lambda one: one.decision.action.name, [action.name for action in Action])
+
+    def by_phase(self) -> dict[str, Shares]:
+        """Of the moves in each third of the run."""
+        return self._by(lambda one: one.phase, PHASES)
+
+    def _by(self, key: Callable[[Audited], str], order: tuple[str, ...] | list[str]) -> dict[str, Shares]:
+        groups: dict[str, list[Audited]] = {name: [] for name in order}
+        for one in self.moves:
+            groups[key(one)].append(one)
+        return {name: _shares(group) for name, group in groups.items() if group}
+
+
+def audit(trace: Trace) -> Audit:
+    """Judge every move of a run by the losses that followed.
+
+    Args:
+        trace: The run. In a thinned part, the means of its stretches are judged by.
+
+    Example:
+        A loss that falls faster and faster bears the raises out:
+
+        >>> import tempfile, torch
+        >>> from greedylr import GreedyLR
+        >>> from greedylr.pulse import Recorder, Trace
+        >>> scheduler = GreedyLR.paper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+        >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
+        ...     for step in range(200):
+        ...         scheduler.step(9.0 - (step / 100) ** 2)
+        >>> shares = audit(Trace.load(recorder.path)).shares
+        >>> shares.confirmed > 0, shares.refuted
+        (True, 0)
+    """
+    window = trace.window
+    judge = PROBE if PROBE in trace.metrics else "loss"
+    if judge == PROBE:
+        metric = trace.metrics[PROBE]
+        steps, values = metric.steps, trace.sign * metric.values
+        finite = np.isfinite(values)
+        trouble = np.empty(0, np.int64)
+        least = _LEAST_PROBES
+    else:
+        steps, values = trace.steps, trace.sign * trace.means
+        finite = np.isfinite(values)
+        trouble = np.array([one.step for one in trace.decisions if one.action in _EXTRAORDINARY], np.int64)
+        least = _LEAST_BEFORE, _LEAST_AFTER
+    usable = finite & ~np.isin(steps, trouble)
+    broken = steps[~finite]
+    kept_steps, kept = steps[usable], values[usable]
+    found = [
+        _judged(trace, one, judge, _compare(kept_steps, kept, one.step, window, least), broken) for one in trace.moves
+    ]
+    return Audit(tuple(found))
+
+
+class _Comparison(NamedTuple):
+    predicted: float
+    actual: float
+    standard_error: float
+    p_value: float
+
+
+def _compare(steps: Ints, values: Floats, at: int, window: int, least: tuple[int, int]) -> _Comparison | None:
+    """The mean after a step against the line through the values before; None if there are too few."""
+    middle = int(np.searchsorted(steps, at, side="right"))
+    begin = int(np.searchsorted(steps, at - HISTORY * window, side="right"))
+    end = int(np.searchsorted(steps, at + window, side="right"))
+    if least == _LEAST_PROBES:  # They may be far apart.
+        begin, end = min(begin, max(middle - least[0], 0)), max(end, min(middle + least[1], len(steps)))
+    before, after = values[begin:middle], values[middle:end]
+    if len(before) < least[0] or len(after) < least[1]:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = steps[begin:middle] - steps[begin:middle].mean()
+        spread = float(x @ x)
+        slope = float(x @ (before - before.mean())) / spread
+        residuals = before - before.mean() - slope * x
+        ahead = float(steps[middle:end].mean() - steps[begin:middle].mean())
+        predicted, actual = float(before.mean()) + slope * ahead, float(after.mean())
+        freedom_before, freedom_after = len(before) - 2, len(after) - 1
+        of_line = float(residuals @ residuals) / freedom_before * (1 / len(before) + ahead**2 / spread)
+        # Around the same slope: a trend is no noise.
+        of_mean = float((after - slope * steps[middle:end]).var(ddof=1)) / len(after)
+        variance = of_line + of_mean
+    if not np.isfinite([predicted, actual, variance]).all():
+        return None
+    # Losses without noise: differences of rounding are none.
+    error = max(float(np.sqrt(variance)), 1e-9 * max(abs(predicted), abs(actual)), 1e-300)
+    freedom = max(variance, 1e-300) ** 2 / max(of_line**2 / freedom_before + of_mean**2 / freedom_after, 1e-300)
+    p_value = 2 * float(stats.t.sf(abs(actual - predicted) / error, max(freedom, 1.0)))
+    return _Comparison(predicted, actual, error, p_value)
+
+
+def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
+    phase = PHASES[min(3 * (one.step - 1) // max(trace.last, 1), 2)]
+    again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + trace.window)))
+    if comparison is None:
+        nothing = float("nan")
+        verdict = Verdict.NOT_RECOVERED if again else Verdict.TOO_FEW
+        return Audited(one, verdict, nothing, nothing, nothing, nothing, judge, phase)
+    predicted, actual, error, p_value = comparison
+    above = actual > predicted
+    if one.action in _REFLEXES:
+        verdict = Verdict.NOT_RECOVERED if again or (above and p_value < LEVEL) else Verdict.RECOVERED
+    elif p_value >= LEVEL:
+        verdict = Verdict.UNDECIDABLE
+    else:
+        verdict = Verdict.REFUTED if above else Verdict.CONFIRMED
+    return Audited(one, verdict, trace.sign * predicted, trace.sign * actual, error, p_value, judge, phase)
+
+
+def _shares(moves: tuple[Audited, ...] | list[Audited]) -> Shares:
+    counts = Counter(one.verdict.short for one in moves)
+    return Shares(counts["confirmed"], counts["refuted"], counts["undecidable"])

@@ -1,0 +1,502 @@
+"""Named findings about a run, each with where it is, the numbers, and a sentence of advice.
+
+Everything is told from the trace alone, whatever rule made it, on means of consecutive windows of 20 steps (in runs
+of more than 40,000 steps, two thousand windows), which leave out what is not finite and what the rule called a spike.
+``docs/pulse.md`` defines each finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+from greedylr.control.decision import Action
+from greedylr.pulse.trace import Floats, Ints, Trace
+
+
+class Kind(Enum):
+    """Every finding; the value is its name, and a sentence of advice follows in :data:`ADVICE`."""
+
+    FAILED = "the run broke off"
+    NON_FINITE = "the loss was not finite"
+    DIVERGENCE = "divergence"
+    OVERFITTING = "overfitting: the loss is lying"
+    LR_IGNORED = "something else sets the learning rate"
+    LEVEL_SHIFT = "the loss jumped to another level"
+    LOSS_SCALE = "the scale of the loss changed"
+    NO_RECOVERY = "spikes without recovery"
+    DISRUPTION = "disruption, recovered"
+    SINKING = "sinking to the floor"
+    AT_BOUND = "raised to the bound"
+    OSCILLATING = "oscillating"
+    PLATEAU = "plateau"
+
+
+ADVICE = {
+    Kind.FAILED: "Look at what was raised; where it ran out of memory, at the batch of that step.",
+    Kind.NON_FINITE: (
+        "Look at that batch and at the gradient norm before it; clip gradients, or let a Rescue go back to a snapshot."
+    ),
+    Kind.DIVERGENCE: "The learning rate is or was too high: start lower, warm up, lower max_scale, or clip gradients.",
+    Kind.OVERFITTING: (
+        "Stop, or go back to the best validation; the scheduler sees only the training loss, so regularise "
+        "or give it the validation loss."
+    ),
+    Kind.LR_IGNORED: "Take out the other scheduler or hook, or the learning rate is not what the decisions say.",
+    Kind.LEVEL_SHIFT: (
+        "Look for a change of data at that step, a new shard or domain; stratify the batches, or log their "
+        "composition and set level_by."
+    ),
+    Kind.LOSS_SCALE: (
+        "Look for a change of reduction, of batch or sequence length, of loss weights, or for new and harder data; "
+        "the rule needs a loss in one unit."
+    ),
+    Kind.NO_RECOVERY: (
+        "The model was damaged: go back to a checkpoint before that step, or use a Rescue; clip gradients."
+    ),
+    Kind.DISRUPTION: "Nothing to do if it is seldom; look at the batches of those steps if it is not.",
+    Kind.SINKING: (
+        "If the loss still falls, it is cut by noise or composition: lengthen window, raise significance; "
+        "else the run is over."
+    ),
+    Kind.AT_BOUND: (
+        "The initial learning rate is far too low, or the bound too tight: start higher, or raise max_scale."
+    ),
+    Kind.OSCILLATING: (
+        "It moves on noise or on a periodic order of the data: shuffle, lengthen window, or raise significance."
+    ),
+    Kind.PLATEAU: (
+        "Nothing more is learnt: stop early, anneal (total_steps), or change something else than the learning rate."
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """One finding.
+
+    Attributes:
+        kind: Which.
+        first: The step where it begins.
+        last: The step where it ends.
+        numbers: What was seen, in words.
+    """
+
+    kind: Kind
+    first: int
+    last: int
+    numbers: str
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return ADVICE[self.kind]
+
+    @property
+    def serious(self) -> bool:
+        """Whether it spoils the run, rather than slows it or is already over."""
+        return self.kind in _SERIOUS
+
+
+_SERIOUS = frozenset(
+    {
+        Kind.FAILED,
+        Kind.NON_FINITE,
+        Kind.DIVERGENCE,
+        Kind.OVERFITTING,
+        Kind.LR_IGNORED,
+        Kind.NO_RECOVERY,
+        Kind.LOSS_SCALE,
+    }
+)
+
+_EXTRAORDINARY = frozenset({Action.SPIKE, Action.EXPLOSION})
+_TAIL, _LAST = 5, 20
+"""Windows that the new level is measured over, and that it must last, if the run does."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Consecutive windows of a run.
+
+    Attributes:
+        size: Steps in each.
+        first: First step of each.
+        last: Last step of each.
+        mean: Mean loss, lower is better.
+        spread: Standard deviation of the losses.
+        count: Losses in it.
+        lr: Learning rate at its end.
+    """
+
+    size: int
+    first: Ints
+    last: Ints
+    mean: Floats
+    spread: Floats
+    count: Ints
+    lr: Floats
+
+
+def examine(trace: Trace) -> list[Finding]:
+    """All findings about a run, the serious ones first, then by step.
+
+    Args:
+        trace: The run; may still be going on.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from greedylr import GreedyLR
+        >>> from greedylr.pulse import Recorder, Trace
+        >>> scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+        >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
+        ...     for loss in (2.0, 1.9, float("nan"), 1.8):
+        ...         scheduler.step(loss)
+        >>> [(finding.kind.name, finding.first, finding.numbers) for finding in examine(Trace.load(recorder.path))]
+        [('NON_FINITE', 3, '1 loss was NaN or infinite')]
+    """
+    windows = windows_of(trace)
+    found: list[Finding] = []
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for check in _CHECKS:
+            found += check(trace, windows)
+    # Losses before and after a jump are not of one kind, and prove nothing together.
+    jumps = [one.first for one in found if one.kind in (Kind.LEVEL_SHIFT, Kind.LOSS_SCALE)]
+    upsets = jumps + [one.first for one in found if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
+    between = {Kind.OVERFITTING: jumps, Kind.DIVERGENCE: jumps, Kind.PLATEAU: upsets}
+    found = [one for one in found if not any(one.first <= step + 20 <= one.last for step in between.get(one.kind, ()))]
+    return sorted(found, key=lambda one: (not one.serious, one.first, list(Kind).index(one.kind)))
+
+
+def windows_of(trace: Trace) -> Windows:
+    """The run in windows of 20 steps, or in two thousand."""
+    size = max(20, -(-trace.last // 2000))
+    usable = np.isfinite(trace.means)
+    spikes = [one.step for one in trace.decisions if one.action in _EXTRAORDINARY]
+    usable &= ~np.isin(trace.steps, spikes)
+    number = (trace.steps - 1) // size
+    which, begins = np.unique(number[usable], return_index=True)
+    values = trace.sign * trace.means[usable]
+    lrs = trace.lrs[usable, 0]
+    if not len(which):
+        nothing, none = np.empty(0), np.empty(0, np.int64)
+        return Windows(size, none, none, nothing, nothing, none, nothing)
+    counts = np.diff([*begins, len(values)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.add.reduceat(values, begins) / counts
+        squares = np.add.reduceat((values - np.repeat(mean, counts)) ** 2, begins)
+    full = counts >= min(size // 2, int(counts.max()))
+    ends = np.cumsum(counts) - 1
+    return Windows(
+        size=size,
+        first=(which * size + 1)[full],
+        last=np.minimum((which + 1) * size, trace.last)[full],
+        mean=mean[full],
+        spread=np.sqrt(squares / np.maximum(counts - 1, 1))[full],
+        count=counts[full].astype(np.int64),
+        lr=lrs[ends][full],
+    )
+
+
+def _main_phase(trace: Trace) -> tuple[int, int]:
+    """First and last step in which the loss, not ramp, climb or annealing, sets the learning rate."""
+    first, last = 1, trace.last
+    for one in trace.phases:
+        if one.name == "annealing":
+            last = min(last, one.first - 1)
+        else:
+            first = max(first, one.last + 1)
+    return first, last
+
+
+def _failed(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    for one in trace.failures:
+        what = f"{one.kind}: {one.message}" if one.message else one.kind
+        memory = ", out of memory" if one.out_of_memory else ""
+        yield Finding(Kind.FAILED, one.step, one.step, f"{what[:200]}{memory}")
+    if trace.status == "killed":
+        yield Finding(Kind.FAILED, trace.last, trace.last, "the process ended without a word: killed, or out of memory")
+
+
+def _non_finite(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    steps = [one.step for one in trace.decisions if one.action is Action.NON_FINITE]
+    for group in _clusters(steps, 5 * windows.size):
+        count = f"{len(group)} losses were" if len(group) > 1 else "1 loss was"
+        yield Finding(Kind.NON_FINITE, group[0], group[-1], f"{count} NaN or infinite")
+
+
+def _divergence(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    mean = windows.mean
+    broken = np.flatnonzero(~np.isfinite(trace.losses))
+    if len(broken) and len(trace.losses) - broken[0] >= 2 * windows.size:
+        finite = np.isfinite(trace.losses)
+        last_good = int(np.flatnonzero(finite)[-1]) if finite.any() else -1
+        if len(trace.losses) - 1 - last_good >= windows.size:
+            yield Finding(
+                Kind.DIVERGENCE, int(trace.steps[last_good + 1]), trace.last, "no finite loss any more, to the end"
+            )
+            return
+    if len(mean) < 6:
+        return
+    start, best, end = float(mean[:2].mean()), float(mean.min()), float(mean[-3:].mean())
+    noise = float(np.median(windows.spread / np.sqrt(windows.count)))
+    lowest = int(mean.argmin())
+    if end > start + 4 * noise and end - start > 0.02 * abs(start):
+        numbers = f"ends at {trace.sign * end:.4g}, above the {trace.sign * start:.4g} it began with"
+        yield Finding(Kind.DIVERGENCE, int(windows.last[lowest]), trace.last, numbers)
+    elif start - best > 10 * noise and end > best + 0.5 * (start - best):
+        at_best, at_first = f"{trace.sign * best:.4g} at best", f"{trace.sign * start:.4g} at first"
+        numbers = f"ends at {trace.sign * end:.4g}, after {at_best} and {at_first}"
+        yield Finding(Kind.DIVERGENCE, int(windows.last[lowest]), trace.last, numbers)
+
+
+def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    name = trace.validation
+    if name is None or not any(word in name.lower() for word in ("loss", "ppl", "perplexity", "error")):
+        return
+    steps, values = trace.metrics[name]
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    best = int(values.argmin()) if len(values) else 0
+    if len(values) < 6 or len(values) - best <= 3:
+        return
+    noise = 1.4826 * float(np.median(np.abs(np.diff(values, 2)))) / np.sqrt(6)
+    rise = float(np.mean(values[-3:]) - values[best])
+    then = np.flatnonzero(windows.last >= steps[best])[:3]
+    if rise <= max(4 * noise, 0.01 * abs(values[best])) or len(then) == 0 or len(windows.mean) < 6:
+        return
+    before, after = float(windows.mean[then].mean()), float(windows.mean[-3:].mean())
+    error = float(np.sqrt(np.mean(windows.spread[-3:] ** 2) / max(int(windows.count[-3:].sum()), 1)))
+    if before - after > 3 * error:
+        numbers = (
+            f"{name} rose from {values[best]:.4g} to {np.mean(values[-3:]):.4g} "
+            f"while the training loss went from {trace.sign * before:.4g} to {trace.sign * after:.4g}"
+        )
+        yield Finding(Kind.OVERFITTING, int(steps[best]), int(steps[-1]), numbers)
+
+
+def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    if trace.foreign:
+        one = trace.foreign[0]
+        numbers = (
+            f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(trace.foreign)} times"
+        )
+        yield Finding(Kind.LR_IGNORED, one.step, trace.foreign[-1].step, numbers)
+
+
+def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    """One event, one name: the losses that lead to a level that lasts are no disruption of their own."""
+    jumps = list(_jumps(trace, windows))
+    yield from jumps
+    for one in _disruptions(trace, windows):
+        if not any(abs(one.first - jump.first) <= 2 * windows.size for jump in jumps):
+            yield one
+
+
+def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    """New levels that last: another scale, other data, or a damaged model."""
+    mean, spread = windows.mean, windows.spread
+    number = 3
+    while number + _TAIL < len(mean):
+        before, after = mean[number - 3 : number], mean[number + 1 : number + 1 + _TAIL]
+        noise = float(np.median(spread[number - 3 : number]))
+        level, new = float(before.mean()), float(np.median(after))
+        drift = abs(float(before[-1] - before[0])) / 2
+        spread_after = float(np.median(spread[number + 1 : number + 1 + _TAIL]))
+        later = mean[number + 1 : number + 1 + _LAST]
+        ratio = new / level if level > 0 and new > 0 else 1.0
+        scaled = (
+            (ratio >= 3 or ratio <= 1 / 3)
+            and 0.5 < (spread_after / noise if noise else 1.0) / ratio < 2
+            and abs(np.log(before[-1] / before[0])) < 0.3 * abs(np.log(ratio))
+            and (later.min() > 1.5 * level if ratio > 1 else later.max() < level / 1.5)
+        )
+        jump = new - level
+        # Where the loss was falling anyway, it need not stay up there.
+        history = mean[max(number - 10, 0) : number]
+        slope = min(float(np.polyfit(np.arange(len(history)), history, 1)[0]), 0.0)
+        lasting = bool(np.all(later > level + slope * np.arange(3, 3 + len(later)) + 0.4 * jump))
+        climbing = float(after[-1] - after[0]) > 0.5 * abs(jump)
+        jumped = jump > max(1.5 * noise, 8 * drift, 0.02 * abs(level)) and lasting and not climbing
+        peaked = (
+            jump > 0 and _peak(trace, int(windows.first[number - 1]), int(windows.last[number + 1])) > level + 4 * jump
+        )
+        if peaked or (not scaled and not jumped):
+            number += 1
+            continue
+        step = _where(trace, int(windows.first[number - 1]), int(windows.last[number + 1]), jump > 0)
+        words = f"from {trace.sign * level:.4g} to {trace.sign * new:.4g}"
+        if scaled:
+            yield Finding(
+                Kind.LOSS_SCALE, step, int(windows.last[number + _TAIL]), f"{words}, its noise alike: × {ratio:.3g}"
+            )
+        elif spread_after > 2 * max(ratio, 1.0) * noise:
+            numbers = f"{words}, and {spread_after / noise:.1f} times as noisy" if noise else words
+            yield Finding(Kind.NO_RECOVERY, step, int(windows.last[number + _TAIL]), numbers)
+        else:
+            yield Finding(
+                Kind.LEVEL_SHIFT,
+                step,
+                int(windows.last[number + _TAIL]),
+                f"{words}, {jump / noise if noise else np.inf:.1f} standard deviations",
+            )
+        number += _TAIL
+
+
+def _peak(trace: Trace, first: int, last: int) -> float:
+    """Mean of the five largest losses in between: far above the level that they lead to, they are a disruption."""
+    begin, end = np.searchsorted(trace.steps, [first, last + 1])
+    values = trace.sign * trace.losses[begin:end]
+    largest = np.sort(values[np.isfinite(values)])[-5:]
+    return float(largest.mean()) if len(largest) else 0.0
+
+
+def _where(trace: Trace, first: int, last: int, up: bool) -> int:
+    """The step in between that parts low from high best."""
+    begin, end = np.searchsorted(trace.steps, [first, last + 1])
+    values, steps = trace.sign * trace.means[begin:end], trace.steps[begin:end]
+    good = np.isfinite(values)
+    values, steps = values[good], steps[good]
+    if len(values) < 4:
+        return first
+    values = np.clip(values, *np.quantile(values, [0.02, 0.98]))
+    counts = np.arange(1, len(values))
+    sums = np.cumsum(values)[:-1]
+    difference = (values.sum() - sums) / (len(values) - counts) - sums / counts
+    gain = (difference if up else -difference) * np.sqrt(counts * (len(values) - counts))
+    return int(steps[int(gain.argmax()) + 1])
+
+
+def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    """Several extraordinary losses near one another, and a level that comes back."""
+    by_step = _outliers(trace, windows)
+    by_step.update((one.step, one.loss) for one in trace.decisions if one.action in _EXTRAORDINARY)
+    steps = sorted(by_step)
+    for group in _clusters(steps, windows.size):
+        if len(group) < 3:
+            continue
+        before = np.flatnonzero(windows.last < group[0])[-2:]
+        after = np.flatnonzero(windows.first > group[-1])
+        if not len(before) or not len(after):
+            continue
+        line = float(windows.mean[before].mean()) + float(windows.spread[before].mean())
+        back = after[windows.mean[after] <= line]
+        worst = max(trace.sign * by_step[step] for step in group)
+        words = f"{len(group)} losses far above the window before, up to {trace.sign * worst:.4g}"
+        if len(back):
+            steps_back = int(windows.last[back[0]]) - group[-1]
+            yield Finding(
+                Kind.DISRUPTION, group[0], int(windows.first[back[0]]), f"{words}; back within {steps_back} steps"
+            )
+        elif len(after) >= _TAIL:
+            yield Finding(Kind.NO_RECOVERY, group[0], trace.last, f"{words}; never back on its level")
+
+
+def _outliers(trace: Trace, windows: Windows) -> dict[int, float]:
+    """Losses, by step, far above the two windows before: median + 10 standard deviations, taken from the quartiles."""
+    steps, values = trace.steps, trace.sign * trace.means
+    highs = values if trace.sign < 0 else trace.highs
+    found: dict[int, float] = {}
+    rows = np.searchsorted(steps, [windows.first, windows.last + 1])
+    for number in range(2, len(windows.first)):
+        before = values[rows[0][number - 2] : rows[1][number - 1]]
+        low, middle, high = np.quantile(before[np.isfinite(before)], [0.25, 0.5, 0.75])
+        here = slice(rows[0][number], rows[1][number])
+        above = np.isfinite(highs[here]) & (highs[here] > middle + 10 * max((high - low) / 1.349, 0.01 * abs(middle)))
+        found.update(zip(steps[here][above].tolist(), (trace.sign * highs[here][above]).tolist()))
+    return found
+
+
+def _sinking(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    first, last = _main_phase(trace)
+    inside = (trace.steps >= first) & (trace.steps <= last)
+    lrs, steps = trace.lrs[inside, 0], trace.steps[inside]
+    if not len(lrs) or not lrs.max() > 0:
+        return
+    stuck = [one.step for one in trace.decisions if one.action is Action.AT_MIN]
+    highest = int(lrs.argmax())
+    if len(stuck) >= 3:
+        yield Finding(
+            Kind.SINKING, stuck[0], last, f"{len(stuck)} cuts came to nothing at the lower bound, {lrs[-1]:.3g}"
+        )
+    elif lrs[-1] < 0.01 * lrs[highest]:
+        numbers = f"from {lrs[highest]:.3g} to {lrs[-1]:.3g}, a {lrs[highest] / max(lrs[-1], 1e-300):.0f}th"
+        yield Finding(Kind.SINKING, int(steps[highest]), last, numbers)
+
+
+def _at_bound(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    steps = [one.step for one in trace.decisions if one.action is Action.AT_MAX]
+    if len(steps) >= 3:
+        lr = trace.decisions[[one.step for one in trace.decisions].index(steps[0])].lr_after[0]
+        yield Finding(
+            Kind.AT_BOUND, steps[0], steps[-1], f"{len(steps)} raises came to nothing at the upper bound, {lr:.3g}"
+        )
+
+
+_REVERSALS = 8
+
+
+def _oscillating(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    """Each move takes back the one before, close upon it."""
+    moves = trace.moves
+    run: list[int] = []
+    for number, one in enumerate(moves):
+        before = moves[number - 1]
+        close = number and one.step - before.step <= 3 * windows.size
+        if close and one.raised != before.raised:
+            run.append(one.step)
+            continue
+        yield from _oscillation(run)
+        run = [one.step]
+    yield from _oscillation(run)
+
+
+def _oscillation(run: list[int]) -> Iterator[Finding]:
+    if len(run) > _REVERSALS:
+        yield Finding(Kind.OSCILLATING, run[0], run[-1], f"{len(run) - 1} moves in a row took the one before back")
+
+
+def _plateau(trace: Trace, windows: Windows) -> Iterator[Finding]:
+    """The last part of the main phase, a third at least, without a slope and without gain."""
+    _, last = _main_phase(trace)
+    inside = windows.last <= last
+    mean, first = windows.mean[inside], windows.first[inside]
+    if len(mean) < 30:
+        return
+    gain = float(mean[:2].mean() - mean.min())
+    for share in (0.25, 0.5, 2 / 3):
+        begin = int(share * len(mean))
+        part = mean[begin:]
+        line = stats.linregress(np.arange(len(part)), part)
+        change = float(line.slope) * len(part)
+        if line.pvalue > 0.05 and abs(change) < 0.02 * max(gain, 1e-300):
+            where = f"{trace.sign * float(part.mean()):.4g} for {last - int(first[begin]) + 1} steps"
+            yield Finding(Kind.PLATEAU, int(first[begin]), last, where)
+            return
+
+
+def _clusters(steps: list[int], gap: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for step in steps:
+        if groups and step - groups[-1][-1] <= gap:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
+
+
+_CHECKS: tuple[Callable[[Trace, Windows], Iterator[Finding]], ...] = (
+    _failed,
+    _non_finite,
+    _divergence,
+    _overfitting,
+    _ignored,
+    _disturbances,
+    _sinking,
+    _at_bound,
+    _oscillating,
+    _plateau,
+)

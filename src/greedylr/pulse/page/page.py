@@ -1,0 +1,89 @@
+"""The page as a string, and as a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+import greedylr
+from greedylr.pulse import words
+from greedylr.pulse.page.data import run_data
+from greedylr.pulse.production import compare
+from greedylr.pulse.reading import Reading
+
+GENERATOR = "greedylr report"
+"""Named in the page's head, to tell it from pages of others."""
+
+
+def render(readings: list[Reading]) -> str:
+    """The page as a string.
+
+    Args:
+        readings: The runs, at least one.
+
+    Returns:
+        HTML in which every text is escaped, and which loads nothing from anywhere.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        generator=GENERATOR,
+        version=greedylr.__version__,
+        plotly=Markup(get_plotlyjs()),
+        readings=readings,
+        words=words,
+        table=compare(readings) if len(readings) > 1 else None,
+        facts={reading.name: _facts(reading) for reading in readings},
+        data=[run_data(reading, len(readings)) for reading in readings],
+    )
+
+
+def write(file: Path, readings: list[Reading]) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        file: Where; its folder is made if need be. A page of ours that is there is replaced.
+        readings: The runs, at least one.
+
+    Raises:
+        FileExistsError: If there is a file that greedylr did not write.
+        OSError: If it cannot be written.
+    """
+    if file.exists():
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            if f'<meta name="generator" content="{GENERATOR}">' not in stream.read(1000):
+                raise FileExistsError(0, f"{file} was not written by greedylr report")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        part.write_text(render(readings), encoding="utf-8")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _facts(reading: Reading) -> list[tuple[str, Any]]:
+    """What there is to say of a run in a line each."""
+    trace = reading.trace
+    own = {name: value for name, value in trace.meta.items() if name not in ("greedylr", "python", "host", "time")}
+    facts: list[tuple[str, Any]] = [
+        ("status", trace.status),
+        ("steps", trace.last),
+        ("duration", words.duration(trace.seconds)),
+        ("moves", len(trace.moves)),
+    ]
+    if len(trace.lrs):
+        facts.append(("learning rate", f"{trace.lrs[0, 0]:.3g} → {trace.lrs[-1, 0]:.3g}"))
+    facts += list(own.items())
+    facts += [(name, trace.meta[name]) for name in ("host", "python", "greedylr") if name in trace.meta]
+    return facts

@@ -1,0 +1,182 @@
+"use strict";
+const decode = (text) => new Float64Array(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);
+const runs = [...document.querySelectorAll("script.run")].map((node) => JSON.parse(node.textContent));
+for (const run of runs) {
+  for (const name of ["steps", "mean", "low", "high", "lr_steps", "lr"]) run[name] = decode(run[name]);
+  for (const name of ["loss", "lr"]) run.decisions[name] = decode(run.decisions[name]);
+  for (const name of Object.keys(run.metrics)) run.metrics[name] = run.metrics[name].map(decode);
+}
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const touch = window.matchMedia("(pointer: coarse)");
+const chart = document.getElementById("chart");
+const find = (id) => document.getElementById(id);
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const hues = { light: ["#2a5db0", "#b0562a", "#5d3fa8", "#227a70", "#a83f78", "#6b6b1f", "#444444", "#8a3030"],
+               dark: ["#8ab4f8", "#f6a97a", "#b9a2f5", "#6fd0c4", "#f08cc0", "#d3d07a", "#cccccc", "#f2a0a0"] };
+const hue = (number) => hues[dark.matches ? "dark" : "light"][number % 8];
+const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
+let front = 0, chosen = -1;
+
+const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))];
+const first = names.find((name) => /^(val|eval)/i.test(name)) ?? names[0];
+for (const name of names) {
+  const option = document.createElement("option");
+  option.value = name;
+  option.textContent = plain(name);
+  option.selected = name === first;
+  find("metric").append(option);
+}
+if (!names.length) find("metric").parentElement.hidden = true;
+
+// Where one spike would flatten everything else.
+const peaks = runs.flatMap((run) => [...run.high]).filter(Number.isFinite);
+const lows = runs.flatMap((run) => [...run.low]).filter(Number.isFinite);
+const least = lows.reduce((a, b) => Math.min(a, b), Infinity), most = peaks.reduce((a, b) => Math.max(a, b), -Infinity);
+if (least > 0 && most > 50 * least) find("scale").value = "log";
+
+const symbols = { raise: ["triangle-up", "--good"], cut: ["triangle-down", "--bad"], explosion: ["star", "--bad"],
+                  nonfinite: ["x", "--bad"], spike: ["circle", "--shade"], reset: ["square", "--quiet"] };
+
+function symbol(look, verdict) {
+  const [shape] = symbols[look];
+  return verdict === "undecidable" ? `${shape}-open` : shape;
+}
+
+function markers(run, name, axis) {
+  const { step, look, verdict, text } = run.decisions;
+  return {
+    type: "scatter", mode: "markers", name: "decisions", x: step, y: run.decisions[name], yaxis: axis,
+    hovertext: text, hoverinfo: "text", showlegend: false,
+    marker: {
+      symbol: look.map((one, number) => symbol(one, verdict[number])),
+      color: look.map((one) => css(symbols[one][1])),
+      size: look.map((one, number) => (number === chosen ? 17 : 9)),
+      line: { color: css("--text"), width: verdict.map((one) => (one === "refuted" ? 2.5 : 0)) },
+    },
+  };
+}
+
+function traces() {
+  const drawn = [], below = find("metric").value;
+  runs.forEach((run, number) => {
+    const color = hue(number), ahead = number === front;
+    const line = { color, width: ahead ? 1.8 : 1.1 };
+    const shared = { type: "scatter", mode: "lines", legendgroup: `run ${number}`, name: run.name };
+    if (ahead) {
+      drawn.push({ ...shared, x: run.steps, y: run.low, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
+      drawn.push({ ...shared, x: run.steps, y: run.high, line: { width: 0 }, fill: "tonexty", fillcolor: `${color}22`,
+                   hoverinfo: "skip", showlegend: false });
+    }
+    const words = "%{y:.4g} at step %{x}";
+    drawn.push({ ...shared, x: run.steps, y: run.mean, line, showlegend: runs.length > 1, hovertemplate: words });
+    drawn.push({ ...shared, x: run.lr_steps, y: run.lr, yaxis: "y2", line: { ...line, shape: "hv" }, showlegend: false,
+                 hovertemplate: words });
+    if (run.metrics[below]) {
+      const [x, y] = run.metrics[below];
+      drawn.push({ ...shared, mode: x.length < 60 ? "lines+markers" : "lines", x, y, yaxis: "y3", line, showlegend: false,
+                   marker: { size: 5 }, hovertemplate: words });
+    }
+  });
+  const run = runs[front];
+  drawn.push(markers(run, "loss", "y"), markers(run, "lr", "y2"));
+  return drawn;
+}
+
+function shapes(run) {
+  const vertical = { xref: "x", yref: "paper", y0: 0, y1: 1, layer: "below" };
+  const label = (text, color) => ({ text, textposition: "top left", textangle: 0, font: { size: 10, color } });
+  return [
+    ...run.phases.map((one) => ({ ...vertical, type: "rect", x0: one.first, x1: one.last, fillcolor: css("--phase"),
+                                  opacity: .16, line: { width: 0 }, label: { ...label(one.name, css("--text")), textposition: "bottom left" } })),
+    ...run.findings.map((one) => ({ ...vertical, type: "rect", x0: one.first, x1: Math.max(one.last, one.first + run.last / 1000),
+                                    fillcolor: css(one.serious ? "--bad" : "--shade"), opacity: .16, line: { width: 0 } })),
+    ...run.marks.map((one) => ({ ...vertical, type: "line", x0: one.step, x1: one.step,
+                                 line: { color: css("--quiet"), width: 1, dash: "dash" } })),
+  ];
+}
+
+function annotations(run) {
+  // Names of findings and marks, on as many lines as keep neighbours apart.
+  const said = [
+    ...run.findings.map((one) => ({ step: one.first, text: one.name, hover: one.text, color: css(one.serious ? "--bad" : "--text") })),
+    ...run.marks.map((one) => ({ step: one.step, text: one.name, hover: one.name, color: css("--quiet") })),
+  ].sort((a, b) => a.step - b.step);
+  const many = said.length > 24;
+  return said.map((one, number) => ({
+    xref: "x", yref: "paper", x: one.step, y: 1, yanchor: "top", yshift: -13 * (number % 7), showarrow: false,
+    xanchor: one.step > .75 * run.last ? "right" : "left", text: many ? "•" : one.text, hovertext: one.hover,
+    font: { size: 10, color: one.color },
+  }));
+}
+
+function layout() {
+  const axis = { gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, automargin: true };
+  const below = find("metric").value, split = below ? [.62, .38, .33, .27] : [.45, .4, 0, 0];
+  const made = {
+    font: { color: css("--text"), family: "system-ui, sans-serif", size: 12 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 50, r: 12, t: 8, b: 40 },
+    hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--quiet"), font: { color: css("--text") }, align: "left" },
+    hovermode: "closest", dragmode: touch.matches ? false : "zoom", showlegend: runs.length > 1,
+    legend: { orientation: "h", y: -.08 }, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
+    xaxis: { ...axis, title: { text: "step" }, anchor: below ? "y3" : "y2" },
+    yaxis: { ...axis, title: { text: "loss" }, domain: [split[0] - .12, 1], type: find("scale").value },
+    yaxis2: { ...axis, title: { text: "LR" }, domain: [below ? .25 : 0, split[1] + .05], type: "log", exponentformat: "power" },
+  };
+  if (below) {
+    made.yaxis2.domain = [.25, .46];
+    made.yaxis3 = { ...axis, title: { text: below }, domain: [0, .2] };
+  }
+  if (chart.layout?.xaxis?.range) made.xaxis.range = chart.layout.xaxis.range;
+  return made;
+}
+
+function draw() {
+  const run = runs[front], shown = run.decisions.step.length;
+  find("some").hidden = shown === run.decisions_in_all;
+  find("some").textContent = `${shown} of ${run.decisions_in_all} decisions are marked: reflexes and refuted ones first.`;
+  return Plotly.react(chart, traces(), layout(), { responsive: true, displaylogo: false, displayModeBar: false });
+}
+
+function zoom(range) {
+  chart.layout.xaxis.range = range ?? undefined;
+  return Plotly.relayout(chart, range ? { "xaxis.range": range } : { "xaxis.autorange": true, "yaxis.autorange": true });
+}
+
+function choose(number) {
+  const { step, text } = runs[front].decisions;
+  if (!step.length) return;
+  chosen = Math.max(0, Math.min(number, step.length - 1));
+  find("said").textContent = plain(text[chosen]);
+  const range = chart._fullLayout.xaxis.range, width = range[1] - range[0];
+  draw();
+  if (step[chosen] < range[0] || step[chosen] > range[1]) zoom([step[chosen] - width / 2, step[chosen] + width / 2]);
+}
+
+find("previous").addEventListener("click", () => choose(chosen < 0 ? 0 : chosen - 1));
+find("next").addEventListener("click", () => choose(chosen + 1));
+find("whole").addEventListener("click", () => zoom(null));
+find("metric").addEventListener("change", draw);
+find("scale").addEventListener("change", draw);
+find("front")?.addEventListener("change", (event) => { front = Number(event.target.value); chosen = -1; draw(); });
+chart.addEventListener("keydown", (event) => {
+  const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (move) { event.preventDefault(); choose(chosen < 0 ? 0 : chosen + move); }
+});
+for (const button of document.querySelectorAll("button[data-run]")) {
+  button.addEventListener("click", () => {
+    const { run, first, last } = button.dataset;
+    front = Number(run);
+    chosen = -1;
+    if (find("front")) find("front").value = run;
+    draw();
+    const room = Math.max(Number(last) - Number(first), runs[front].last / 20) / 2;
+    zoom([Number(first) - room, Number(last) + room]);
+    chart.scrollIntoView({ block: "center" });
+    chart.focus({ preventScroll: true });
+  });
+}
+dark.addEventListener("change", draw);
+draw().then(() => chart.on("plotly_click", (event) => {
+  const point = event.points.find((one) => one.data.name === "decisions");
+  if (point) choose(point.pointNumber);
+}));

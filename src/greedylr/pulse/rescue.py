@@ -1,0 +1,229 @@
+"""Back to a snapshot after the loss blew up, with a smaller learning rate, instead of a dead run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from greedylr.control.decision import Action, Decision
+from greedylr.pulse.recorder import Recorder
+
+MARGIN = 5
+"""Losses that a snapshot must have been followed by without trouble, before it is gone back to."""
+
+WAIT = 20
+"""Steps after which bad batches are taken to be over."""
+
+
+class RescueError(RuntimeError):
+    """Going back did not help."""
+
+
+class _Snapshot(NamedTuple):
+    step: int
+    scheduler: dict[str, Any]
+    models: list[dict[str, Any]]
+    optimizer: list[dict[str, Any]]
+
+
+class Rescue:
+    """Keeps snapshots of a run in host memory, and goes back to one when the loss is not finite or explodes.
+
+    Call :meth:`step` after every ``scheduler.step``. After trouble it restores model, optimizer and scheduler in
+    place, cuts the learning rate, and training goes on with the batches that come next: data and random numbers are
+    not rewound, and the scheduler's count of steps is not either, so that a known horizon still ends where it should.
+    Trouble is what the scheduler calls NON_FINITE or EXPLOSION (the paper family knows the first only). Two snapshots
+    are held: the newest that was followed by five losses without trouble is restored, and the older one if that has
+    been tried.
+
+    An explosion that is there again right after going back is not of the model's making: there were bad batches, or the
+    data have changed. So it goes on for twenty steps, and then goes back once more, with the learning rate of then: bad
+    batches are over by that time, and what they did is undone. If it explodes again, that is let be.
+
+    Args:
+        model: What is trained.
+        optimizer: Its optimizer, with any parameter groups.
+        scheduler: A :class:`greedylr.GreedyLR`.
+        every: Steps between snapshots. Each copies everything to the host.
+        factor: What the learning rate is multiplied by after going back, in (0, 1].
+        most: Rescues in a row, without a new snapshot in between, after which it gives up.
+        also: Further objects with ``state_dict`` and ``load_state_dict``: an average of the weights, a ``GradScaler``.
+        recorder: Where rescues are marked.
+
+    Raises:
+        ValueError: If an argument is outside what is stated above.
+
+    Example:
+        >>> from greedylr import GreedyLR
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> scheduler = GreedyLR(optimizer)
+        >>> rescue = Rescue(model, optimizer, scheduler, every=10)
+        >>> for step in range(30):
+        ...     loss = model(torch.ones(1)).square().sum() * (float("nan") if step == 20 else 1.0)
+        ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
+        ...     scheduler.step(loss)
+        ...     if rescue.step():
+        ...         print(f"step {step + 1}: back to step {rescue.last}")
+        step 21: back to step 10
+        >>> bool(model.weight.isfinite())
+        True
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        *,
+        every: int = 100,
+        factor: float = 0.5,
+        most: int = 3,
+        also: Iterable[Any] = (),
+        recorder: Recorder | None = None,
+    ) -> None:
+        for name, value in {"every": every, "most": most}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if not 0 < factor <= 1:
+            raise ValueError(f"factor must be a number with 0 < factor <= 1, got {factor!r}")
+        self.last = -1
+        """The step that was last gone back to; -1 if there was no rescue."""
+        self._stateful = [model, *also]
+        self._optimizer, self._scheduler, self._recorder = optimizer, scheduler, recorder
+        self._every, self._factor, self._most = every, factor, most
+        self._in_a_row = 0
+        self._trouble: Decision | None = None
+        self._back_at = -1  # the step at which it last went back
+        self._let_be = False  # explosions, until the next snapshot
+        self._again: tuple[int, _Snapshot] | None = None  # the step at which to go back once more, and where to
+        self._snapshots = [self._snapshot()]
+        self._unsubscribe = scheduler.subscribe(self._observe)
+
+    def step(self) -> bool:
+        """Take a snapshot if it is time; go back to one if there was trouble.
+
+        Returns:
+            Whether it has gone back.
+
+        Raises:
+            RescueError: If that has been done too often in a row.
+        """
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            return self._go_back(trouble)
+        step = self._scheduler.last_epoch
+        if self._again is not None:
+            due, snapshot = self._again
+            if step < due:
+                return False
+            self._again = None
+            self._restore(snapshot, step, 1.0)
+            self.last, self._back_at = snapshot.step, step
+            self._mark("rescue", f"once more, bad batches may be over: back to step {snapshot.step}")
+            return True
+        healthy_since = max(self._snapshots[-1].step, self._back_at)
+        if step - healthy_since >= self._every:
+            self._snapshots = [self._snapshots[-1], self._snapshot()]
+            self._in_a_row, self._let_be = 0, False
+        return False
+
+    def close(self) -> None:
+        """Stop watching, and free the snapshots."""
+        self._unsubscribe()
+        self._snapshots = []
+
+    def _observe(self, decision: Decision) -> None:
+        if decision.action is Action.NON_FINITE or (decision.action is Action.EXPLOSION and not self._let_be):
+            self._trouble = decision
+
+    def _go_back(self, trouble: Decision) -> bool:
+        step = self._scheduler.last_epoch
+        if trouble.action is Action.EXPLOSION and self._back_at >= 0 and step - self._back_at <= MARGIN:
+            self._let_be = True
+            self._again = (step + WAIT, self._snapshots[-1])
+            self._mark("explosion let be", "as high at the snapshot: bad batches, or other data")
+            return False
+        self._again = None
+        self._in_a_row += 1
+        cause = trouble.action.name.lower()
+        if self._in_a_row > self._most:
+            raise RescueError(
+                f"gave up at step {step}: {self._most} rescues in a row did not help ({cause}, loss {trouble.loss:g}); "
+                f"the last one went back to step {self.last}. Look at the data, clip gradients, or start with a "
+                f"lower learning rate"
+            )
+        sound = [one for one in self._snapshots if step - one.step >= MARGIN]
+        chosen = (sound or self._snapshots)[-1 if self._in_a_row == 1 else 0]
+        # One cut more for each rescue in a row: what did not help is not tried again.
+        self._restore(chosen, step, self._factor**self._in_a_row)
+        self.last, self._back_at = chosen.step, step
+        # What was taken in between is on the way to the trouble.
+        self._snapshots = [one for one in self._snapshots if one.step <= chosen.step]
+        self._mark("rescue", f"{cause}: back to step {chosen.step}")
+        return True
+
+    def _mark(self, name: str, why: str) -> None:
+        if self._recorder is not None:
+            self._recorder.mark(name, why=why)
+
+    def _snapshot(self) -> _Snapshot:
+        state = self._optimizer.state
+        return _Snapshot(
+            step=self._scheduler.last_epoch,
+            scheduler=self._scheduler.state_dict(),
+            models=[_on_host(one.state_dict()) for one in self._stateful],
+            optimizer=[
+                _on_host(state[parameter]) if parameter in state else {} for parameter in _parameters(self._optimizer)
+            ],
+        )
+
+    @torch.no_grad()
+    def _restore(self, snapshot: _Snapshot, now: int, factor: float) -> None:
+        for one, kept in zip(self._stateful, snapshot.models):
+            one.load_state_dict(kept)
+        # In place: captured and compiled optimizers hold on to their tensors.
+        for parameter, saved in zip(_parameters(self._optimizer), snapshot.optimizer):
+            state = self._optimizer.state[parameter]
+            for name in [name for name in state if name not in saved]:
+                del state[name]
+            for name, value in saved.items():
+                if isinstance(value, Tensor) and isinstance(state.get(name), Tensor):
+                    state[name].copy_(value)
+                else:
+                    state[name] = value.clone() if isinstance(value, Tensor) else value
+        self._scheduler.load_state_dict(self._cut(snapshot, now, factor))
+
+    def _cut(self, snapshot: _Snapshot, now: int, factor: float) -> dict[str, Any]:
+        """The scheduler's state of then, at the step of now, with a smaller learning rate."""
+        entries = {**snapshot.scheduler, "pending_loss": None}
+        state, config = dict(entries["state"]), entries["config"]
+        low = config["min_scale" if "scale" in state else "min_lr"]
+        bounds = low if isinstance(low, list) else [low] * len(state["lrs"])
+        if "scale" in state:
+            state["scale"] = max(state["scale"] * factor, min(bounds))
+            state["seen"] += now - snapshot.step
+            bounds = [bound * lr for bound, lr in zip(bounds, state["initial_lrs"])]
+        else:
+            state["step"] = now
+        state["lrs"] = [min(lr, max(lr * factor, bound)) for lr, bound in zip(state["lrs"], bounds)]
+        return {**entries, "state": state}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose tensors are in host memory."""
+    return {
+        name: value.detach().to("cpu", copy=True)
+        if isinstance(value, Tensor)
+        else _on_host(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in state.items()
+    }

@@ -1,0 +1,55 @@
+"""A real run, small and convex, with things planted in it: softmax regression on handwritten digits."""
+
+import torch
+from sklearn.datasets import load_digits
+
+from greedylr import GreedyLR
+from greedylr.pulse import Recorder
+from greedylr.pulse.rescue import Rescue
+
+STEPS = 3000
+DISRUPTION, SHARD, NAN = 900, 1400, 2000
+"""The steps from which labels are shuffled for ten batches, inputs come from another scanner, and one loss is NaN."""
+
+
+def digits():
+    data = load_digits()
+    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
+    return torch.tensor(data.data, dtype=torch.float32)[order] / 16, torch.tensor(data.target)[order]
+
+
+def train(path, plant=(), rescue=False, seed=0, steps=STEPS, meta=None):
+    """Train, record, and return the final validation loss."""
+    torch.manual_seed(seed)
+    inputs, labels = digits()
+    train_x, train_y, val_x, val_y = inputs[:1400], labels[:1400], inputs[1400:], labels[1400:]
+    model = torch.nn.Linear(64, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    scheduler = GreedyLR(optimizer, total_steps=steps, max_scale=5.0)
+    batches = torch.Generator().manual_seed(seed)
+    loss_of = torch.nn.functional.cross_entropy
+    with Recorder(path, scheduler, meta={"task": "digits", "seed": seed, **(meta or {})}) as recorder:
+        saver = Rescue(model, optimizer, scheduler, every=100, recorder=recorder) if rescue else None
+        for step in range(1, steps + 1):
+            rows = torch.randint(0, 1400, (64,), generator=batches)
+            x, y = train_x[rows], train_y[rows]
+            if "disruption" in plant and DISRUPTION <= step < DISRUPTION + 10:
+                x = -4 * x
+            if "shard" in plant and step >= SHARD:
+                x = x + 0.35 * torch.randn(x.shape, generator=batches)
+            loss = loss_of(model(x), y)
+            if "nan" in plant and step == NAN:
+                loss = loss * float("nan")
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+            optimizer.step()
+            scheduler.step(loss, batch={"ones": int((y == 1).sum())})
+            recorder.log(grad_norm=norm)
+            if saver is not None:
+                saver.step()
+            if step % 100 == 0:
+                with torch.no_grad():
+                    val_loss = float(loss_of(model(val_x), val_y))
+                recorder.log(val_loss=val_loss)
+    return val_loss

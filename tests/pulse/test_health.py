@@ -1,0 +1,237 @@
+"""Every finding: a made-up trace that has it, and ones that must not."""
+
+import math
+
+import numpy as np
+import pytest
+
+from greedylr import Action
+from greedylr.pulse import Trace
+from greedylr.pulse.health import ADVICE, Kind, examine
+
+R = np.random.default_rng(0)
+
+
+def falling(n=2000, noise=0.1):
+    """A run in order: no finding but, where it is long, that it flattens."""
+    return 0.5 + 3 * np.exp(-np.arange(n) / 800) + noise * np.random.default_rng(1).standard_normal(n)
+
+
+def course(losses):
+    """A rule that never moves, and calls what it must: not finite, a spike, an explosion."""
+
+    def play(script, recorder):
+        spikes = 0
+        for number, loss in enumerate(losses):
+            before = np.asarray(losses[max(number - 40, 0) : number])
+            before = before[np.isfinite(before)] if np.isfinite(before).any() else np.zeros(1)
+            over = number > 40 and loss > np.median(before) + 8 * np.std(before)
+            spikes = spikes + 1 if over else 0
+            action = Action.GATHERING if not over else Action.SPIKE if spikes == 1 else Action.EXPLOSION
+            script.step(loss, action if math.isfinite(loss) else Action.NON_FINITE)
+
+    return play
+
+
+def kinds(trace):
+    return {finding.kind for finding in examine(trace)}
+
+
+def only(trace, kind):
+    found = [finding for finding in examine(trace) if finding.kind is kind]
+    assert found, list(examine(trace))
+    return found[0]
+
+
+def test_a_run_in_order_has_no_finding(record):
+    assert examine(record(course(falling()))) == []
+    assert examine(record(course([]), name="empty")) == []
+    assert examine(record(course([1.0]), name="one")) == []
+
+
+def test_every_kind_has_its_advice():
+    assert set(ADVICE) == set(Kind)
+    assert all(advice.endswith(".") for advice in ADVICE.values())
+
+
+def test_non_finite(record):
+    losses = falling()
+    losses[500] = math.nan
+    losses[520] = math.inf
+    trace = record(course(losses))
+    assert kinds(trace) == {Kind.NON_FINITE}
+    finding = only(trace, Kind.NON_FINITE)
+    assert (finding.first, finding.last) == (501, 521)
+
+
+def test_the_end_in_nan_is_divergence(record):
+    losses = falling()
+    losses[1500:] = math.nan
+    assert only(record(course(losses)), Kind.DIVERGENCE).first == 1501
+
+
+@pytest.mark.parametrize(("end", "diverged"), [(4.5, True), (2.5, True), (1.2, False)])
+def test_divergence(record, end, diverged):
+    losses = falling()
+    losses[1000:] += np.linspace(0, end, 1000)
+    assert (Kind.DIVERGENCE in kinds(record(course(losses)))) == diverged
+
+
+@pytest.mark.parametrize(("rises", "falls", "lies"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_overfitting(record, rises, falls, lies):
+    def play(script, recorder):
+        losses = falling() if falls else np.concatenate([falling()[:800], np.full(1200, 1.7)])
+        for step, loss in enumerate(losses):
+            script.step(loss)
+            if step % 100 == 0:
+                better = 2 - step / 1000
+                recorder.log(val_loss=better if step < 800 or not rises else 1.2 + (step - 800) / 1000)
+
+    trace = record(play)
+    assert (Kind.OVERFITTING in kinds(trace)) == lies
+    if lies:
+        assert only(trace, Kind.OVERFITTING).first == 801
+
+
+def test_validation_that_is_no_loss_is_not_called_overfitting(record):
+    def play(script, recorder):
+        for step, loss in enumerate(falling()):
+            script.step(loss)
+            if step % 100 == 0:
+                recorder.log(val_accuracy=step / 2000)
+
+    assert Kind.OVERFITTING not in kinds(record(play))
+
+
+@pytest.mark.parametrize("jump", [0.3, 1.0, 5.0])
+def test_level_shift(record, jump):
+    losses = falling()
+    losses[1207:] += jump
+    trace = record(course(losses))
+    assert kinds(trace) - {Kind.DIVERGENCE} == {Kind.LEVEL_SHIFT}
+    assert abs(only(trace, Kind.LEVEL_SHIFT).first - 1208) <= 2
+
+
+@pytest.mark.parametrize("factor", [8.0, 1 / 8])
+def test_loss_scale(record, factor):
+    losses = falling(noise=0.03)
+    losses[1207:] *= factor
+    trace = record(course(losses))
+    assert Kind.LOSS_SCALE in kinds(trace)
+    assert Kind.LEVEL_SHIFT not in kinds(trace)
+    assert abs(only(trace, Kind.LOSS_SCALE).first - 1208) <= 2
+
+
+def test_spikes_without_recovery(record):
+    losses = falling() + 3
+    losses[1207:] += 2 + np.abs(np.random.default_rng(3).standard_normal(793))
+    trace = record(course(losses))
+    assert Kind.NO_RECOVERY in kinds(trace)
+    assert abs(only(trace, Kind.NO_RECOVERY).first - 1208) <= 5
+
+
+def test_a_disruption_that_recovers(record):
+    losses = falling()
+    losses[1207:1217] += 5
+    trace = record(course(losses))
+    assert kinds(trace) == {Kind.DISRUPTION}
+    assert only(trace, Kind.DISRUPTION).first == 1208
+
+
+def test_one_bad_batch_is_no_finding(record):
+    losses = falling()
+    losses[1207] += 5
+    assert examine(record(course(losses))) == []
+
+
+def stuck(action, factor, times=200):
+    """A rule that moves at every window until it is stuck at a bound."""
+
+    def play(script, recorder):
+        for number in range(times):
+            for _ in range(19):
+                script.step(2 + 0.1 * R.standard_normal())
+            at_bound = number >= 20
+            held = Action.AT_MAX if action is Action.RAISED else Action.AT_MIN
+            script.step(2.0, held if at_bound else action, 1.0 if at_bound else factor)
+
+    return play
+
+
+def test_sinking_and_bound(record):
+    assert Kind.SINKING in kinds(record(stuck(Action.CUT, 0.9)))
+    assert Kind.SINKING in kinds(record(stuck(Action.CUT, 0.5, 20), name="far"))
+    up = record(stuck(Action.RAISED, 1.1), name="up")
+    assert Kind.AT_BOUND in kinds(up)
+    assert Kind.SINKING not in kinds(up)
+    assert not kinds(record(stuck(Action.CUT, 0.9, 15), name="little")) & {Kind.SINKING, Kind.AT_BOUND}
+
+
+def test_annealing_is_no_sinking(record):
+    trace = record(losses=falling(), total_steps=2000)
+    assert trace.lrs[-1, 0] < 0.01 * trace.lrs.max()
+    assert trace.phases[-1].name == "annealing"
+    assert Kind.SINKING not in kinds(trace)
+
+
+def moving(directions):
+    def play(script, recorder):
+        for raised in directions:
+            for _ in range(19):
+                script.step(2 + 0.1 * R.standard_normal())
+            script.step(2.0, Action.RAISED if raised else Action.CUT, 1.1 if raised else 1 / 1.1)
+
+    return play
+
+
+def test_oscillating(record):
+    trace = record(moving([True, False] * 10))
+    assert Kind.OSCILLATING in kinds(trace)
+    assert Kind.OSCILLATING not in kinds(record(moving([True, True, False] * 10), name="climbing"))
+
+
+def test_plateau(record):
+    flat = np.concatenate([falling(noise=0.02), np.full(6000, 0.74) + 0.02 * R.standard_normal(6000)])
+    trace = record(course(flat))
+    assert only(trace, Kind.PLATEAU).first > 1500
+    assert Kind.PLATEAU not in kinds(record(course(np.linspace(5, 1, 8000) + 0.1 * R.standard_normal(8000)), name="on"))
+
+
+def test_somebody_else_at_the_learning_rate(record, monkeypatch):
+    from greedylr.pulse import recorder as module
+
+    monkeypatch.setattr(module, "WRITE_EVERY", 0.0)
+
+    def play(script, recorder):
+        for step in range(10):
+            script.step(1.0)
+            script.optimizer.param_groups[0]["lr"] = 0.3 if step > 3 else 0.1
+
+    finding = only(record(play), Kind.LR_IGNORED)
+    assert finding.first == 6
+    assert "found 0.3 in the optimizer where 0.1 had been written" in finding.numbers
+
+
+def test_failures(record, tmp_path, scheduled):
+    from greedylr.pulse import Recorder
+
+    def block():
+        scheduler = scheduled()
+        with Recorder(tmp_path / "failed", scheduler):
+            scheduler.step(1.0)
+            raise MemoryError("too large")
+
+    with pytest.raises(MemoryError):
+        block()
+    finding = only(Trace.load(tmp_path / "failed"), Kind.FAILED)
+    assert finding.numbers == "MemoryError: too large, out of memory"
+    assert finding.serious
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_other_shapes_is_no_finding(record, seed):
+    r = np.random.default_rng(seed)
+    for name, noise in {"heavy": r.standard_t(4, 3000), "skewed": r.exponential(1, 3000)}.items():
+        losses = 0.5 + 3 * np.exp(-np.arange(3000) / 1200) + 0.1 * noise
+        found = kinds(record(course(losses), name=f"{name}{seed}"))
+        assert found <= {Kind.OSCILLATING, Kind.DISRUPTION, Kind.SINKING}, found

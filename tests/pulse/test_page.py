@@ -1,0 +1,218 @@
+"""The page, as its bytes and as a browser shows it."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from greedylr import Action
+from greedylr.pulse import Recorder
+from greedylr.pulse.page import render, write
+from greedylr.pulse.reading import read
+
+ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+
+
+@pytest.fixture
+def show(show, wait):
+    """Opens a page, and waits until its chart is drawn."""
+
+    def open_page(html):
+        show(html)
+        wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#chart .main-svg"))
+
+    return open_page
+
+
+def play(moves=6, spikes=(), marks=(), domain="web"):
+    """A run that is raised and cut every 40 steps."""
+
+    def run(script, recorder):
+        r = np.random.default_rng(0)
+        for step in range(1, 40 * moves + 60):
+            raised = step // 40 % 2
+            action, factor = (Action.RAISED, 1.5) if raised else (Action.CUT, 0.5)
+            if step % 40 or step > 40 * moves:
+                action, factor = Action.SPIKE if step in spikes else Action.GATHERING, 1.0
+            loss = 20.0 if step in spikes else 3 - step / 200 + 0.1 * r.standard_normal()
+            script.step(loss, action, factor, batch={"domain": domain}, mean=1.25)
+            if step % 20 == 0:
+                recorder.log(val_loss=3 - step / 300)
+            if step in marks:
+                recorder.mark("shard")
+
+    return run
+
+
+@pytest.fixture
+def reading(record):
+    def make(name="run", meta=None, **settings):
+        record(play(**settings), name=name, meta=meta)
+        return name
+
+    return make
+
+
+def pages(tmp_path, *names):
+    return render(read([tmp_path / name for name in names]))
+
+
+def markers(browser):
+    return browser.execute_script(
+        "return document.getElementById('chart').data.filter((one) => one.name === 'decisions')"
+        ".map((one) => [one.x.length, one.hovertext])"
+    )
+
+
+def test_every_move_and_spike_has_its_marker_and_its_reason(browser, show, reading, tmp_path):
+    reading(moves=6, spikes=(100, 101))
+    show(pages(tmp_path, "run"))
+    (count, texts), on_lr = markers(browser)
+    assert count == on_lr[0] == 8
+    # Plotly reads it as HTML.
+    assert "Step 40, raised: the loss improved (mean 1.25). LR 0.1 → 0.15." in texts[0].replace("&#x27;", "'")
+    assert re.search(r"(Confirmed|Refuted|Undecidable): ", texts[0])
+    assert sum("spike: held" in text for text in texts) == 2
+
+
+def test_keys_and_buttons_go_from_decision_to_decision(browser, show, wait, reading, tmp_path):
+    reading(moves=4)
+    show(pages(tmp_path, "run"))
+    chart, said = browser.find_element(By.ID, "chart"), browser.find_element(By.ID, "said")
+    assert said.text == "No decision chosen."
+    for number, key in enumerate([Keys.ARROW_RIGHT] * 3 + [Keys.ARROW_LEFT], start=1):
+        chart.send_keys(key)
+        step = 40 * (number if number < 4 else 2)
+        wait(lambda _, step=step: said.text.startswith(f"Step {step}, "))
+    browser.find_element(By.ID, "next").click()
+    wait(lambda _: said.text.startswith("Step 120, "))
+    assert said.get_attribute("aria-live") == "polite"
+
+
+def test_a_finding_is_named_shaded_and_shown(browser, show, wait, record, tmp_path):
+    def broken(script, recorder):
+        for step in range(400):
+            script.step(1.0 + 0.1 * np.sin(step))
+        script.step(float("nan"), Action.NON_FINITE, 0.5)
+        for step in range(99):
+            script.step(1.0 + 0.1 * np.sin(step))
+
+    record(broken)
+    show(pages(tmp_path, "run"))
+    row = browser.find_element(By.CSS_SELECTOR, ".findings tbody tr")
+    assert "the loss was not finite" in row.text
+    assert "401" in row.text
+    assert "Look at that batch" in row.text
+    shown = browser.execute_script("const { shapes, annotations } = chart.layout; return [shapes, annotations]")
+    assert [shape["x0"] for shape in shown[0]] == [401]
+    assert [one["text"] for one in shown[1]] == ["the loss was not finite"]
+    row.find_element(By.TAG_NAME, "button").click()
+    wait(lambda _: browser.execute_script("return chart._fullLayout.xaxis.range[0]") > 300)
+    browser.find_element(By.ID, "whole").click()
+    wait(lambda _: browser.execute_script("return chart._fullLayout.xaxis.range[0]") < 50)
+
+
+def test_loss_rate_and_validation_share_one_axis(browser, show, reading, tmp_path):
+    reading(marks=(100,))
+    show(pages(tmp_path, "run"))
+    axes = browser.execute_script("return chart.data.map((one) => [one.xaxis ?? 'x', one.yaxis ?? 'y'])")
+    assert {x for x, _ in axes} == {"x"}
+    assert {y for _, y in axes} == {"y", "y2", "y3"}
+    assert browser.execute_script("return chart.layout.yaxis3.title.text") == "val_loss"
+
+
+def test_several_runs_are_compared(browser, show, wait, reading, tmp_path):
+    reading("a", moves=4)
+    reading("b", moves=2)
+    show(pages(tmp_path, "a", "b"))
+    assert [entry.text for entry in browser.find_elements(By.CSS_SELECTOR, ".legendtext")] == ["a", "b"]
+    assert markers(browser)[0][0] == 4
+    browser.find_element(By.CSS_SELECTOR, "#front option[value='1']").click()
+    wait(lambda _: markers(browser)[0][0] == 2)
+
+
+def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, wait, reading, tmp_path):
+    reading("a-run-with-a-rather-long-name-that-has-to-break-somewhere-or-else")
+    reading("b")
+    brightness = "return Number(getComputedStyle({}).{}.match(/\\d+/)[0])"
+
+    def look(driver):
+        ground = driver.execute_script(brightness.format("document.body", "backgroundColor"))
+        text = driver.execute_script(brightness.format("document.querySelector('.xtick text')", "fill"))
+        return "light" if ground > 200 > 100 > text else "dark" if ground < 100 < 200 < text else "unreadable"
+
+    show(pages(tmp_path, "a-run-with-a-rather-long-name-that-has-to-break-somewhere-or-else", "b"))
+    for width in (400, 1200):
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        for scheme in ("dark", "light"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+            wait(lambda driver, scheme=scheme: look(driver) == scheme)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_no_text_becomes_code(browser, show, wait, tmp_path, script):
+    rule = script()
+    name = ATTACK.replace("/", "∕")
+    with Recorder(tmp_path / name, rule, meta={"task": ATTACK, ATTACK: 1}) as recorder:
+        play(domain=ATTACK)(rule, recorder)
+        recorder.log(**{f"val_{ATTACK}": 1.0})
+        recorder.mark(ATTACK)
+        recorder.fail(RuntimeError(ATTACK))
+    html = pages(tmp_path, name)
+    assert "<script>window.hacked" not in html
+    assert "<img src=x" not in html
+    show(html)
+    browser.find_element(By.ID, "next").click()
+    for option in browser.find_elements(By.CSS_SELECTOR, "#metric option"):
+        option.click()
+    time.sleep(0.3)
+    assert browser.execute_script("return window.hacked") is None
+    assert "window.hacked = 1" in browser.find_element(By.CSS_SELECTOR, ".findings").text
+
+
+@pytest.mark.parametrize("losses", [[], [1.0], [float("nan")] * 30, [1e300, -1e300] * 30])
+def test_odd_runs_have_a_page(browser, show, losses, record, tmp_path):
+    def run(script, recorder):
+        for loss in losses:
+            script.step(loss, Action.GATHERING if np.isfinite(loss) else Action.NON_FINITE)
+
+    record(run)
+    show(pages(tmp_path, "run"))
+
+
+def test_it_loads_nothing_and_a_long_run_stays_light(record, tmp_path):
+    def long(script, recorder):
+        r = np.random.default_rng(0)
+        for step, loss in enumerate(r.standard_normal(100_000).tolist()):
+            moves = step % 10 == 0
+            script.step(loss, Action.CUT if moves else Action.GATHERING, 0.9999 if moves else 1.0, mean=loss)
+
+    record(long)
+    html = pages(tmp_path, "run")
+    assert len(html) < 10e6
+    (data,) = re.findall(r'<script type="application/json" class="run">(.*?)</script>', html, re.DOTALL)
+    data = json.loads(data)
+    assert data["decisions_in_all"] == 10_000
+    assert len(data["decisions"]["step"]) == 3000
+    ours = html.split("<script>")[0] + html.split('<script type="application/json"')[-1]
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", ours)
+    assert "url(" not in ours
+    assert "@import" not in ours
+
+
+def test_a_page_of_others_is_not_overwritten(record, tmp_path):
+    record(play())
+    readings = read([tmp_path / "run"])
+    write(tmp_path / "out" / "page.html", readings)
+    write(tmp_path / "out" / "page.html", readings)
+    (tmp_path / "mine.html").write_text("my own")
+    with pytest.raises(FileExistsError, match="was not written by greedylr report"):
+        write(tmp_path / "mine.html", readings)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["page.html"]

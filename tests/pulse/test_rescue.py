@@ -1,0 +1,200 @@
+"""Going back: everything is restored, the learning rate is cut, time goes on, and there is an end to it."""
+
+import math
+
+import pytest
+import torch
+
+from greedylr import GreedyLR
+from greedylr.pulse import Recorder, Trace
+from greedylr.pulse.health import Kind, examine
+from greedylr.pulse.rescue import Rescue, RescueError
+
+JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}
+
+
+class Loop:
+    """A model whose loss is what a test says."""
+
+    def __init__(self, build=GreedyLR, optimizer=torch.optim.AdamW, recorder=None, **settings):
+        torch.manual_seed(0)
+        self.model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+        self.optimizer = optimizer(self.model.parameters(), lr=0.01)
+        self.scheduler = build(self.optimizer)
+        self.recorder = recorder
+        self.rescue = Rescue(self.model, self.optimizer, self.scheduler, recorder=recorder, **settings)
+
+    def step(self, loss=1.0):
+        x = torch.randn(8, 3)
+        self.optimizer.zero_grad()
+        (self.model(x).square().mean() * (loss if math.isfinite(loss) else math.nan)).backward()
+        self.optimizer.step()
+        self.scheduler.step(loss)
+        return self.rescue.step()
+
+    def content(self):
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [*self.model.state_dict().values(), *states]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop])
+@pytest.mark.parametrize("build", [GreedyLR, lambda o: GreedyLR.paper(o, min_lr=1e-6)])
+def test_everything_is_as_it_was_and_the_learning_rate_is_lower(build, optimizer):
+    loop = Loop(build, optimizer, every=10)
+    for _ in range(10):
+        loop.step()
+    kept = [torch.as_tensor(value).clone() for value in loop.content()]
+    lr = loop.scheduler.get_last_lr()[0]
+    for _ in range(9):
+        loop.step()
+    assert not same(kept, loop.content())
+    assert loop.step(math.nan)
+    assert same(kept, loop.content())
+    assert loop.rescue.last == 10
+    assert loop.scheduler.last_epoch == 20  # time goes on
+    assert loop.scheduler.get_last_lr()[0] == pytest.approx(0.5 * lr)
+    assert loop.optimizer.param_groups[0]["lr"] == loop.scheduler.get_last_lr()[0]
+    assert not loop.step()
+
+
+def test_tensors_stay_the_same_tensors():
+    loop = Loop(every=10, optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=torch.tensor(lr)))
+    for _ in range(15):
+        loop.step()
+    addresses = [value.data_ptr() for value in loop.content()]
+    lr = loop.optimizer.param_groups[0]["lr"]
+    loop.step(math.inf)
+    assert [value.data_ptr() for value in loop.content()] == addresses
+    assert loop.optimizer.param_groups[0]["lr"] is lr
+
+
+def test_before_the_first_step_of_the_optimizer_there_is_no_state():
+    loop = Loop(every=100)
+    loop.step(math.nan)
+    assert loop.rescue.last == 0
+    assert all(not state for state in loop.optimizer.state.values())
+    assert all(bool(value.isfinite().all()) for value in loop.model.parameters())
+
+
+def test_it_gives_up_with_a_clear_error():
+    loop = Loop(every=50, most=3)
+    for _ in range(60):
+        loop.step()
+    for _ in range(3):
+        assert loop.step(math.nan)
+    with pytest.raises(
+        RescueError, match=r"gave up at step 64: 3 rescues in a row did not help \(non_finite, loss nan\)"
+    ):
+        loop.step(math.nan)
+
+
+def test_a_second_rescue_in_a_row_goes_further_back():
+    loop = Loop(every=10)
+    for _ in range(35):
+        loop.step()
+    loop.step(math.nan)
+    assert loop.rescue.last == 30
+    loop.step(math.nan)
+    assert loop.rescue.last == 20
+
+
+def test_a_snapshot_right_before_the_trouble_is_not_trusted():
+    loop = Loop(every=10)
+    for _ in range(31):
+        loop.step()
+    loop.step(math.nan)
+    assert loop.rescue.last == 20
+
+
+def test_others_are_restored_too():
+    class Average:
+        def __init__(self):
+            self.value = torch.zeros(1)
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"].clone()
+
+    average = Average()
+    loop = Loop(every=10, also=[average])
+    for number in range(19):
+        loop.step()
+        average.value.fill_(number)
+    loop.step(math.nan)
+    assert average.value.item() in (9.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("every", 0), ("every", 1.5), ("most", 0), ("factor", 0.0), ("factor", 1.5), ("factor", math.nan)],
+)
+def test_what_is_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Loop(**{name: value})
+
+
+def test_a_closed_one_does_nothing():
+    loop = Loop(every=10)
+    loop.rescue.close()
+    loop.scheduler.step(math.nan)
+    assert loop.rescue.step.__self__._trouble is None
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, planted):
+    """Real runs: the twin, and ones with a NaN."""
+    path = tmp_path_factory.mktemp("runs")
+    everything = ("disruption", "shard", "nan")
+    planted.train(path / "rescued", everything, rescue=True)
+    planted.train(path / "dead", everything)
+    return path
+
+
+def findings(path):
+    return [(finding.kind, finding.first) for finding in examine(Trace.load(path))]
+
+
+@pytest.mark.parametrize("name", ["rescued", "dead"])
+def test_all_that_was_planted_is_named_at_its_step(runs, planted, name):
+    found = findings(runs / name)
+    assert (Kind.DISRUPTION, planted.DISRUPTION) in found
+    assert (Kind.NON_FINITE, planted.NAN) in found
+    assert [abs(step - planted.SHARD) <= 5 for kind, step in found if kind in JUMPS] == [True]
+    assert ((Kind.DIVERGENCE, planted.NAN) in found) == (name == "dead")
+
+
+def test_rescues_are_marked(runs, planted):
+    marks = [mark.step for mark in Trace.load(runs / "rescued").marks if mark.name == "rescue"]
+    assert planted.NAN in marks
+    assert not Trace.load(runs / "dead").marks
+
+
+@pytest.mark.parametrize("plant", [("nan",), ("disruption", "nan"), ("disruption", "shard", "nan")])
+def test_with_rescue_the_run_ends_like_its_undisturbed_twin(tmp_path, planted, plant):
+    # A new shard is no disturbance: it is what there is to learn from then on.
+    twin = planted.train(tmp_path / "twin", [name for name in plant if name == "shard"])
+    rescued = planted.train(tmp_path / "rescued", plant, rescue=True)
+    assert rescued == pytest.approx(twin, rel=0.02)
+
+
+def test_without_rescue_it_is_lost(tmp_path, planted):
+    assert math.isnan(planted.train(tmp_path / "dead", ("nan",)))
+
+
+def test_new_data_are_not_the_models_fault(tmp_path):
+    scheduler = None
+    with Recorder(tmp_path) as recorder:
+        loop = Loop(lambda o: GreedyLR(o, decade_steps=0, window=20), recorder=recorder, every=20)
+        scheduler = loop.scheduler
+        recorder.watch(scheduler)
+        noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).mul(0.01).tolist()
+        for step in range(400):
+            loop.step((1.0 if step < 200 else 5.0) + noise[step])
+    marks = Trace.load(tmp_path).marks
+    assert [mark.name for mark in marks] in (["rescue", "explosion let be", "rescue"], [])
