@@ -177,12 +177,17 @@ class Recorder:
         """
         at = self._step if step is None else step
         for name, value in metrics.items():
-            steps, values = self._metrics.setdefault(name, ([], []))
-            last = steps[-1] if steps else self._logged.get(name, -self._every)
-            if self._every == 1 or at - last >= self._every:
-                steps.append(at)
+            kept = self._metrics.get(name)
+            if kept is None:
+                kept = self._metrics[name] = ([], [])
+            steps, values = kept
+            if self._every > 1 and at - (steps[-1] if steps else self._logged.get(name, -self._every)) < self._every:
+                continue
+            if value.__class__ is not float:
                 # A tensor may be part of a graph, of which float() would warn.
-                values.append(float(value.item() if hasattr(value, "item") else value))
+                value = float(value.item() if hasattr(value, "item") else value)
+            steps.append(at)
+            values.append(value)
         if self._clock() > self._due:
             self._flush()
 
@@ -407,12 +412,19 @@ def _columns(batches: list[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
     names = dict.fromkeys(name for _, batch in batches for name in batch)
     for name in names:
         values = [batch.get(name) for _, batch in batches]
-        if any(isinstance(value, str) for value in values):
-            codes: dict[str, int] = {}
-            coded = [0 if value is None else codes.setdefault(str(value), len(codes) + 1) for value in values]
+        try:
+            columns[name] = storage.singles(values)  # type: ignore[arg-type]
+            continue
+        except TypeError:  # labels, or nothing at some steps
+            found = dict.fromkeys(values)
+        if any(isinstance(value, str) for value in found):
+            labels = list(dict.fromkeys(str(value) for value in found if value is not None))
+            codes = {label: code for code, label in enumerate(labels, start=1)}
+            of_value = {value: 0 if value is None else codes[str(value)] for value in found}
+            coded = [of_value[value] for value in values]
             wide = len(codes) > 255
             text = storage.counts(coded) if wide else storage.small(coded)
-            columns[name] = {"labels": list(codes), "wide": wide, "code": text}
+            columns[name] = {"labels": labels, "wide": wide, "code": text}
         else:
             columns[name] = storage.singles([float("nan") if value is None else float(value) for value in values])
     record: dict[str, Any] = {"columns": columns}
