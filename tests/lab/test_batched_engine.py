@@ -122,7 +122,8 @@ def test_equals_one_by_one_for_every_optimizer(scheduler):
 
 @pytest.mark.parametrize("problem", SHAPES.values(), ids=SHAPES)
 def test_equals_one_by_one_for_every_kind_of_model(problem):
-    for got in batched(runs_of(problem, ["greedylr", "one-cycle"], seeds=(0, 1), steps=60)):
+    # From low learning rates, for at the edge of stability training makes much of rounding, and the climb goes there.
+    for got in batched(runs_of(problem, ["greedylr", "one-cycle"], multipliers=(0.03,), seeds=(0, 1), steps=60)):
         # The gradient of attention's key bias is zero but for rounding, and Adafactor makes steps of full size of it:
         # one run at a time deviates from itself by 1e-7 when each batch is taken in reverse.
         noisy = problem is SHAPES["transformer"] and got.run.optimizer == "adafactor"
@@ -147,7 +148,7 @@ def test_float32_is_as_good():
 
 
 def test_what_a_reward_problem_gives_its_scheduler_is_not_the_loss():
-    run = Run("bandit", 1.0, "greedylr", 0, 100, "adam")
+    run = Run("bandit", 1.0, "core", 0, 20, "adam")
     events = batched([run])[0].events
     assert events
     assert all(0 <= event.loss <= 1 for event in events)
@@ -166,7 +167,7 @@ def test_a_diverged_run_leaves_its_neighbours_alone_bit_for_bit():
 
 
 def test_a_diverged_run_is_told_as_one_by_one():
-    run = Run("tiny", 1e308, "greedylr-open", 0, 40, "sgd")
+    run = Run("least-squares", 1e200, "greedylr-open", 0, 40, "sgd")
     got, want = batched([run])[0], train(run, dtype=torch.float64, fused=False)
     assert np.array_equal(np.isfinite(got.losses), np.isfinite(want.losses))
     assert [event[:3] for event in got.events] == [event[:3] for event in want.events]

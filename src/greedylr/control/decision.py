@@ -67,7 +67,8 @@ class Decision(NamedTuple):
     @property
     def cut(self) -> bool:
         """Whether the loss made a learning rate go down (not the horizon's annealing)."""
-        return self.action in _CUTS and self.lr_after != self.lr_before
+        return self.action in CUTS and self.lr_after != self.lr_before
 
 
-_CUTS = frozenset({Action.CUT, Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION})
+CUTS = frozenset({Action.CUT, Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION})
+"""The actions by which the loss makes a learning rate go down."""

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from greedylr import GreedyLR
 from greedylr.control import batched, rule
 from greedylr.control.config import Config
-from greedylr.control.decision import Action
+from greedylr.control.decision import CUTS, Action
 from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.runs import Event, Result, Run
 from greedylr.lab.schedulers import SCHEDULERS
@@ -176,8 +176,7 @@ class _Objects:
             result.metric, result.failure = None, reason
 
 
-_MOVES = {Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION}
-_EVENTFUL = np.array([action in _MOVES or action is Action.SPIKE for action in batched.ACTIONS])
+_EVENTFUL = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action in batched.ACTIONS])
 """Whether there may be an event in an action, by its code."""
 
 
