@@ -89,7 +89,7 @@ def summary(reading: Reading) -> RenderableType:
             table.add_row(name.lower().replace("_", " "), *cells)
         shown.append(table)
     else:
-        shown.append(Text("The loss has not moved the learning rate.\n"))
+        shown.append(Text("The loss made no raise and no cut.\n"))
     if reading.composition is not None:
         style = "yellow" if reading.composition.much else ""
         shown.append(Text(f"{reading.composition.sentence}\n", style=style))
@@ -132,7 +132,7 @@ def live(reading: Reading, width: int) -> RenderableType:
         verdict = "" if judged is None else f" {judged.verdict.short.capitalize()}."
         shown.append(Text(f"{words.reason(one)}{verdict}", style=style))
     if not moves:
-        shown.append(Text("The loss has not moved the learning rate yet."))
+        shown.append(Text("No raise and no cut by the loss yet."))
     shown.append(_findings(reading))
     return Group(*shown)
 

@@ -175,6 +175,8 @@ class Trace:
         folder = Path(path)
         file = folder / storage.FILE
         reading = _Reading()
+        if not file.exists():
+            raise FileNotFoundError(f"{folder} holds no trace: the path is the folder that was given to Recorder")
         with open(file, "rb") as lines:
             being_written = _is_held(lines)
             for number, line in enumerate(lines, start=1):

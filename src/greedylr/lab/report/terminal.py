@@ -20,7 +20,7 @@ from greedylr.lab.robustness_tables import (
     robustness_tables,
     worst_tables,
 )
-from greedylr.lab.statistics import StepsToTarget
+from greedylr.lab.statistics import RegretAt, StepsToTarget
 
 _WORST_CASES = 5
 
@@ -109,17 +109,20 @@ def _regrets(summary: Summary) -> Table:
     rows = summary.regret_by_multiplier
     multipliers = sorted({row.multiplier for row in rows})
     table = _table(
-        "Regret at each learning rate: median (worst); 1.00 is the best fixed schedule at its best learning rate",
+        "Regret at each learning rate: median (worst) [95%]; 1.00: the best fixed schedule at its best rate",
         "scheduler",
         *(words.rate(multiplier, summary.absolute) for multiplier in multipliers),
     )
     found = {(row.scheduler, row.multiplier): row for row in rows}
     for scheduler in dict.fromkeys(row.scheduler for row in rows):
         cells = [found.get((scheduler, multiplier)) for multiplier in multipliers]
-        table.add_row(
-            _title(scheduler), *("–" if cell is None else f"{cell.median:.2f} ({cell.largest:.2f})" for cell in cells)
-        )
+        table.add_row(_title(scheduler), *("–" if cell is None else _regret(cell) for cell in cells))
     return table
+
+
+def _regret(cell: RegretAt) -> str:
+    between = words.number_range(cell.interval)
+    return escape(f"{cell.median:.2f} ({cell.largest:.2f})" + (f"\n[{between}]" if between else ""))
 
 
 def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> Table:
