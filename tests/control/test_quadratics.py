@@ -13,7 +13,7 @@ import pytest
 from greedylr.control import rule
 from greedylr.control.config import DefaultConfig, PaperConfig
 
-STEPS, SEEDS = 3000, range(5)
+STEPS, SEEDS = 3000, range(2)
 L = 1.0
 
 
