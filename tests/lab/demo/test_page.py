@@ -114,7 +114,8 @@ def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, wait, m
             feature = {"name": "prefers-color-scheme", "value": scheme}
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
             wait(lambda driver, scheme=scheme: look(driver) == scheme)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        # Charts follow the window a moment later.
+        wait(lambda driver, width=width: driver.execute_script("return document.documentElement.scrollWidth") <= width)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
