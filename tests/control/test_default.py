@@ -184,12 +184,10 @@ def test_backs_off_to_a_part_or_to_the_learning_rate_that_was_given(reached, bac
 
 def test_backs_off_within_the_bounds():
     config = dataclasses.replace(CLIMB, start_scale=0.03, min_scale=0.0078125)
-    follow(config, [(NAN, NON_FINITE, 0.0078125)])
-    state = rule.start(dataclasses.replace(config, min_scale=[0.0078125, 0.0]), [1.0, 1.0])
-    assert rule.observe(dataclasses.replace(config, min_scale=[0.0078125, 0.0]), state, NAN).lr_after == (
-        0.0078125,
-        0.0075,
-    )
+    follow(config, [(NAN, NON_FINITE, 0.03), (NAN, NON_FINITE, 0.0078125)])
+    config = dataclasses.replace(config, min_scale=[0.0078125, 0.0])
+    state = rule.start(config, [1.0, 1.0])
+    assert [rule.observe(config, state, NAN).lr_after for _ in range(2)] == [(0.03, 0.03), (0.0078125, 0.0075)]
 
 
 def test_after_the_climb_it_listens():
@@ -234,7 +232,8 @@ def test_two_in_a_row_do():
     assert decisions[9].evidence == {"ceiling": pytest.approx(29 / 7 + 6 * math.sqrt(2))}
     assert decisions[10].evidence == {"ceiling": pytest.approx(30 + 6 * math.sqrt(2))}
     assert decisions[9].cut
-    # One that is not finite ends the climb by itself; what comes then is in a row with what came before.
+    # One that is not finite counts as one of the two.
+    follow(CLIMB, [*climb(EVEN), (NAN, NON_FINITE, lr), (13, EXPLOSION, lr / 8), (30, EXPLOSION, lr / 32)])
     follow(CLIMB, [*climb(EVEN), (13, SPIKE, lr), (NAN, NON_FINITE, lr / 8), (30, EXPLOSION, lr / 32)])
     # What is extraordinary is a setting: at 9 the line is at 16.87. This is 3.34 more, and 6 e is 3.21.
     follow(dataclasses.replace(CLIMB, spike=9.0), [*climb(EVEN), (16.5, BACKED_OFF, lr / 8)])
@@ -288,14 +287,17 @@ def test_a_spike_where_the_annealing_starts_does_not_prolong_the_climb():
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 @pytest.mark.parametrize("at", [0, 3, 7, 8, 12])
-def test_a_loss_that_is_not_finite_ends_the_climb_at_once(bad, at):
+def test_two_losses_in_a_row_that_are_not_finite_end_the_climb(bad, at):
+    """One may be a bad batch, the very first one too: the climb waits, and what it knows is what it was."""
     script = climb((EVEN * 2)[:at])
     reached = script[-1][2] if script else START
     lr = min(max(1.0, reached / 8), reached / 4)
-    script += [(bad, NON_FINITE, lr), (3, GATHERING, lr), (5, GATHERING, lr), (0, GATHERING, lr), (2, RAISED, 2 * lr)]
-    decisions = follow(CLIMB, script)
-    assert decisions[at].evidence == {}
-    assert decisions[at].cut
+    after = [(3, GATHERING, lr), (5, GATHERING, lr), (0, GATHERING, lr), (2, RAISED, 2 * lr)]
+    decisions = follow(CLIMB, [*script, (bad, NON_FINITE, reached), (bad, NON_FINITE, lr), *after])
+    assert decisions[at].evidence == decisions[at + 1].evidence == {}
+    assert (decisions[at].cut, decisions[at + 1].cut) == (False, True)
+    one_by_one = [*script, (bad, NON_FINITE, reached), *climb([4], reached), (bad, NON_FINITE, reached * 10)]
+    follow(CLIMB, [*one_by_one, *climb([4, 4], reached * 10)])
 
 
 def test_the_climb_ends_at_the_upper_bound():
@@ -309,10 +311,11 @@ def test_the_climb_ends_at_the_upper_bound():
     ]
     follow(config, script)
     # It may still object at the bound, while the climb goes on.
-    follow(config, [*script[:2], (NAN, NON_FINITE, 0.5)])
+    follow(config, [*script[:2], (NAN, NON_FINITE, 2.0), (NAN, NON_FINITE, 0.5)])
     follow(config, [*script[:3], (NAN, NON_FINITE, 0.5)])  # by reflex_factor, which is as much here
-    follow(dataclasses.replace(config, back_off=8.0), [*script[:2], (NAN, NON_FINITE, 0.25)])
-    follow(dataclasses.replace(config, back_off=8.0), [*script[:3], (NAN, NON_FINITE, 0.5)])
+    config = dataclasses.replace(config, back_off=8.0)
+    follow(config, [*script[:2], (NAN, NON_FINITE, 2.0), (NAN, NON_FINITE, 0.25)])
+    follow(config, [*script[:3], (NAN, NON_FINITE, 0.5)])
 
 
 def test_never_above_the_learning_rate_that_was_given():
@@ -361,9 +364,9 @@ def test_groups_with_different_bounds_climb_apart():
     """The scale goes as far as the widest bounds; each group stays within its own."""
     config = dataclasses.replace(CLIMB, start_scale=0.125, min_scale=[0.5, 0.0], max_scale=[2.0, 16.0])
     state = rule.start(config, [1.0, 1.0])
-    lrs = [state.lrs] + [rule.observe(config, state, loss).lr_after for loss in (1, 1, 1, NAN, NAN, NAN)]
+    lrs = [state.lrs] + [rule.observe(config, state, loss).lr_after for loss in (1, 1, 1, NAN, NAN, NAN, NAN)]
     assert lrs[:4] == [(0.5, 0.125), (1.25, 1.25), (2.0, 12.5), (2.0, 16.0)]
-    assert lrs[4:] == [(2.0, 2.0), (0.5, 0.5), (0.5, 0.125)]  # 16/8, then by reflex_factor
+    assert lrs[4:] == [(2.0, 16.0), (2.0, 2.0), (0.5, 0.5), (0.5, 0.125)]  # 16/8, then by reflex_factor
 
 
 def test_a_reward_climbs_likewise():
@@ -373,7 +376,8 @@ def test_a_reward_climbs_likewise():
     numbers = {"mean": -2.9901, "lowest": -0.84135, "standard_error": math.sqrt(2 / 7)}
     assert decisions[-1].evidence == pytest.approx(numbers, rel=1e-4)
     script = climb(EVEN)
-    follow(config, [*script, (NAN, NON_FINITE, script[-1][2] / 8)])
+    lr = script[-1][2]
+    follow(config, [*script, (NAN, NON_FINITE, lr), (NAN, NON_FINITE, lr / 8)])
 
 
 @pytest.mark.parametrize("level", [0.0, 4.0, -4.0, 1 / 3, 1e-200, -1e100, 1e300])

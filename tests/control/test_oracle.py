@@ -83,8 +83,11 @@ def default_by_the_book(config, initial_lrs, losses):
         before = scale
         if not math.isfinite(loss):
             action = Action.NON_FINITE
-            scale = back_off() if climbing else scale * config.reflex_factor
-            climbing = False
+            if climbing and not extraordinary_before:
+                extraordinary_before = True
+            else:
+                scale = back_off() if climbing else scale * config.reflex_factor
+                climbing = False
         elif ceiling is not None and loss > ceiling:
             action = Action.SPIKE
             if extraordinary_before:

@@ -147,15 +147,17 @@ def test_one_bad_loss_costs_one_recorded_cut_and_nothing_more(make, bad, at):
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 @pytest.mark.parametrize("at", [0, 1, 24, 25, 26, 90])
-def test_one_bad_loss_ends_the_climb_and_no_more(bad, at):
-    """What it costs is the climb's back-off; whatever is learnt afterwards is learnt as ever."""
+def test_one_bad_loss_costs_the_climb_one_step(bad, at):
+    """Whatever is learnt afterwards is learnt as ever, to the last bit; a second one in a row ends it."""
     r = random.Random(at)
     losses = [4 - step / 100 + r.gauss(0, 0.05) for step in range(at + 300)]
-    scheduler = GreedyLR(sgd(0.1), start_scale=0.05, decade_steps=100)
+    scheduler, spared, twice = (GreedyLR(sgd(0.1), start_scale=0.05, decade_steps=100) for _ in range(3))
     before = feed(scheduler, losses[:at])
-    after = feed(scheduler, [bad])
+    assert feed(scheduler, [bad]) == before
+    assert feed(scheduler, losses[at:]) == feed(spared, losses) > before
+    after = feed(twice, [*losses[:at], bad, bad])
     assert before / 8 * 0.999 <= after <= before / 4 * 1.001
-    assert feed(scheduler, losses[at:]) > after
+    assert feed(twice, losses[at:]) > after
     numbers = [value for value in scheduler.state_dict()["state"].values() if isinstance(value, float)]
     assert all(map(math.isfinite, numbers))
 

@@ -496,6 +496,8 @@ def test_the_climb_reaches_the_optimizer_at_every_step(watched, as_tensor):
         scheduler.step(torch.tensor(2.0) if as_tensor else 2.0)
     before = 0.125 * 100
     scheduler.step(NAN)
+    assert lrs_of(scheduler)[0] == pytest.approx(0.5 * before)
+    scheduler.step(NAN)
     assert lrs_of(scheduler)[0] == pytest.approx(0.5 * before / 8)
     assert isinstance(lrs_of(scheduler)[1], torch.Tensor)
     assert scheduler.base_lrs == [0.5, 0.25]

@@ -266,10 +266,10 @@ def _advance_default(
     # The reflexes.
     next_in_a_row = state.spike_step == step - 1
     exploded = over & next_in_a_row
-    spike_step = xp.where(over | (~finite & next_in_a_row), step, state.spike_step)
+    spike_step = xp.where(over | (~finite & (next_in_a_row | state.climbing)), step, state.spike_step)
 
     # Move.
-    reflex = exploded | ~finite
+    reflex = exploded | (~finite & (next_in_a_row | ~state.climbing))
     backs_off = climb.objects | (state.climbing & reflex)
     back = state.scale / config.back_off
     given = xp.clip(state.scale / (2 * config.back_off), 1.0, None)

@@ -47,12 +47,13 @@ class DefaultConfig:
             \text{scale} & \text{otherwise.}
         \end{cases}
 
-    **Reflexes.** Two things wait for nothing. A loss that is NaN or infinite ends the climb as an objection does, and
-    later cuts by ``reflex_factor``. A loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)` is left out of all
-    averages, with the mean and deviation of the last window or, until there is one, :math:`m_{t-1}` and
-    :math:`\sigma_{t-1}` of the climb; a second one in a row is an explosion, with the same consequence as a NaN, and
-    again only if the losses rise further still. After an objection the line is drawn above the smoothed loss or the
-    loss that objected, whichever is higher.
+    **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
+    cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
+    deviation of the last window or, until there is one, :math:`m_{t-1}` and :math:`\sigma_{t-1}` of the climb; the
+    first one moves nothing, the second in a row is an explosion and cuts, and again only if the losses rise further
+    still. After an objection the line is drawn above the smoothed loss or the loss that objected, whichever is higher.
+    During the climb either of the two counts as one: it waits at the first, and ends at the second in a row as at
+    an objection.
 
     **Anneal.** If ``total_steps`` is known, the learning rate decays linearly to its lower bound over the last part of
     them, and comparisons move nothing meanwhile.

@@ -14,7 +14,7 @@ class Action(Enum):
     # Moves
     RAISED = "raised: the loss improved"
     CUT = "cut: the loss worsened"
-    NON_FINITE = "non-finite loss: cut, and left out of every average"
+    NON_FINITE = "non-finite loss, left out of every average"
     EXPLOSION = "explosion: cut at once, losses far above the usual in a row"
     RESET = "reset: back to the initial learning rate after too long at the lower bound"
     BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"

@@ -172,10 +172,13 @@ def _extraordinary(config: DefaultConfig, state: DefaultState, loss: float) -> A
 
 
 def _non_finite(config: DefaultConfig, state: DefaultState) -> Action:
+    """At once, but that the climb, far below as a rule, waits for a second one as it does after a bad batch."""
     state.seen += 1
-    if state.spike_step == state.step - 1:
-        state.spike_step = state.step  # As if this loss had not come in between.
-    _cut_at_once(config, state)
+    in_a_row = state.spike_step == state.step - 1
+    if in_a_row or state.climbing:
+        state.spike_step = state.step
+    if in_a_row or not state.climbing:
+        _cut_at_once(config, state)
     return Action.NON_FINITE
 
 

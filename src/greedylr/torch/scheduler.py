@@ -34,8 +34,8 @@ class GreedyLR(LRScheduler):
     up to twice that where it brings them to the initial ones. From there on the losses are cut into windows. Where the
     means of two neighbours differ by more than ``significance`` standard errors, the learning rates are divided by
     ``factor`` (the loss improved) or multiplied by it (it worsened); otherwise they are held. A loss that is not
-    finite, and two losses in a row far above the usual, cut at once. With ``total_steps``, the learning rates
-    decay to zero over the last part. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
+    finite, and two losses in a row far above the usual, cut at once (the climb waits for a second one that is not
+    finite as well). With ``total_steps``, the learning rates decay to zero over the last part. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
 
     Args:
         optimizer: Any optimizer; its learning rates are the initial ones. Learning rates that are tensors
@@ -290,7 +290,7 @@ class GreedyLR(LRScheduler):
             >>> scheduler = GreedyLR(optimizer)
             >>> unsubscribe = scheduler.subscribe(lambda decision: print(decision.action.value))
             >>> scheduler.step(float("nan"))
-            non-finite loss: cut, and left out of every average
+            non-finite loss, left out of every average
             >>> unsubscribe()
         """
         # A new tuple each time, so that an observer may unsubscribe while it is being called.
