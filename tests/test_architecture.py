@@ -16,11 +16,12 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BELOW = {
     "control": set(),
     "torch": {"control"},
-    "pulse": {"control"},
+    "pages": set(),
+    "pulse": {"control", "pages"},
     "theory": {"control"},
     "adapters": {"control", "torch", "pulse"},
-    "lab": {"control", "torch", "pulse"},
-    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab"},
+    "lab": {"control", "torch", "pulse", "pages"},
+    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "pages"},
     "": {"control", "torch"},
 }
 

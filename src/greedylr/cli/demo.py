@@ -17,9 +17,9 @@ from greedylr.lab.demo.folder import Folder
 from greedylr.lab.demo.table import Row, compare, summary
 from greedylr.lab.engines.pool import train_all
 from greedylr.lab.engines.processes import worker_count
-from greedylr.lab.pages import check_writable, write_whole
 from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Result, Run
+from greedylr.pages import check_writable, write_whole
 
 _INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.
 

@@ -20,7 +20,6 @@ from greedylr.lab.engines import ENGINES
 from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.export import export
 from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.pages import check_writable
 from greedylr.lab.perturbations import KINDS, Disturbance
 from greedylr.lab.problems import PROBLEMS, DataError
 from greedylr.lab.report import page
@@ -32,6 +31,7 @@ from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.store import Store, StoreError
 from greedylr.lab.suites import SUITES, Suite
+from greedylr.pages import check_writable
 
 _PAGE = "report.html"
 _INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from greedylr.lab.content import settings
-from greedylr.lab.pages import write_whole
 from greedylr.lab.runs import Result, Run
+from greedylr.pages import write_whole
 
 
 class Folder:

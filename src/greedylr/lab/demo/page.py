@@ -7,17 +7,18 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from greedylr.lab import pages
+from greedylr import pages
 from greedylr.lab.demo.contents import PROBLEMS, SCHEDULERS
 from greedylr.lab.demo.table import compare, summary
-from greedylr.lab.pages import compact
 from greedylr.lab.runs import Event, Result, Run
+from greedylr.pages import compact
 
 GENERATOR = "greedylr demo"
 """Named in the page's head, to tell it from pages of others."""
@@ -47,7 +48,8 @@ def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, s
     seeds = sorted({result.run.seed for result in results})[:SEEDS_SHOWN]
     charts = {f"{row.problem} {row.multiplier:g}": _chart(row.problem, row.multiplier, seeds, results) for row in rows}
     return pages.render(
-        "demo/page.html.j2",
+        Path(__file__).parent,
+        "page.html.j2",
         GENERATOR,
         runs=runs,
         results=results,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greedylr.lab import pages
+from greedylr import pages
 from greedylr.lab.report import published, words
 from greedylr.lab.report.curves import Curves, case_data
 from greedylr.lab.report.disturbed import Disturbed
@@ -91,7 +91,8 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         for case, schedulers in cases.items()
     ]
     return pages.render(
-        "report/report.html.j2",
+        Path(__file__).parent,
+        "report.html.j2",
         GENERATOR,
         about=about,
         summary=summary,

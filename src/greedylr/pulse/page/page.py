@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-
 import greedylr
+from greedylr import pages
 from greedylr.pulse import words
 from greedylr.pulse.page.data import run_data
 from greedylr.pulse.production import compare
@@ -29,17 +25,11 @@ def render(readings: list[Reading]) -> str:
     Returns:
         HTML in which every text is escaped, and which loads nothing from anywhere.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        generator=GENERATOR,
+    return pages.render(
+        Path(__file__).parent,
+        "report.html.j2",
+        GENERATOR,
         version=greedylr.__version__,
-        plotly=Markup(get_plotlyjs()),
         readings=readings,
         words=words,
         table=compare(readings) if len(readings) > 1 else None,
@@ -59,17 +49,8 @@ def write(file: Path, readings: list[Reading]) -> None:
         FileExistsError: If there is a file that greedylr did not write.
         OSError: If it cannot be written.
     """
-    if file.exists():
-        with file.open(encoding="utf-8", errors="replace") as stream:
-            if f'<meta name="generator" content="{GENERATOR}">' not in stream.read(1000):
-                raise FileExistsError(0, f"{file} was not written by greedylr report")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(render(readings), encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    pages.check_writable(file, GENERATOR)
+    pages.write_whole(file, render(readings))
 
 
 def _facts(reading: Reading) -> list[tuple[str, Any]]:

@@ -1,4 +1,3 @@
-"use strict";
 const decode = (text) => new Float64Array(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);
 const runs = [...document.querySelectorAll("script.run")].map((node) => JSON.parse(node.textContent));
 for (const run of runs) {
@@ -6,11 +5,8 @@ for (const run of runs) {
   for (const name of ["loss", "lr"]) run.decisions[name] = decode(run.decisions[name]);
   for (const name of Object.keys(run.metrics)) run.metrics[name] = run.metrics[name].map(decode);
 }
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const touch = window.matchMedia("(pointer: coarse)");
 const chart = document.getElementById("chart");
 const find = (id) => document.getElementById(id);
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const hues = { light: ["#2a5db0", "#b0562a", "#5d3fa8", "#227a70", "#a83f78", "#6b6b1f", "#444444", "#8a3030"],
                dark: ["#8ab4f8", "#f6a97a", "#b9a2f5", "#6fd0c4", "#f08cc0", "#d3d07a", "#cccccc", "#f2a0a0"] };
 const hue = (number) => hues[dark.matches ? "dark" : "light"][number % 8];
@@ -110,13 +106,11 @@ function annotations(run) {
 }
 
 function layout() {
-  const axis = { gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, automargin: true };
+  const axis = { zeroline: false, automargin: true };
   const below = find("metric").value, split = below ? [.62, .38, .33, .27] : [.45, .4, 0, 0];
   const made = {
-    font: { color: css("--text"), family: "system-ui, sans-serif", size: 12 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 50, r: 12, t: 8, b: 40 },
-    hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--quiet"), font: { color: css("--text") }, align: "left" },
-    hovermode: "closest", dragmode: touch.matches ? false : "zoom", showlegend: runs.length > 1,
+    hoverlabel: { align: "left" }, hovermode: "closest", showlegend: runs.length > 1,
     legend: { orientation: "h", y: -.08 }, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
     xaxis: { ...axis, title: { text: "step" }, anchor: below ? "y3" : "y2" },
     yaxis: { ...axis, title: { text: "loss" }, domain: [split[0] - .12, 1], type: find("scale").value },
@@ -127,14 +121,14 @@ function layout() {
     made.yaxis3 = { ...axis, title: { text: below }, domain: [0, .2] };
   }
   if (chart.layout?.xaxis?.range) made.xaxis.range = chart.layout.xaxis.range;
-  return made;
+  return themed(made);
 }
 
 function draw() {
   const run = runs[front], shown = run.decisions.step.length;
   find("some").hidden = shown === run.decisions_in_all;
   find("some").textContent = `${shown} of ${run.decisions_in_all} decisions are marked: reflexes and refuted ones first.`;
-  return Plotly.react(chart, traces(), layout(), { responsive: true, displaylogo: false, displayModeBar: false });
+  return Plotly.react(chart, traces(), layout(), config);
 }
 
 function zoom(range) {

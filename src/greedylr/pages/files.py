@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -33,12 +34,12 @@ def check_writable(page: Path, generator: str) -> None:
     """
     out = page.parent
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(0, "it is not a folder")
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(out))
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):
         pass
     if page.exists() and not _is_ours(page, generator):
-        raise FileExistsError(0, f"it has a {page.name} that greedylr did not write")
+        raise FileExistsError(errno.EEXIST, f"it has a {page.name} that greedylr did not write", str(out))
 
 
 def _is_ours(page: Path, generator: str) -> bool:

@@ -12,16 +12,17 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 
-def render(template: str, generator: str, **values: Any) -> str:
+def render(folder: Path, template: str, generator: str, **values: Any) -> str:
     """A page as a string: HTML in which every text is escaped, and which loads nothing from anywhere.
 
     Args:
-        template: Its path in the lab's folder; it extends ``pages/base.html.j2``.
+        folder: Where the template is, and what it includes.
+        template: Its name there; it extends ``base.html.j2``, which is found from everywhere.
         generator: Named in the page's head, to tell it from pages of others.
         **values: What the template asks for.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
