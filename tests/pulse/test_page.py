@@ -1,5 +1,6 @@
 """The page, as its bytes and as a browser shows it."""
 
+import itertools
 import json
 import re
 import time
@@ -124,6 +125,23 @@ def test_loss_rate_and_validation_share_one_axis(browser, show, reading, tmp_pat
     assert {x for x, _ in axes} == {"x"}
     assert {y for _, y in axes} == {"y", "y2", "y3"}
     assert browser.execute_script("return chart.layout.yaxis3.title.text") == "val_loss"
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_the_charts_of_one_axis_do_not_overlap(browser, show, record, tmp_path, logged):
+    def run(script, recorder):
+        for step in range(100):
+            script.step(1.0 + 0.1 * np.sin(step))
+            if logged:
+                recorder.log(val_loss=1.0)
+
+    record(run)
+    show(pages(tmp_path, "run"))
+    read = "return ['yaxis', 'yaxis2', 'yaxis3'].flatMap((one) => chart._fullLayout[one]?.domain ?? [])"
+    ends = browser.execute_script(read)
+    assert len(ends) == (6 if logged else 4)
+    pairs = sorted(zip(ends[::2], ends[1::2], strict=True))
+    assert all(below[1] < above[0] for below, above in itertools.pairwise(pairs))
 
 
 def test_several_runs_are_compared(browser, show, wait, reading, tmp_path):

@@ -107,19 +107,17 @@ function annotations(run) {
 
 function layout() {
   const axis = { zeroline: false, automargin: true };
-  const below = find("metric").value, split = below ? [.62, .38, .33, .27] : [.45, .4, 0, 0];
+  const below = find("metric").value;
+  const [loss, lr, metric] = below ? [[.5, 1], [.25, .46], [0, .2]] : [[.42, 1], [0, .37]];
   const made = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 50, r: 12, t: 8, b: 40 },
     hoverlabel: { align: "left" }, hovermode: "closest", showlegend: runs.length > 1,
     legend: { orientation: "h", y: -.08 }, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
     xaxis: { ...axis, title: { text: "step" }, anchor: below ? "y3" : "y2" },
-    yaxis: { ...axis, title: { text: "loss" }, domain: [split[0] - .12, 1], type: find("scale").value },
-    yaxis2: { ...axis, title: { text: "LR" }, domain: [below ? .25 : 0, split[1] + .05], type: "log", exponentformat: "power" },
+    yaxis: { ...axis, title: { text: "loss" }, domain: loss, type: find("scale").value },
+    yaxis2: { ...axis, title: { text: "LR" }, domain: lr, type: "log", exponentformat: "power" },
   };
-  if (below) {
-    made.yaxis2.domain = [.25, .46];
-    made.yaxis3 = { ...axis, title: { text: below }, domain: [0, .2] };
-  }
+  if (below) made.yaxis3 = { ...axis, title: { text: below }, domain: metric };
   if (chart.layout?.xaxis?.range) made.xaxis.range = chart.layout.xaxis.range;
   return themed(made);
 }
