@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from greedylr.lab.demo.folder import Folder
 from greedylr.lab.runs import Result
 from greedylr.lab.train import train
 
-ENTRY = [sys.executable, "-c", "from greedylr.cli import main; main()"]
 RUNS = 24  # of a smoke run
 SAMPLE = [
     ("digits", 10.0, "greedylr"),
@@ -63,28 +61,6 @@ def training(monkeypatch):
     training = Training()
     monkeypatch.setattr(demo_command, "train_all", training)
     return training
-
-
-def start(*arguments):
-    """The command line in a process group of its own, as a shell starts it."""
-    # The package that is tested is the one that is run, installed or not.
-    environment = os.environ | {"PYTHONPATH": str(Path(greedylr.__file__).parents[1])}
-    return subprocess.Popen(
-        [*ENTRY, *arguments],
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def finished(out):
@@ -243,30 +219,32 @@ def test_what_is_finished_is_shown_also_after_an_error(run, training, error, sai
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
-def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path):
-    process = start("demo", "--quick", "--out", str(tmp_path))
-    wait_for(lambda: finished(tmp_path) >= 2)
+def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path, start, wait_for):
+    out = tmp_path / "out"
+    command = ("-c", "from greedylr.cli import main; main()", "demo", "--quick", "--out", out)
+    process = start(*command)
+    wait_for(lambda: finished(out) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted" in output
     assert "Traceback" not in output
     assert "Error" not in output
-    interrupted = finished(tmp_path)
+    interrupted = finished(out)
     assert 2 <= interrupted < RUNS
     assert f"{interrupted} of 24 runs are finished" in output
-    assert f"Stopped early: {interrupted} of 24" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not list(tmp_path.rglob("*.part"))
+    assert f"Stopped early: {interrupted} of 24" in (out / "report.html").read_text(encoding="utf-8")
+    assert not list(out.rglob("*.part"))
 
-    process = start("demo", "--quick", "--out", str(tmp_path))
-    wait_for(lambda: finished(tmp_path) > interrupted)
+    process = start(*command)
+    wait_for(lambda: finished(out) > interrupted)
     process.kill()
     # The pipe is at its end when the last process that could write to it, the workers included, is gone.
     process.communicate(timeout=30)
-    killed = finished(tmp_path)
+    killed = finished(out)
     assert interrupted < killed < RUNS
 
-    process = start("demo", "--quick", "--out", str(tmp_path))
+    process = start(*command)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     words = " ".join(output.split())
@@ -274,13 +252,13 @@ def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path):
     for words in ("24/24 runs", "CNN on handwritten digits", "Transformer", "cosine", "GreedyLR won", "★", "smoke run"):
         assert words in output
     assert re.search(r"0\.1×\s.*\n.*\s1×\s.*\n.*\s10×", output)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "runs"]
-    assert (tmp_path / "report.html").stat().st_size < 10e6
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "runs"]
+    assert (out / "report.html").stat().st_size < 10e6
 
     # A sample trained in one go instead: the same to the last bit.
     torch.set_num_threads(1)
     runs = plan(1, quick=True)
-    stored = Folder(tmp_path / "runs").load(runs)
+    stored = Folder(out / "runs").load(runs)
     assert [result.run for result in stored] == runs
     checked = [result for result in stored if result.run[:3] in SAMPLE]
     assert [json.dumps(result.to_dict()) for result in checked] == [

@@ -6,13 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import greedylr
 from greedylr.cli import app as commands
 from greedylr.lab import content
 from greedylr.lab.engines import ENGINES, Engine
@@ -269,34 +267,11 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def start(folder, *arguments):
-    """The command line in a process group of its own, as a shell starts it."""
-    script = folder / "entry.py"
-    script.write_text(ENTRY)
-    # The package that is tested is the one that is run, installed or not.
-    environment = os.environ | {"PYTHONPATH": str(Path(greedylr.__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, script, "lab", *arguments],
-        cwd=folder,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
-def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny):
-    path = tmp_path / "lab.sqlite"
+def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny, start, wait_for):
+    path, script = tmp_path / "lab.sqlite", tmp_path / "entry.py"
+    script.write_text(ENTRY)
+    command = (script, "lab", "run", "tiny", "--store", path, "--jobs", "2")
 
     def finished():
         if not path.exists():
@@ -304,7 +279,7 @@ def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny):
         with Store(path) as store:
             return store.finished(tiny.runs())
 
-    process = start(tmp_path, "run", "tiny", "--store", "lab.sqlite", "--jobs", "2")
+    process = start(*command)
     wait_for(lambda: len(finished()) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, _ = process.communicate(timeout=60)
@@ -314,7 +289,7 @@ def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny):
     interrupted = finished()
     assert 2 <= len(interrupted) < 24
 
-    process = start(tmp_path, "run", "tiny", "--store", "lab.sqlite", "--jobs", "2")
+    process = start(*command)
     wait_for(lambda: len(finished()) > len(interrupted))
     process.kill()
     # The pipe is at its end when the last process that could write to it, the workers included, is gone.

@@ -210,25 +210,9 @@ def test_nothing_is_drawn_before_it_is_seen(browser, show, report):
     assert not browser.find_elements(By.CSS_SELECTOR, "#curves .main-svg")
 
 
-def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, go, wait):
+def test_it_follows_the_colour_scheme_and_fits_the_screen(go, adapts):
     go("curves")
-    brightness = "return Number(getComputedStyle({}).{}.match(/\\d+/)[0])"
-
-    def look(driver):
-        ground = driver.execute_script(brightness.format("document.body", "backgroundColor"))
-        text = driver.execute_script(brightness.format("document.querySelector('#curves .ytitle')", "fill"))
-        return "light" if ground > 200 > 100 > text else "dark" if ground < 100 < 200 < text else "unreadable"
-
-    for width in (400, 1200):
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        for scheme in ("dark", "light"):
-            feature = {"name": "prefers-color-scheme", "value": scheme}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-            wait(lambda driver, scheme=scheme: look(driver) == scheme)
-        # Charts follow the window a moment later.
-        wait(lambda driver, width=width: driver.execute_script("return document.documentElement.scrollWidth") <= width)
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    adapts("#curves .ytitle")
 
 
 def test_no_text_becomes_code(browser, show, wait):

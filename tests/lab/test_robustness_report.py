@@ -311,11 +311,8 @@ def test_the_legend_hides_a_scheduler(browser, go, wait):
     assert ("GreedyLR", "y") in drawn(browser)
 
 
-def test_it_fits_a_small_screen_and_every_choice_has_a_label(browser, go, wait):
-    screen = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    wait(lambda driver: driver.execute_script("return document.documentElement.scrollWidth") <= 400)
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def test_it_fits_a_small_screen_and_every_choice_has_a_label(browser, go, resize):
+    resize(400)
     unlabelled = "return [...document.querySelectorAll('select, input')].filter(one => !one.labels.length).length"
     assert browser.execute_script(unlabelled) == 0
     # A choice of one is none.

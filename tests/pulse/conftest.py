@@ -1,4 +1,4 @@
-"""One thread; schedulers without a model; traces written from decisions that were made up; the lab's browser."""
+"""One thread for every test; schedulers without a model; traces written from decisions that were made up."""
 
 import importlib.util
 from pathlib import Path
@@ -11,21 +11,18 @@ from greedylr.control.decision import Action, Decision
 from greedylr.pulse import Recorder, Trace
 
 
-def _module(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_lab = _module(Path(__file__).parents[1] / "lab" / "conftest.py")
-browser, wait, show, one_thread = _lab.browser, _lab.wait, _lab.show, _lab.one_thread
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread):
+    pass
 
 
 @pytest.fixture(scope="session")
 def planted():
     """The real run with things planted in it."""
-    return _module(Path(__file__).with_name("planted.py"))
+    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def optimizer(groups=1, lr=0.1):

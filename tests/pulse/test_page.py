@@ -154,27 +154,11 @@ def test_several_runs_are_compared(browser, show, wait, reading, tmp_path):
     wait(lambda _: markers(browser)[0][0] == 2)
 
 
-def test_it_follows_the_colour_scheme_and_fits_the_screen(browser, show, wait, reading, tmp_path):
+def test_it_follows_the_colour_scheme_and_fits_the_screen(show, adapts, reading, tmp_path):
     reading("a-run-with-a-rather-long-name-that-has-to-break-somewhere-or-else")
     reading("b")
-    brightness = "return Number(getComputedStyle({}).{}.match(/\\d+/)[0])"
-
-    def look(driver):
-        ground = driver.execute_script(brightness.format("document.body", "backgroundColor"))
-        text = driver.execute_script(brightness.format("document.querySelector('.xtick text')", "fill"))
-        return "light" if ground > 200 > 100 > text else "dark" if ground < 100 < 200 < text else "unreadable"
-
     show(pages(tmp_path, "a-run-with-a-rather-long-name-that-has-to-break-somewhere-or-else", "b"))
-    for width in (400, 1200):
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        for scheme in ("dark", "light"):
-            feature = {"name": "prefers-color-scheme", "value": scheme}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-            wait(lambda driver, scheme=scheme: look(driver) == scheme)
-        # Charts follow the window a moment later.
-        wait(lambda driver, width=width: driver.execute_script("return document.documentElement.scrollWidth") <= width)
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    adapts(".xtick text")
 
 
 def test_no_text_becomes_code(browser, show, wait, tmp_path, script):
