@@ -22,6 +22,10 @@ from greedylr.control.config import Config, DefaultConfig, check_groups
 from greedylr.control.decision import Action, Decision
 from greedylr.control.state import DefaultState, PaperState, State
 
+# Looked up at every step that somebody watches.
+_GATHERING = Action.GATHERING
+_new = tuple.__new__
+
 
 def start(config: Config, initial_lrs: Iterable[float]) -> State:
     """The state before the first loss.
@@ -62,18 +66,18 @@ def observe(config: Config, state: State, loss: float) -> Decision:
     Returns:
         What was decided, why, and the learning rates for the next optimizer step.
     """
-    before = state.lrs
+    memory: Any = state  # of the config's family
+    before = memory.lrs
     if isinstance(config, DefaultConfig):
-        assert isinstance(state, DefaultState)
-        ceiling = state.ceiling
-        action = default.advance(config, state, loss)
-        numbers = default.evidence(config, state, ceiling, action)
+        ceiling = memory.ceiling
+        action = default.advance(config, memory, loss)
+        numbers = {} if action is _GATHERING else default.evidence(config, memory, ceiling, action)
     else:
-        assert isinstance(state, PaperState)
-        reference = state.reference
-        action = paper.advance(config, state, loss)
-        numbers = paper.evidence(config, state, loss, reference, action)
-    return Decision(state.step, loss, action, before, state.lrs, numbers)
+        reference = memory.reference
+        action = paper.advance(config, memory, loss)
+        numbers = paper.evidence(config, memory, loss, reference, action)
+    # As Decision(...) does, in half the time.
+    return _new(Decision, (memory.step, loss, action, before, memory.lrs, numbers))
 
 
 def add_group(config: Config, state: State, initial_lr: float) -> None:
