@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,12 @@ import greedylr
 from greedylr.cli import app as commands
 from greedylr.cli import demo as demo_command
 from greedylr.cli import main
+from greedylr.cli import training as training_command
 from greedylr.lab.demo import plan
-from greedylr.lab.demo.folder import Folder
+from greedylr.lab.engines import ENGINES, Engine
+from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Result
+from greedylr.lab.store import Store, StoreError
 from greedylr.lab.train import train
 
 RUNS = 24  # of a smoke run
@@ -47,24 +51,28 @@ def training(monkeypatch):
     """Puts made-up results in the place of training; the attribute ``of`` limits how many come before it fails."""
 
     class Training:
-        trained = ()
+        trained = 0
         of = 10**6
         error = KeyboardInterrupt
 
-        def __call__(self, runs, workers, keep):
-            self.trained = runs
-            for run in runs[: self.of]:
+        def __call__(self, runs, jobs, keep, wanted):
+            for run in filter(wanted, runs):
+                if self.trained == self.of:
+                    raise self.error
+                self.trained += 1
                 keep(Result(run, [1.0] * run.steps, [0.1] * run.steps, [0, run.steps], [2.0, 0.5 + run.seed], []))
-            if self.of < len(runs):
-                raise self.error
 
     training = Training()
-    monkeypatch.setattr(demo_command, "train_all", training)
+    monkeypatch.setitem(ENGINES, "pool", Engine("pool", "for tests", lambda run: True, training))
     return training
 
 
 def finished(out):
-    return len(list(out.glob("runs/*.json")))
+    path = out / "results.sqlite"
+    if not path.exists():
+        return 0
+    with Store(path) as store:
+        return len(list(store.everything()))
 
 
 def table(output):
@@ -121,7 +129,7 @@ def test_out_may_not_be_a_file_nor_below_one(run, training):
     for out in ("file", "file/below"):
         result = run("demo", "--out", out)
         assert result.exit_code == 1
-        assert f"Cannot write to {out}" in result.output
+        assert f"cannot write to {out}" in result.output
     assert Path("file").read_text() == "mine"
     assert not training.trained
 
@@ -137,18 +145,42 @@ def test_a_page_of_someone_else_is_not_overwritten(run, training):
 
 
 def test_files_that_it_did_not_write_stay(run, training):
-    for name in ("out/notes.txt", "out/runs/notes.txt", "out/runs/notes.json"):
+    names = ("out/notes.txt", "out/runs/notes.txt", "out/runs/notes.json")
+    for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("mine")
     assert run("demo", "--quick", "--out", "out").exit_code == 0
-    for name in ("out/notes.txt", "out/runs/notes.txt", "out/runs/notes.json"):
+    for name in names:
         assert Path(name).read_text() == "mine"
+
+
+def test_results_that_are_no_store_are_refused_and_left_alone(run, training):
+    Path("out").mkdir()
+    Path("out/results.sqlite").write_text("mine")
+    result = run("demo", "--out", "out")
+    assert result.exit_code == 1
+    assert "out/results.sqlite: it is not a store of greedylr" in " ".join(result.output.split())
+    assert Path("out/results.sqlite").read_text() == "mine"
+    assert [file.name for file in Path("out").iterdir()] == ["results.sqlite"]
+    assert not training.trained
+
+
+def test_a_damaged_result_is_trained_anew_and_the_others_are_not(run, training):
+    first = run("demo", "--quick", "--out", "out")
+    connection = sqlite3.connect("out/results.sqlite")
+    connection.execute("UPDATE run SET curves = ? WHERE scheduler = 'paper' AND problem = 'digits'", (b"half of it",))
+    connection.commit()
+    connection.close()
+    again = run("demo", "--quick", "--out", "out")
+    assert again.exit_code == 0
+    assert training.trained == RUNS + 3
+    assert table(again.output) == table(first.output)
 
 
 def test_the_default_folder_and_two_seeds(run, training):
     result = run("demo")
     assert result.exit_code == 0
-    assert len(training.trained) == 48
+    assert training.trained == 48
     assert "2 problems × 3 learning rates × 4 schedulers × 2 seeds: 48 runs" in " ".join(result.output.split())
     assert "1.000 ± 0.707" in result.output
     assert Path("greedylr-demo/report.html").exists()
@@ -178,19 +210,20 @@ def test_a_terminal_without_the_characters_gets_others(training, tmp_path, monke
 def test_finished_runs_are_reused_and_more_seeds_added(run, training):
     first = run("demo", "--quick")
     again = run("demo", "--quick")
-    assert "holds all 24 runs: nothing is left to train" in " ".join(again.output.split())
+    assert training.trained == RUNS
+    assert "holds 24 of the 24 runs of the demonstration: nothing is left to train" in " ".join(again.output.split())
     assert table(again.output) == table(first.output)
     more = run("demo", "--quick", "--seeds", "3")
-    assert len(training.trained) == 2 * RUNS
-    assert "holds 24 of the 72 runs, finished: using them, and training the other 48" in " ".join(more.output.split())
+    assert training.trained == 3 * RUNS
+    assert "holds 24 of the 72 runs of the demonstration; training 48 on" in " ".join(more.output.split())
 
 
 def test_results_of_other_settings_are_told_of_and_not_mixed(run, training):
     run("demo", "--quick")
     result = run("demo", "--seeds", "1")
-    assert len(training.trained) == RUNS
+    assert training.trained == 2 * RUNS
     assert "24 results of other settings or another version: they are left alone" in " ".join(result.output.split())
-    assert len(list(Path("greedylr-demo/runs").iterdir())) == 2 * RUNS
+    assert finished(Path("greedylr-demo")) == 2 * RUNS
 
 
 def test_an_interrupt_before_anything_is_finished(run, training):
@@ -204,9 +237,10 @@ def test_an_interrupt_before_anything_is_finished(run, training):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (demo_command.BrokenProcessPool(), "killed from outside"),
+        (training_command.BrokenProcessPool(), "killed from outside"),
         (OSError(28, "No space left on device"), "No space left"),
-        (demo_command.DataError("the sources cannot be read"), "the sources cannot be read"),
+        (StoreError("results.sqlite: database or disk is full"), "database or disk is full"),
+        (DataError("the sources cannot be read"), "the sources cannot be read"),
     ],
 )
 def test_what_is_finished_is_shown_also_after_an_error(run, training, error, said):
@@ -248,17 +282,18 @@ def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path, sta
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     words = " ".join(output.split())
-    assert f"holds {killed} of the 24 runs, finished: using them, and training the other {RUNS - killed}" in words
+    assert f"holds {killed} of the 24 runs of the demonstration; training {RUNS - killed} on" in words
     for words in ("24/24 runs", "CNN on handwritten digits", "Transformer", "cosine", "GreedyLR won", "★", "smoke run"):
         assert words in output
     assert re.search(r"0\.1×\s.*\n.*\s1×\s.*\n.*\s10×", output)
-    assert sorted(file.name for file in out.iterdir()) == ["report.html", "runs"]
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "results.sqlite"]
     assert (out / "report.html").stat().st_size < 10e6
 
     # A sample trained in one go instead: the same to the last bit.
     torch.set_num_threads(1)
     runs = plan(1, quick=True)
-    stored = Folder(out / "runs").load(runs)
+    with Store(out / "results.sqlite") as store:
+        stored = list(store.load(runs))
     assert [result.run for result in stored] == runs
     checked = [result for result in stored if result.run[:3] in SAMPLE]
     assert [json.dumps(result.to_dict()) for result in checked] == [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 
+import numpy as np
 import pytest
 
 from greedylr.lab import content
@@ -95,6 +96,28 @@ def test_other_versions_are_not_mixed_and_stay(store, runs, made_up, monkeypatch
     store.save(made_up(runs[0], 0.75))
     assert [result.final_loss for result in store.load(runs)] == [0.75]
     assert [stored.result.final_loss for stored in store.everything()] in ([0.25, 0.75], [0.75, 0.25])
+    assert store.others(runs) == 1
+
+
+def test_runs_beside_those_in_question_are_counted(store, runs, made_up):
+    assert store.others(runs) == 0
+    for run in runs:
+        store.save(made_up(run))
+    assert store.others(runs) == 0
+    assert store.others(runs[:3]) == len(runs) - 3
+    assert store.others([run._replace(steps=run.steps + 1) for run in runs]) == len(runs)
+
+
+def test_a_failed_write_leaves_what_was_there(path, runs, made_up):
+    with Store(path) as store:
+        store.save(made_up(runs[0], 0.25))
+        store._connection.execute("PRAGMA max_page_count = 1")  # No more than there are: the disk is full.
+        large = made_up(runs[0], 0.75)
+        large.losses = large.lrs = np.random.default_rng(0).random(10_000).tolist()
+        with pytest.raises(StoreError, match=r"lab\.sqlite.* is full"):
+            store.save(large)
+    with Store(path) as store:
+        assert [result.final_loss for result in store.load(runs)] == [0.25]
 
 
 def test_the_version_of_the_schedulers_package_counts_only_for_its_own_runs():

@@ -44,6 +44,15 @@ def test_report_prints_a_summary_and_leaves_a_page(call, record, tmp_path):
     assert (tmp_path / "both.html").read_text().count('class="run"') == 2
 
 
+def test_a_page_of_somebody_else_is_left_alone(call, record, tmp_path):
+    record(play, name="a")
+    (tmp_path / "a" / "report.html").write_text("mine")
+    result = call("report", "a")
+    assert result.exit_code == 1
+    assert "Stopped: cannot write to a: it has a report.html that greedylr did not write" in result.output
+    assert (tmp_path / "a" / "report.html").read_text() == "mine"
+
+
 @pytest.mark.parametrize("command", ["report", "watch"])
 def test_a_folder_without_a_trace_is_said_to_be_one(call, command):
     result = call(command, "missing")

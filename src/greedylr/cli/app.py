@@ -55,7 +55,7 @@ def _interrupts_at_once() -> Iterator[None]:
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for results and report. A second run goes on from what it finds there.")
+        Path, typer.Option(help="Folder for results and report, on a local disk. A second run goes on from there.")
     ] = Path("greedylr-demo"),
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds, each a full set of runs.", show_default="2, or 1 with --quick")

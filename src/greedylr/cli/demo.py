@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -10,18 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greedylr.cli.progress import training
+from greedylr.cli.training import code_of, train_missing
 from greedylr.lab.content import versions
 from greedylr.lab.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
-from greedylr.lab.demo.folder import Folder
 from greedylr.lab.demo.table import Row, compare, summary
-from greedylr.lab.engines.pool import train_all
-from greedylr.lab.engines.processes import worker_count
-from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Result, Run
+from greedylr.lab.store import Store
 from greedylr.pages import check_writable, write_whole
 
-_INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.
+_STORE = "results.sqlite"
+_PAGE = "report.html"
 
 
 def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int:
@@ -36,29 +34,23 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
     """
-    report = out / "report.html"
-    try:
-        check_writable(report, page.GENERATOR)
-    except OSError as error:
-        console.print(f"[red]Cannot write to {escape(str(out))}:[/] {escape(error.strerror or str(error))}")
-        return 1
+    report = out / _PAGE
+    refused = code_of(console, lambda: check_writable(report, page.GENERATOR))
+    if refused:
+        return refused
     runs = plan(seeds or (QUICK_SEEDS if quick else SEEDS), quick)
-    folder = Folder(out / "runs")
-    code = 0
-    try:
-        _train_missing(console, folder, runs)
-    except KeyboardInterrupt:
-        console.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on from there.")
-        code = _INTERRUPTED
-    except BrokenProcessPool:
-        console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
-        code = 1
-    except (OSError, DataError) as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}")
-        code = 1
-    results = folder.load(runs)
+    results: list[Result] = []
+
+    def work() -> None:
+        with Store(out / _STORE) as store:
+            try:
+                _train_missing(console, store, runs)
+            finally:  # What is finished is shown also after Ctrl-C and after an error.
+                results.extend(store.load(runs))
+
+    code = code_of(console, work)
     if not results:
-        console.print("No run is finished: there is nothing to show.")
+        console.print("There is nothing to show yet.")
         return code
     rows = compare(runs, results)
     console.print("\nFinal validation loss (nats, lower is better): mean ± deviation over seeds\n")
@@ -79,38 +71,22 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     return code
 
 
-def _train_missing(console: Console, folder: Folder, runs: list[Run]) -> None:
-    finished = {result.run for result in folder.load(runs)}
-    missing = [run for run in runs if run not in finished]
-    others = folder.others(runs)
-    if others:
-        console.print(
-            f"{escape(str(folder.path))} also holds {others} results of other settings or another version: "
-            "they are left alone, and not shown."
-        )
-    if not missing:
-        console.print(f"{escape(str(folder.path))} holds all {len(runs)} runs: nothing is left to train.")
-        return
-    if finished:
-        console.print(
-            f"{escape(str(folder.path))} holds {len(finished)} of the {len(runs)} runs, finished: "
-            f"using them, and training the other {len(missing)}."
-        )
-    workers = worker_count(len(missing))
+def _train_missing(console: Console, store: Store, runs: Sequence[Run]) -> None:
     sizes = [len(dict.fromkeys(values)) for values in zip(*(run[:4] for run in runs), strict=True)]
     console.print(
-        "{} problems × {} learning rates × {} schedulers × {} {}: {} runs, on {} {}.".format(
-            *sizes, "seeds" if sizes[3] > 1 else "seed", len(runs), workers, "processes" if workers > 1 else "process"
+        "{} problems × {} learning rates × {} schedulers × {} {}: {} runs.".format(
+            *sizes, "seeds" if sizes[3] > 1 else "seed", len(runs)
         )
     )
-    with training(console) as progress:
-        task = progress.add_task("", total=len(runs), completed=len(finished))
-
-        def keep(result: Result) -> None:
-            folder.save(result)
-            progress.advance(task)
-
-        train_all(missing, workers, keep)
+    others = store.others(runs)
+    if others:
+        console.print(
+            f"{escape(str(store.path))} also holds {others} results of other settings or another version: "
+            "they are left alone, and not shown.",
+            soft_wrap=True,
+        )
+    # One run at a time: results come one by one, so that Ctrl-C loses little, and are the same on any number of cores.
+    train_missing(console, store, runs, "the demonstration", engine="pool")
 
 
 def _table(title: str, rows: list[Row]) -> Table:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,32 +11,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greedylr.cli.progress import training
-from greedylr.lab.complete import complete
+from greedylr.cli.training import RefusedError, code_of, train_missing
 from greedylr.lab.content import key, made_with
 from greedylr.lab.engines import ENGINES
-from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.export import export
 from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.perturbations import KINDS, Disturbance
-from greedylr.lab.problems import PROBLEMS, DataError
+from greedylr.lab.problems import PROBLEMS
 from greedylr.lab.report import page
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.disturbed import are_disturbed, gather
 from greedylr.lab.report.terminal import show, show_disturbed
 from greedylr.lab.results import summarize
-from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.store import Store, StoreError
+from greedylr.lab.store import Store
 from greedylr.lab.suites import SUITES, Suite
 from greedylr.pages import check_writable
 
 _PAGE = "report.html"
-_INTERRUPTED = 130  # What a shell reports after Ctrl-C: 128 + SIGINT.
-
-
-class _RefusedError(Exception):
-    """What was asked for cannot be done; the message tells the user why."""
 
 
 def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs: int | None) -> int:
@@ -58,20 +48,12 @@ def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs:
     def work() -> None:
         runs = _suite(name).runs()
         if engine is not None and engine not in ENGINES:
-            raise _RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
+            raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
         with Store(path) as store:
-            finished = len(store.finished(runs))
-            console.print(f"{escape(str(path))} holds {finished} of the {len(runs)} runs of {name}.")
-            with training(console) as progress:
-                task = progress.add_task("", total=len(runs), completed=finished)
-
-                def done(run: Run) -> None:
-                    progress.advance(task)
-
-                complete(runs, store, jobs or worker_count(len(runs) - finished), engine, done)
+            train_missing(console, store, runs, name, jobs, engine)
         console.print(f"What came of it: greedylr lab report {name} --store {escape(str(path))}", soft_wrap=True)
 
-    return _code_of(console, work)
+    return code_of(console, work)
 
 
 def report(console: Console, name: str, path: Path, out: Path | None) -> int:
@@ -93,7 +75,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
         curves = Curves()
         with _existing(path) as store:
             if out is not None:
-                _check_page(out)
+                check_writable(out / _PAGE, page.GENERATOR)  # Before the work.
             if are_disturbed(runs):
                 # Disturbed cases by the thousand would fill the page: verdicts and curves are of the twins.
                 twins_first = sorted(runs, key=lambda run: run.perturbation != "none")
@@ -103,7 +85,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
                 disturbed, summary = None, summarize(curves.watch(store.load(runs)))
                 finished = len(summary.outcomes)
         if not finished:
-            raise _RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
+            raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
         if finished < len(runs):
             console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
         if disturbed is None:
@@ -116,7 +98,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
             page.write(out / _PAGE, about, summary, curves, disturbed)
             console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
 
-    return _code_of(console, work)
+    return code_of(console, work)
 
 
 def export_store(console: Console, path: Path, file: Path) -> int:
@@ -133,12 +115,12 @@ def export_store(console: Console, path: Path, file: Path) -> int:
 
     def work() -> None:
         if file.suffix not in (".csv", ".parquet"):
-            raise _RefusedError(f"the name of the file must end in .csv or .parquet, got {file.name}")
+            raise RefusedError(f"the name of the file must end in .csv or .parquet, got {file.name}")
         with _existing(path) as store:
             count = export(store, file)
         console.print(f"{escape(str(file))}: {count} runs.", soft_wrap=True)
 
-    return _code_of(console, work)
+    return code_of(console, work)
 
 
 def show_registries(console: Console, as_json: bool) -> int:
@@ -192,41 +174,17 @@ def show_registries(console: Console, as_json: bool) -> int:
     return 0
 
 
-def _code_of(console: Console, work: Callable[[], None]) -> int:
-    """Do the work; what goes wrong is said, and is the exit code."""
-    try:
-        work()
-    except KeyboardInterrupt:
-        console.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on from there.")
-        return _INTERRUPTED
-    except BrokenProcessPool:
-        console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
-        return 1
-    except (_RefusedError, StoreError, DataError, OSError) as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
-    return 0
-
-
 def _suite(name: str) -> Suite:
     if name not in SUITES:
-        raise _RefusedError(f"there is no suite {name}: the suites are {', '.join(SUITES)}")
+        raise RefusedError(f"there is no suite {name}: the suites are {', '.join(SUITES)}")
     return SUITES[name]
 
 
 def _existing(path: Path) -> Store:
     """The store, which is not made if it is not there."""
     if not path.exists():
-        raise _RefusedError(f"there is no store {path}: greedylr lab run makes one")
+        raise RefusedError(f"there is no store {path}: greedylr lab run makes one")
     return Store(path)
-
-
-def _check_page(out: Path) -> None:
-    """Find out before the work whether the page can be written."""
-    try:
-        check_writable(out / _PAGE, page.GENERATOR)
-    except OSError as error:
-        raise _RefusedError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
 def _disturbance(kind: type[Disturbance]) -> str:

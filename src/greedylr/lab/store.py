@@ -134,6 +134,13 @@ class Store:
         """Those of ``runs`` whose results are there and can be read."""
         return {result.run for result in self.load(runs)}
 
+    def others(self, runs: Iterable[Run]) -> int:
+        """How many runs are there beside ``runs``, of other settings or another version."""
+        wanted = {key(run) for run in runs}
+        with self._errors():
+            keys = self._connection.execute("SELECT key FROM run").fetchall()
+        return sum(name not in wanted for (name,) in keys)
+
     def everything(self) -> Iterator[Stored]:
         """All that can be read, also of other versions, in the order of problem, optimizer, multiplier and so on."""
         with self._errors():

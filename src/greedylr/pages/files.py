@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from pathlib import Path
@@ -30,16 +29,22 @@ def check_writable(page: Path, generator: str) -> None:
         generator: What our own page names in its head.
 
     Raises:
-        OSError: If the folder is none or cannot be written to, or holds a page of the same name by somebody else.
+        FileExistsError: If there is a page of the same name by somebody else.
+        OSError: If the folder is none or cannot be written to. The message names it and says why.
     """
     out = page.parent
+    refused = f"cannot write to {out}: "
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(out))
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
-    if page.exists() and not _is_ours(page, generator):
-        raise FileExistsError(errno.EEXIST, f"it has a {page.name} that greedylr did not write", str(out))
+        raise NotADirectoryError(refused + "it is not a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        ours = not page.exists() or _is_ours(page, generator)
+    except OSError as error:
+        raise type(error)(refused + str(error.strerror)) from error
+    if not ours:
+        raise FileExistsError(refused + f"it has a {page.name} that greedylr did not write")
 
 
 def _is_ours(page: Path, generator: str) -> bool:

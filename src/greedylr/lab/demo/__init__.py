@@ -1,4 +1,4 @@
-"""The demonstration of ``greedylr demo``: its runs, their results on disk, its table and its page."""
+"""The demonstration of ``greedylr demo``: its runs, its table and its page."""
 
 from greedylr.lab.demo.contents import MULTIPLIERS, PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, plan
 

@@ -24,14 +24,11 @@ _QUICK = 10  # A smoke run is this many times shorter.
 
 
 def plan(seeds: int, quick: bool = False) -> list[Run]:
-    """The runs of the demonstration, seed by seed and in each a mix of short and long ones.
+    """The runs of the demonstration.
 
     Args:
         seeds: Number of seeds, at least 1.
         quick: Whether to train for a tenth of the steps: enough to see everything work, too little to judge.
-
-    Returns:
-        The runs, in the order in which to start them.
     """
     return [
         Run(problem.name, multiplier, scheduler, seed, problem.steps // (_QUICK if quick else 1))

@@ -1,0 +1,104 @@
+"""What commands that train have in common: the training of what is missing, and words for what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from greedylr.lab.complete import complete
+from greedylr.lab.engines.processes import worker_count
+from greedylr.lab.problems import DataError
+from greedylr.lab.runs import Run
+from greedylr.lab.store import Store, StoreError
+
+INTERRUPTED = 130
+"""What a shell reports after Ctrl-C: 128 + SIGINT."""
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done; the message tells the user why."""
+
+
+def code_of(console: Console, work: Callable[[], None]) -> int:
+    """Do something; what goes wrong is said.
+
+    Args:
+        console: Where to say it.
+        work: What to do.
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after Ctrl-C.
+    """
+    try:
+        work()
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on from there.")
+        return INTERRUPTED
+    except BrokenProcessPool:
+        console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
+        return 1
+    except (RefusedError, StoreError, DataError, OSError) as error:
+        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    return 0
+
+
+def train_missing(
+    console: Console,
+    store: Store,
+    runs: Sequence[Run],
+    name: str,
+    jobs: int | None = None,
+    engine: str | None = None,
+) -> None:
+    """Train what a store lacks, and show how far that has come.
+
+    Args:
+        console: Where to show it.
+        store: Where the results are, and are to be.
+        runs: What is to be in the store.
+        name: What they are the runs of.
+        jobs: Number of cores; None: all.
+        engine: Name of an engine; None: for each run the one to be preferred.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C. Runs under way are given up, all others are in the store.
+        concurrent.futures.process.BrokenProcessPool: If a training process was killed.
+        ValueError: If the engine does not support a run.
+        greedylr.lab.problems.DataError: If the data of a problem cannot be read.
+        greedylr.lab.store.StoreError: If the store cannot be read or written.
+    """
+    finished = len(store.finished(runs))
+    missing = len(runs) - finished
+    held = f"{escape(str(store.path))} holds {finished} of the {len(runs)} runs of {escape(name)}"
+    if not missing:
+        console.print(f"{held}: nothing is left to train.", soft_wrap=True)
+        return
+    cores = jobs or worker_count(missing)
+    console.print(f"{held}; training {missing} on {cores} {'cores' if cores > 1 else 'core'}.", soft_wrap=True)
+    with _progress(console) as progress:
+        task = progress.add_task("", total=len(runs), completed=finished)
+
+        def done(run: Run) -> None:
+            progress.advance(task)
+
+        complete(runs, store, cores, engine, done)
+
+
+def _progress(console: Console) -> Progress:
+    """A bar that counts runs, with the time that has passed and that is left."""
+    return Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=600,  # Runs take from a moment to minutes: an average over many.
+    )

@@ -1,0 +1,42 @@
+"""Pages are written whole or not at all, and never over what somebody else wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from greedylr.pages import check_writable, render, write_whole
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    file = tmp_path / "report.html"
+    write_whole(file, "before")
+
+    def full(self, text, encoding):
+        self.write_bytes(b"half of i")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(file, "after")
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_page_is_replaced_by_those_who_wrote_it_only(tmp_path):
+    (tmp_path / "own.html.j2").write_text('{% extends "base.html.j2" %}{% block body %}{{ text }}{% endblock %}')
+    page = tmp_path / "new" / "report.html"
+    check_writable(page, "me")
+    assert list(page.parent.iterdir()) == []
+    write_whole(page, render(tmp_path, "own.html.j2", "me", text="<b>"))
+    assert "&lt;b&gt;" in page.read_text(encoding="utf-8")
+    check_writable(page, "me")
+    with pytest.raises(FileExistsError, match=r"cannot write to .*new: it has a report\.html that greedylr did not"):
+        check_writable(page, "somebody else")
+
+
+@pytest.mark.parametrize(("folder", "said"), [("file", "it is not a folder"), ("file/below", "Not a directory")])
+def test_a_folder_that_is_none_is_named(tmp_path, folder, said):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match=f"cannot write to .*{folder}: {said}"):
+        check_writable(tmp_path / folder / "report.html", "me")
+    assert (tmp_path / "file").read_text() == "mine"
