@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from greedylr.adapters.accelerate import prepare
+from greedylr.pulse import Recorder, Trace
 
 BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -83,6 +84,24 @@ def test_one_observation_for_each_optimizer_step(accelerator, digits, replay):
     assert lrs == [lr for (lr,) in expected[:-1]]
     assert scheduler.get_last_lr() == list(expected[-1])
     assert len(set(lrs)) > 3
+
+
+def test_a_recorder_gets_everything(accelerator, digits, tmp_path):
+    accelerator = accelerator(gradient_accumulation_steps=2)
+    model, optimizer, loader = setting(accelerator, digits)
+    scheduler = prepare(accelerator, GreedyLR(optimizer, window=5))
+    with Recorder(tmp_path, scheduler):
+        for step, (images, labels) in enumerate(loader):
+            with accelerator.accumulate(model):
+                loss = functional.cross_entropy(model(images), labels)
+                accelerator.backward(loss)
+                optimizer.step()
+                scheduler.step(loss, batch={"domain": "abc"[step % 3], "number": step})
+                optimizer.zero_grad()
+    trace = Trace.load(tmp_path)
+    assert trace.config["window"] == 5
+    assert trace.batch["domain"][:3].tolist() == ["a + b", "a + c", "b + c"]
+    assert trace.batch["number"].tolist() == [2 * step + 0.5 for step in range(11)]
 
 
 @pytest.mark.parametrize(

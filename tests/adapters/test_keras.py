@@ -24,6 +24,7 @@ SCRIPT = """
     import keras, numpy as np
     from sklearn.datasets import load_digits
     from greedylr.adapters.keras import GreedyLR, PaperConfig
+    from greedylr.pulse import Recorder, Trace
 
     images, labels = load_digits(return_X_y=True)
     images, labels = (images[:640] / 16).astype("float32"), labels[:640]
@@ -48,54 +49,66 @@ SCRIPT = """
         model.compile(keras.optimizers.SGD(0.05, **options), loss, metrics=["accuracy"])
         return model
 
+    told = []
+
+    def watched(*family, **settings):
+        return GreedyLR(*family, observers=[told.append], **settings)
+
     def fit(model, callback, epochs=2, initial_epoch=0, **options):
-        seen, reads = [], Reads()
-        callback.subscribe(seen.append)
+        told.clear()
+        reads = Reads()
         model.fit(
             images, labels, batch_size=32, epochs=epochs, initial_epoch=initial_epoch, shuffle=False, verbose=0,
             callbacks=[callback, reads], **options,
         )
-        return [decision.loss for decision in seen], reads, seen
+        return [decision.loss for decision in told], reads, list(told)
 
     out = {}
-    greedy = GreedyLR(PaperConfig, **MOVES)
+    greedy = watched(PaperConfig, **MOVES)
     trained = model()
     losses, reads, seen = fit(trained, greedy, validation_data=(images[:64], labels[:64]))
     out["paper"] = [losses, reads.means, reads.lrs]
     whole = np.concatenate([np.ravel(weight) for weight in trained.get_weights()])
 
-    greedy = GreedyLR()
+    greedy = watched()
     losses, reads, _ = fit(model(), greedy)
     out["default"] = [losses, reads.means, reads.lrs, greedy.state_dict()["config"]]
 
-    first = GreedyLR(PaperConfig, **MOVES)
+    first = watched(PaperConfig, **MOVES)
     half = model()
     fit(half, first, epochs=1)
     half.save("half.keras")
     saved = json.loads(json.dumps(first.state_dict()))
-    second = GreedyLR(PaperConfig, min_lr=0.01)
+    second = watched(PaperConfig, min_lr=0.01)
     second.load_state_dict(saved)
     resumed = keras.models.load_model("half.keras")
     _, _, rest = fit(resumed, second, epochs=2, initial_epoch=1)
     reached = np.concatenate([np.ravel(weight) for weight in resumed.get_weights()])
     out["resumed"] = [rest == seen[20:], bool(np.array_equal(whole, reached)), [d.step for d in rest]]
 
-    losses, reads, _ = fit(model(gradient_accumulation_steps=4), GreedyLR(PaperConfig, **MOVES))
+    losses, reads, _ = fit(model(gradient_accumulation_steps=4), watched(PaperConfig, **MOVES))
     out["accumulated"] = [losses, reads.means, reads.lrs]
 
     again = model()
     again.fit(images, labels, batch_size=32, verbose=0)
-    out["compiled before"] = len(set(fit(again, GreedyLR(PaperConfig, **MOVES), epochs=1)[0]))
+    out["compiled before"] = len(set(fit(again, watched(PaperConfig, **MOVES), epochs=1)[0]))
 
     metric, _, seen = fit(
-        model(), GreedyLR(PaperConfig, monitor="val_accuracy", mode="max", **MOVES), epochs=3,
+        model(), watched(PaperConfig, monitor="val_accuracy", mode="max", **MOVES), epochs=3,
         validation_data=(images[:64], labels[:64]),
     )
     out["monitor"] = len(metric)
     try:
-        fit(model(), GreedyLR(PaperConfig, monitor="no_such"), epochs=1)
+        fit(model(), watched(PaperConfig, monitor="no_such"), epochs=1)
     except ValueError as error:
         out["unknown"] = str(error)
+    with Recorder("trace") as recorder:
+        network, greedy = model(), GreedyLR(observers=[recorder], total_steps=40)
+        for epoch in range(2):
+            epochs = {"epochs": epoch + 1, "initial_epoch": epoch}
+            network.fit(images, labels, batch_size=32, **epochs, verbose=0, callbacks=[greedy])
+    trace = Trace.load("trace")
+    out["trace"] = [trace.last, trace.config["family"], trace.config["total_steps"], len(set(trace.lrs[:, 0])) > 20]
     out["torch"] = "torch" in sys.modules
     print(json.dumps(out))
 """
@@ -137,4 +150,5 @@ def test_on_every_backend(processes, replay, backend):
     assert out["compiled before"] == 20
     assert out["monitor"] == 3
     assert "no 'no_such' to observe; there are ['accuracy'" in out["unknown"]
+    assert out["trace"] == [40, "DefaultConfig", 40, True]
     assert out["torch"] is (backend == "torch"), "the rule on Keras needs no PyTorch"

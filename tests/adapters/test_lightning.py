@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import CSVLogger
 
 from greedylr.adapters.lightning import configure
+from greedylr.pulse import Recorder, Trace
 
 BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
 pytestmark = [
@@ -105,6 +106,30 @@ def test_automatic_optimization(fit, replay, build):
     config = model.lr_schedulers().config
     assert rates.lrs == [lr for (lr,) in replay(config, losses, [0.05])[:-1]]
     assert getattr(config, "total_steps", 16) == 16
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_recorder_gets_everything(fit, tmp_path, automatic):
+    class Recorded(Model):
+        automatic_optimization = automatic
+
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            if not automatic:
+                self.lr_schedulers().step(self.micro[-1], batch={"ones": int((batch[1] == 1).sum())})
+            return loss
+
+        def configure_optimizers(self):
+            made_of = {"batch": lambda batch: {"ones": int((batch[1] == 1).sum())}} if automatic else {}
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+            return configure(self, optimizer, observers=[recorder], window=5, **made_of)
+
+    with Recorder(tmp_path / "trace") as recorder:
+        fit(Recorded(), max_epochs=1)
+    trace = Trace.load(tmp_path / "trace")
+    assert trace.last == 22
+    assert (trace.config["window"], trace.config["total_steps"]) == (5, 22 if automatic else None)
+    assert 22 < trace.batch["ones"].sum() < 22 * 6
 
 
 def test_a_skipped_step_and_a_step_without_a_loss_are_no_observations(fit):

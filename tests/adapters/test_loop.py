@@ -36,6 +36,32 @@ def test_micro_batches_make_one_observation(scheduler, mean, expected):
     assert observed(LoopScheduler(scheduler, mean), list(torch.tensor([1.0, 2.0, 3.0]))) == [expected]
 
 
+def test_what_micro_batches_were_made_of_is_put_together(scheduler):
+    seen = []
+    scheduler.subscribe(lambda decision: seen.append(scheduler.batch))
+    loop = LoopScheduler(scheduler)
+    for micro in (
+        [{"domain": "web", "length": 10}],
+        [{"domain": "web", "length": 10}, {"domain": "code", "length": torch.tensor(20)}, {"domain": "web"}],
+        [None, {"length": 3}],
+        [None, None],
+    ):
+        for batch in micro:
+            loop.add(1.0, batch)
+        loop.step()
+    loop.add(1.0, {"domain": "forgotten"})
+    loop.clear()
+    loop.add(1.0)
+    loop.step()
+    assert seen == [
+        {"domain": "web", "length": 10},
+        {"domain": "code + web", "length": 15.0},
+        {"length": 3},
+        None,
+        None,
+    ]
+
+
 def test_half_precision_is_added_up_in_single(scheduler):
     shares = [torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(2**-9, dtype=torch.bfloat16)]
     assert observed(LoopScheduler(scheduler), shares) == [1.0 + 2**-9]

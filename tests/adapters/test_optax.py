@@ -17,6 +17,7 @@ from greedylr import Action  # noqa: E402
 from greedylr.adapters.optax import PaperConfig, action_of, greedy_lr  # noqa: E402
 from greedylr.control import batched, rule  # noqa: E402
 from greedylr.control.config import DefaultConfig  # noqa: E402
+from greedylr.pulse import Recorder, Trace  # noqa: E402
 
 try:
     from jax import enable_x64
@@ -126,6 +127,33 @@ def test_scanned_equals_stepped(problem):
     assert values.tolist() == pytest.approx([value for value, _, _ in stepped], rel=1e-4)
     assert actions.tolist()[:20] == [action for _, _, action in stepped[:20]]
     assert lrs.tolist()[:20] == pytest.approx([lr for _, lr, _ in stepped[:20]], rel=1e-5)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_observers_are_told_from_within_the_compiled_step(problem, tmp_path, scanned):
+    params, images, labels, loss = problem
+    seen = []
+    with Recorder(tmp_path) as recorder:
+        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder, seen.append], **BRISK))
+        step = training_step(optimizer, loss)
+        carry = (params, optimizer.init(params))
+        if scanned:
+            _, (values, lrs, actions) = jax.jit(lambda: jax.lax.scan(step, carry, (images, labels)))()
+        else:
+            step, out = jax.jit(step), []
+            for batch in zip(images, labels):
+                carry, told = step(carry, batch)
+                out.append(told)
+            values, lrs, actions = map(jnp.stack, zip(*out))
+        jax.effects_barrier()
+    assert [one.step for one in seen] == list(range(1, len(images) + 1))
+    assert [one.loss for one in seen] == values.tolist()
+    assert [one.lr_after[0] for one in seen] == lrs.tolist()
+    assert [one.lr_before[0] for one in seen] == [float(jnp.float32(0.1)), *lrs.tolist()[:-1]]
+    assert [one.action for one in seen] == [batched.ACTIONS[code] for code in actions.tolist()]
+    trace = Trace.load(tmp_path)
+    assert trace.config["family"] == "PaperConfig"
+    assert (trace.losses.tolist(), trace.lrs[:, 0].tolist()) == (values.tolist(), lrs.tolist())
 
 
 def test_mapped_over_many_runs_each_follows_its_own_loss(problem):

@@ -15,6 +15,7 @@ pytest.importorskip("accelerate")
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 
 from greedylr.adapters.trainer import attach  # noqa: E402
+from greedylr.pulse import Recorder, Trace  # noqa: E402
 
 # Theirs, not ours.
 pytestmark = [
@@ -304,6 +305,51 @@ def test_tensorboard_shows_learning_rate_and_decisions(make, tmp_path):
     assert sum(raised) > 0
 
 
+class Taken(Trainer):
+    """Would fail on inputs that the model does not know."""
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        assert set(inputs) == {"input_ids", "labels"}
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+@pytest.fixture
+def domains(make, data):
+    """A trainer whose micro-batches are of one domain each, and what says so."""
+
+    def made(**arguments):
+        trainer = make(kind=Taken, max_steps=20, remove_unused_columns=False, dataloader_drop_last=True, **arguments)
+        trainer.train_dataset = [{**row, "domain": torch.tensor(i // 4 % 3)} for i, row in enumerate(data)]
+        trainer.get_train_dataloader = lambda: torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4)
+        return trainer
+
+    def of(inputs):
+        return {"domain": "abc"[int(inputs.pop("domain")[0])], "tokens": inputs["input_ids"].numel()}
+
+    return made, of
+
+
+def test_a_recorder_gets_everything(domains, tmp_path):
+    made, of = domains
+    trainer = made()
+    with Recorder(tmp_path / "trace") as recorder:
+        attach(trainer, observers=[recorder], batch=of)
+        train(trainer)
+    trace = Trace.load(tmp_path / "trace")
+    assert trace.last == 20
+    assert (trace.config["family"], trace.config["total_steps"]) == ("DefaultConfig", 20)
+    assert trace.batch["domain"][:4].tolist() == ["a + b", "a + c", "b + c", "a + b"]
+    assert trace.batch["tokens"].tolist() == [64.0] * 20
+
+
+def test_losses_are_compared_with_their_own_domains(domains):
+    made, of = domains
+    trainer = made(gradient_accumulation_steps=1)
+    attach(trainer, batch=of, level_by="domain")
+    train(trainer)
+    assert sorted(trainer.lr_scheduler.state_dict()["levels"]["levels"]) == ["a", "b", "c"]
+
+
 def test_the_horizon_is_the_trainers(make):
     trainer = make(max_steps=20)
     attach(trainer)
@@ -350,6 +396,8 @@ def test_what_cannot_be_attached(make):
         attach(trainer, observe="validation")
     with pytest.raises(ValueError, match=r"metric_for_best_model and an eval_strategy .* got None and 'no'"):
         attach(trainer, observe="metric")
+    with pytest.raises(ValueError, match="observe='metric' does not look at"):
+        attach(trainer, observe="metric", batch=dict)
     attach(trainer)
     with pytest.raises(ValueError, match="only once"):
         attach(trainer)

@@ -8,6 +8,7 @@ import torch
 
 from greedylr import GreedyLR
 from greedylr.control.decision import Action, Decision
+from greedylr.control.observers import introduce
 from greedylr.pulse import Recorder, Trace
 
 
@@ -53,6 +54,7 @@ class Script:
         self.observers = []
 
     def subscribe(self, observer):
+        introduce(observer, self)
         self.observers.append(observer)
         return lambda: self.observers.remove(observer)
 

@@ -195,3 +195,11 @@ def test_a_batch_without_its_domain_is_an_error(batch):
 def test_a_column_must_have_a_name(name):
     with pytest.raises(ValueError, match="level_by must be the name"):
         scheduler(level_by=name)
+
+
+def test_the_mean_over_ranks_belongs_to_no_domain(monkeypatch):
+    from greedylr.torch import distributed
+
+    monkeypatch.setattr(distributed, "is_active", lambda: True)
+    with pytest.raises(ValueError, match="level_by='domain' is for one process"):
+        scheduler(level_by="domain").step(1.0, batch={"domain": "web"})

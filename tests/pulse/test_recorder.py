@@ -60,6 +60,25 @@ def test_reads_back_exactly_what_happened(tmp_path, make, flush_every):
     assert trace.last == 400
 
 
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("flush_every", [1, 7, 1000])
+def test_a_group_that_joins_is_recorded_with_the_others(tmp_path, make, flush_every):
+    scheduler = make(optimizer())
+    seen = []
+    scheduler.subscribe(seen.append)
+    with Recorder(tmp_path, scheduler) as kept:
+        for number, loss in enumerate(troubled_losses(200)):
+            if number == 47:
+                scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.5})
+            scheduler.step(loss)
+            if number % flush_every == 0:
+                kept.flush()
+    trace = Trace.load(tmp_path)
+    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
+    assert trace.lrs[:, 0].tolist() == [one.lr_after[0] for one in seen]
+    assert trace.foreign == []
+
+
 def test_lines_are_strict_json(tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -307,6 +326,7 @@ class Deaf:
         self.optimizer, self.number = optimizer(), 0
 
     def subscribe(self, observer):
+        observer.watch(self)
         self.observer = observer
         return lambda: None
 
@@ -372,6 +392,32 @@ def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monke
     late = trace.steps > 10_000
     assert {step % 2 for step in trace.steps[late].tolist()} == {0}
     assert set(trace.batch["domain"][late]) == {"a"}
+
+
+def test_a_rule_that_decides_at_every_step_is_kept_whole_while_it_is_thinned(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 50_000)
+    scheduler = GreedyLR.core(optimizer(2))
+    seen = []
+    scheduler.subscribe(seen.append)
+    with Recorder(tmp_path, scheduler) as kept:
+        for number, loss in enumerate(troubled_losses(4000)):
+            scheduler.step(loss)
+            if number % 33 == 0:
+                kept.flush()
+    trace = Trace.load(tmp_path)
+    assert len(trace.steps) < 3000
+    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
+
+
+@pytest.mark.slow
+def test_a_million_decisions_fit_in_fifty_megabytes(tmp_path):
+    r = random.Random(0)
+    scheduler = GreedyLR.core(optimizer())
+    with Recorder(tmp_path, scheduler):
+        for _ in range(1_000_000):
+            scheduler.step(2.0 + r.gauss(0, 0.1))
+    assert (tmp_path / storage.FILE).stat().st_size < 50e6
+    assert len(Trace.load(tmp_path).decisions) > 990_000
 
 
 @pytest.mark.parametrize("meta", [{"a": None}, {"a": [1]}])

@@ -7,6 +7,7 @@ samples. What :func:`prepare` returns takes its place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -30,7 +31,7 @@ class PreparedGreedyLR:
         self._skips = SkippedSteps()
         self._skips.start(accelerator.scaler)
 
-    def step(self, loss: float | Tensor) -> None:
+    def step(self, loss: float | Tensor, *, batch: Mapping[str, Any] | None = None) -> None:
         """Take in the loss of one micro-batch, after ``optimizer.step()``.
 
         The learning rates follow once per optimizer step that was made: on the mean over the micro-batches of the
@@ -38,8 +39,10 @@ class PreparedGreedyLR:
 
         Args:
             loss: What was given to ``accelerator.backward``, which divides it by the accumulation steps itself.
+            batch: What the micro-batch was made of, see :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers
+                and all labels that occurred.
         """
-        self._loop.add(loss)
+        self._loop.add(loss, batch)
         if not self._accelerator.sync_gradients:
             return
         # Of its own optimizer, where that is the prepared one; others may skip on their own.

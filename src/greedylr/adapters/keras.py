@@ -7,14 +7,14 @@ the compiled training step, and comes out of it with the other metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras  # type: ignore[import-untyped]
 
 from greedylr.control import checkpoint, rule
 from greedylr.control.config import Config, DefaultConfig, PaperConfig
-from greedylr.control.decision import Decision
+from greedylr.control.observers import Observer, introduce
 from greedylr.control.state import State
 
 
@@ -30,6 +30,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             :class:`~greedylr.control.config.PaperConfig` for the published algorithm.
         monitor: The name of a metric, ``"val_loss"`` say, to be observed at the end of every epoch in place of the
             training loss.
+        observers: Each is called with every decision: a recorder, say. One that has a method ``watch`` is told by it of
+            this callback at the beginning of every ``fit``, when the settings are known.
         **settings: Those of the family. For the default family on the loss, ``total_steps`` is the length of the first
             ``fit`` unless given, if Keras knows it; ``total_steps=None`` is open-ended.
 
@@ -42,19 +44,20 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, family: Callable[..., Config] = DefaultConfig, *, monitor: str | None = None, **settings: Any
+        self,
+        family: Callable[..., Config] = DefaultConfig,
+        *,
+        monitor: str | None = None,
+        observers: Iterable[Observer] = (),
+        **settings: Any,
     ) -> None:
         super().__init__()
         self._family, self._monitor, self._settings = family, monitor, settings
         self._config = family(**settings)
         self._state: State | None = None
-        self._observers: tuple[Callable[[Decision], object], ...] = ()
+        self._observers = tuple(observers)
         self._losses: list[float] = []
         self._watched: Any = None
-
-    def subscribe(self, observer: Callable[[Decision], object]) -> None:
-        """Call ``observer`` with every decision from now on."""
-        self._observers = (*self._observers, observer)
 
     @property
     def config(self) -> Config:
@@ -97,6 +100,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             self._state = rule.start(self._config, [float(keras.ops.convert_to_numpy(optimizer.learning_rate))])
         self._write()
         self._losses.clear()
+        for observer in self._observers:
+            introduce(observer, self)
         if self._monitor is None and self.model.steps_per_execution != 1:
             raise ValueError(f"steps_per_execution must be 1, got {self.model.steps_per_execution}")
 

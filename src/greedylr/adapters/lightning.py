@@ -9,19 +9,26 @@ calls ``self.lr_schedulers().step(loss)`` itself, on a GreedyLR that nothing sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
+from greedylr.control.observers import Observer
 from greedylr.torch.scheduler import GreedyLR
 
 
 def configure(
-    module: LightningModule, optimizer: Optimizer, build: Callable[..., GreedyLR] = GreedyLR, **settings: Any
+    module: LightningModule,
+    optimizer: Optimizer,
+    build: Callable[..., GreedyLR] = GreedyLR,
+    *,
+    observers: Iterable[Observer] = (),
+    batch: Composition | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """What ``configure_optimizers`` returns, so that GreedyLR observes the training loss at every optimizer step.
 
@@ -32,6 +39,10 @@ def configure(
         module: The module that is being configured.
         optimizer: Its optimizer.
         build: Called with the optimizer and ``settings``: :class:`GreedyLR`, :meth:`GreedyLR.paper`, or a function.
+        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say.
+        batch: Called with every micro-batch that ``training_step`` gets, says what it is made of, see
+            :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers and all labels that occurred are observed.
+            In manual optimization the module hands it to ``step`` itself.
         **settings: Handed to ``build``. For :class:`GreedyLR` in automatic optimization ``total_steps`` is the
             trainer's own number of steps unless given; ``total_steps=None`` is open-ended.
 
@@ -42,18 +53,24 @@ def configure(
         See ``docs/adapters.md``.
     """
     if not module.automatic_optimization:
-        return {"optimizer": optimizer, "lr_scheduler": build(optimizer, **settings)}
+        return {"optimizer": optimizer, "lr_scheduler": _observed(build(optimizer, **settings), observers)}
     if build is GreedyLR and "total_steps" not in settings:
         steps = module.trainer.estimated_stepping_batches
         settings["total_steps"] = int(steps) if math.isfinite(steps) else None
-    scheduler = _Stepped(build(optimizer, **settings), module)
+    scheduler = _Stepped(_observed(build(optimizer, **settings), observers), module, batch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _observed(scheduler: GreedyLR, observers: Iterable[Observer]) -> GreedyLR:
+    for observer in observers:
+        scheduler.subscribe(observer)
+    return scheduler
 
 
 class _Stepped(LoopScheduler):
     """What Lightning steps; observes what the module's ``training_step`` returned since."""
 
-    def __init__(self, scheduler: GreedyLR, module: LightningModule) -> None:
+    def __init__(self, scheduler: GreedyLR, module: LightningModule, batch: Composition | None) -> None:
         super().__init__(scheduler, mean=True)
         self._module = module
         self._skips: SkippedSteps | None = None
@@ -64,10 +81,12 @@ class _Stepped(LoopScheduler):
             if self._skips is None:
                 self._skips = SkippedSteps()
                 self._skips.start(self._scaler())
+            # Before the module, which may take out what its network does not know.
+            made_of = None if batch is None else batch(args[0] if args else kwargs["batch"])
             output = original(*args, **kwargs)
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if isinstance(loss, Tensor):
-                self.add(loss)
+                self.add(loss, made_of)
             return output
 
         training_step._without_greedylr = original  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from greedylr.torch.scheduler import GreedyLR
+
+Composition = Callable[[Any], Mapping[str, Any]]
+"""Says what a batch, as its loop has it, was made of: numbers and labels by name."""
 
 
 class LoopScheduler(LRScheduler):
@@ -30,32 +34,37 @@ class LoopScheduler(LRScheduler):
         >>> loop.add(torch.tensor(9.0)); loop.clear(); loop.step()
     """
 
+    _loss: float | Tensor | None
+    _count: int
+    _batches: list[Mapping[str, Any]]
+
     def __init__(self, scheduler: GreedyLR, mean: bool = False) -> None:
         # Not LRScheduler.__init__, whose attributes are the scheduler's, by way of __getattr__. Some loops take
         # only what is an LRScheduler.
         self.scheduler = scheduler
         self._mean = mean
-        self._loss: float | Tensor | None = None
-        self._count = 0
+        self.clear()
 
-    def add(self, loss: float | Tensor) -> None:
-        """Take in the loss of one micro-batch; on a device nothing is waited for."""
+    def add(self, loss: float | Tensor, batch: Mapping[str, Any] | None = None) -> None:
+        """Take in the loss of one micro-batch and what it was made of; on a device nothing is waited for."""
         if isinstance(loss, Tensor):
             # At least float32, as half precision would lose the later shares.
             loss = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
         self._loss = loss if self._loss is None else self._loss + loss
         self._count += 1
+        if batch is not None:
+            self._batches.append(batch)
 
     def clear(self) -> None:
         """Forget what was added: the optimizer step was skipped, or never came."""
-        self._loss, self._count = None, 0
+        self._loss, self._count, self._batches = None, 0, []
 
     def step(self) -> None:  # type: ignore[override]
         """Observe what was added since the last step, if anything was."""
-        loss, count = self._loss, self._count
+        loss, count, batch = self._loss, self._count, _together(self._batches)
         self.clear()
         if loss is not None:
-            self.scheduler.step(loss / count if self._mean and count > 1 else loss)
+            self.scheduler.step(loss / count if self._mean and count > 1 else loss, batch=batch)
 
     def get_lr(self) -> list[float | Tensor]:
         """The scheduler's."""
@@ -81,6 +90,20 @@ class LoopScheduler(LRScheduler):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheduler!r})"
+
+
+def _together(batches: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What several micro-batches were made of: the mean of numbers, and of labels all that occurred."""
+    if len(batches) <= 1:
+        return batches[0] if batches else None
+    together: dict[str, Any] = {}
+    for name in dict.fromkeys(name for batch in batches for name in batch):
+        values = [batch[name] for batch in batches if name in batch]
+        if any(isinstance(value, str) for value in values):
+            together[name] = " + ".join(sorted({str(value) for value in values}))
+        else:
+            together[name] = sum(map(float, values)) / len(values)
+    return together
 
 
 class SkippedSteps:

@@ -7,16 +7,18 @@ where a comparison is that close, may a decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
+from jax.experimental import io_callback
 
 from greedylr.control import batched
 from greedylr.control.config import Config, DefaultConfig, PaperConfig
-from greedylr.control.decision import Action
+from greedylr.control.decision import Action, Decision
+from greedylr.control.observers import Observer, introduce
 
 
 class GreedyLRState(NamedTuple):
@@ -39,7 +41,11 @@ class GreedyLRState(NamedTuple):
 
 
 def greedy_lr(
-    learning_rate: float = 1.0, family: Callable[..., Config] = DefaultConfig, **settings: Any
+    learning_rate: float = 1.0,
+    family: Callable[..., Config] = DefaultConfig,
+    *,
+    observers: Iterable[Observer] = (),
+    **settings: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiply the updates by a learning rate that follows the loss.
 
@@ -52,6 +58,9 @@ def greedy_lr(
             multiple of the optimizer's.
         family: :class:`~greedylr.control.config.DefaultConfig`, or
             :class:`~greedylr.control.config.PaperConfig` for the published algorithm.
+        observers: Each is called on the host with every decision, in order, from within the compiled step: a recorder,
+            say. Decisions come without evidence, and after the step that they belong to: ``jax.effects_barrier()``
+            waits for them. Not under ``vmap``.
         **settings: Those of the family.
 
     Returns:
@@ -78,6 +87,15 @@ def greedy_lr(
     if not learning_rate >= 0:
         raise ValueError(f"learning_rate must be at least 0, got {learning_rate!r}")
     config = family(**settings)
+    told = tuple(observers)
+    for observer in told:
+        introduce(observer, _Observed(config))
+
+    def tell(step: Any, loss: Any, action: Any, before: Any, after: Any) -> None:
+        lrs = (float(before),), (float(after),)
+        decision = Decision(int(step), float(loss), batched.ACTIONS[int(action)], *lrs, {})
+        for observer in told:
+            observer(decision)
 
     def init(params: optax.Params) -> GreedyLRState:
         del params
@@ -99,10 +117,18 @@ def greedy_lr(
             raise TypeError("greedy_lr needs the loss: call optimizer.update(gradients, state, params, value=loss)")
         used = state.learning_rate
         memory, action = batched.advance(config, state.memory, jnp.asarray(value, used.dtype), jnp)
+        if told:
+            io_callback(tell, None, memory.step, value, action, used, memory.lrs, ordered=True)
         updates = jax.tree.map(lambda update: (update * used).astype(update.dtype), updates)
         return updates, GreedyLRState(memory, jnp.asarray(action, jnp.int32))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _Observed(NamedTuple):
+    """What observers are told of; the learning rate is in the state, which they do not see."""
+
+    config: Config
 
 
 def action_of(state: GreedyLRState) -> Action:

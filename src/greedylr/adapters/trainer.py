@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
 from greedylr.control.decision import Action, Decision
-from greedylr.torch.scheduler import GreedyLR, Observer
+from greedylr.control.observers import Observer
+from greedylr.torch.scheduler import GreedyLR
 
 Observe = Callable[[Trainer], float | Tensor | None]
 
@@ -34,6 +36,7 @@ def attach(
     *,
     observe: str | Observe = "loss",
     observers: Iterable[Observer] = (),
+    batch: Composition | None = None,
     **settings: Any,
 ) -> None:
     """Let GreedyLR set the learning rates of a ``Trainer``, of any subclass, in place of its ``lr_scheduler_type``.
@@ -49,12 +52,16 @@ def attach(
             ``metric_for_best_model``, at evaluations; its ``greater_is_better`` sets the mode. Or a function of
             the trainer, called after every optimizer step, that returns a number or, where there is nothing to
             observe, None; on all ranks alike.
-        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`.
+        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say.
+        batch: Called with the inputs of every micro-batch before the model sees them, says what they are made of, see
+            :meth:`GreedyLR.step`; it may take out what the model does not know. Of an accumulation, the mean of numbers
+            and all labels that occurred are observed.
         **settings: Handed to ``build``. For :class:`GreedyLR` on the loss, ``total_steps`` is the trainer's own number
             of steps unless given; ``total_steps=None`` is open-ended.
 
     Raises:
-        ValueError: If the trainer has a scheduler already, or no metric that could be observed.
+        ValueError: If the trainer has a scheduler already, or no metric that could be observed; if ``batch`` is given
+            and the loss is not observed.
 
     Example:
         See ``docs/adapters.md``.
@@ -65,6 +72,8 @@ def attach(
         raise ValueError("this trainer has been given GreedyLR already: attach only once")
     if not callable(observe) and observe not in ("loss", "metric"):
         raise ValueError(f"observe must be 'loss', 'metric' or a function of the trainer, got {observe!r}")
+    if batch is not None and observe != "loss":
+        raise ValueError(f"batch says what the training loss was made of, which observe={observe!r} does not look at")
     if observe == "metric":
         metric, strategy = trainer.args.metric_for_best_model, trainer.args.eval_strategy
         if metric is None or strategy == "no":
@@ -73,7 +82,7 @@ def attach(
                 f"got {metric!r} and {str(getattr(strategy, 'value', strategy))!r}"
             )
         settings.setdefault("mode", "max" if trainer.args.greater_is_better else "min")
-    _Attached(trainer, build, observe, tuple(observers), settings)
+    _Attached(trainer, build, observe, tuple(observers), batch, settings)
 
 
 class _Attached(TrainerCallback):
@@ -85,10 +94,12 @@ class _Attached(TrainerCallback):
         build: Callable[..., GreedyLR],
         observe: str | Observe,
         observers: tuple[Observer, ...],
+        batch: Composition | None,
         settings: dict[str, Any],
     ) -> None:
         self._trainer: Any = trainer  # its annotations know fewer schedulers than it takes
         self._build, self._observe, self._observers, self._settings = build, observe, observers, settings
+        self._batch = batch
         self._loop: LoopScheduler | None = None
         self._counts: Counter[Action] = Counter()
         self._trained = False  # whether there was an optimizer step since the last evaluation
@@ -111,11 +122,12 @@ class _Attached(TrainerCallback):
         self._loop = trainer.lr_scheduler = LoopScheduler(scheduler)
         return self._loop
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch: forward, backward, and its share of the loss back."""
-        loss: Tensor = self._training_step(*args, **kwargs)
+        batch = None if self._batch is None else self._batch(inputs)
+        loss: Tensor = self._training_step(model, inputs, *args, **kwargs)
         if self._observe == "loss" and self._loop is not None:
-            self._loop.add(loss)
+            self._loop.add(loss, batch)
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -16,7 +16,9 @@ from transformers import Trainer
 from trl import GRPOTrainer, RLOOTrainer  # type: ignore[attr-defined]
 
 from greedylr.adapters import trainer as loss
-from greedylr.torch.scheduler import GreedyLR, Observer
+from greedylr.adapters.loop import Composition
+from greedylr.control.observers import Observer
+from greedylr.torch.scheduler import GreedyLR
 
 
 def attach(
@@ -24,6 +26,7 @@ def attach(
     build: Callable[..., GreedyLR] = GreedyLR,
     *,
     observers: Iterable[Observer] = (),
+    batch: Composition | None = None,
     **settings: Any,
 ) -> None:
     """Let GreedyLR set the learning rates of a TRL trainer: on the reward if it earns one, else on the loss.
@@ -35,6 +38,7 @@ def attach(
         trainer: The trainer; it must have been given no scheduler.
         build: As for :func:`greedylr.adapters.trainer.attach`.
         observers: Likewise.
+        batch: Likewise, on the loss only.
         **settings: Likewise. On a reward ``mode`` is ``"max"``, and ``total_steps`` counts generations.
 
     Raises:
@@ -44,7 +48,7 @@ def attach(
         See ``docs/adapters.md``.
     """
     if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
-        loss.attach(trainer, build, observers=observers, **settings)
+        loss.attach(trainer, build, observers=observers, batch=batch, **settings)
         return
     every = _steps_per_generation(trainer)
 
@@ -54,7 +58,7 @@ def attach(
         return build(optimizer, **settings)
 
     settings.setdefault("mode", "max")
-    loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, **settings)
+    loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, batch=batch, **settings)
 
 
 class _NewRewards:

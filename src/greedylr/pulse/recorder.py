@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import greedylr
 from greedylr.control import plain
 from greedylr.control.decision import Action, Decision
+from greedylr.control.observers import Observer
 from greedylr.pulse import storage
 
 try:
@@ -31,21 +32,16 @@ WRITE_EVERY = 0.5
 THIN_FROM = 20_000_000
 """Bytes from which on losses are thinned: every second step, and at each further eighth of it half of that."""
 
+_QUIET = storage.QUIET  # looked up at every step
+
 _THINNEST = 64  # Then the decisions, which are all kept, are most of the file.
 
 
-class Watched(Protocol):
+class Scheduler(Protocol):
     """What the recorder needs of a scheduler: :class:`greedylr.GreedyLR` has it."""
 
-    optimizer: Any
-    batch: Mapping[str, Any] | None
-
-    @property
-    def config(self) -> Any:
-        """The settings in force."""
-
-    def subscribe(self, observer: Callable[[Decision], object]) -> Callable[[], None]:
-        """Call ``observer`` with every decision."""
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Call ``observer`` with every decision, having told it by ``watch`` whom it observes."""
 
 
 class Recorder:
@@ -58,11 +54,11 @@ class Recorder:
     variable
     ``RANK``) nothing is recorded.
 
-    It is an observer: give it the scheduler, or hand it to an adapter that takes ``observers``.
+    It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``.
 
     Args:
         path: The folder; made if need be.
-        scheduler: What to record; None: whoever calls :meth:`watch`, or calls this recorder with its decisions.
+        scheduler: What to record; None: whatever it is subscribed to.
         meta: What to remember about the run, say ``{"task": "digits", "seed": 3}``; plain numbers and strings.
 
     Raises:
@@ -88,7 +84,7 @@ class Recorder:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        scheduler: Watched | None = None,
+        scheduler: Scheduler | None = None,
         *,
         meta: Mapping[str, Scalar] | None = None,
     ) -> None:
@@ -98,7 +94,8 @@ class Recorder:
             if not isinstance(value, (int, float, str)):
                 raise TypeError(f"meta must hold numbers and strings, got {name}={value!r}")
         self._silent = os.environ.get("RANK", "0") != "0"
-        self._scheduler: Watched | None = None
+        self._observed: Any = None  # whose batches are recorded
+        self._optimizer: Any = None
         self._unsubscribe: Callable[[], None] = _nothing
         self._began = time.time()
         self._process = os.getpid()
@@ -117,22 +114,22 @@ class Recorder:
             # What ends the process ends the record; a recorder that is forgotten is none to wait for.
             self._hook = _Hook(self)
         if scheduler is not None:
-            self.watch(scheduler)
+            self._unsubscribe = scheduler.subscribe(self)
 
-    def watch(self, scheduler: Watched) -> None:
-        """Record this scheduler from now on, in place of the one before if there was one.
+    def watch(self, scheduler: Any) -> None:
+        """Record the settings of ``scheduler``; called by whatever this recorder is subscribed to.
 
         Args:
-            scheduler: A :class:`greedylr.GreedyLR`.
+            scheduler: Has ``config``, the settings in force. If it has an ``optimizer`` with parameter groups, learning
+                rates that somebody else sets there are noticed; if it has ``batch``, that is recorded at every step.
         """
-        self._unsubscribe()
-        self._scheduler = scheduler
+        self._observed = scheduler if hasattr(scheduler, "batch") else None
+        self._optimizer = getattr(scheduler, "optimizer", None)
         config = scheduler.config
         # What is derived from the settings is not among them.
         span = getattr(config, "window_length", None) or getattr(config, "window", None)
         settings = {"family": type(config).__name__, "span": span, **plain.to_dict(config)}
         self._write({"config": settings})
-        self._unsubscribe = scheduler.subscribe(self)
 
     def __call__(self, decision: Decision) -> None:
         """Record one decision."""
@@ -141,29 +138,42 @@ class Recorder:
             self._flush()
             self._first = step
         self._step = step
-        if self._every == 1:
-            self._losses.append(loss)
-        else:
-            self._thin(step, loss)
-        if after is not self._lrs and (before != self._lrs or after != before):
-            self._changes.append((step, after))
-        taken_over = before != self._lrs and self._lrs is not None
-        if taken_over:  # The paper family counts from what it finds.
-            self._note_foreign(before[0])
-        if taken_over or action not in storage.QUIET:
-            self._decisions.append(storage.decision_to_json(decision, self._lrs))
-        elif action is not self._quiet:
+        lrs = self._lrs
+        if after is not lrs and after != lrs:
+            self._change(step, after)
+        if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
+            self._keep(decision)
+        if action is not self._quiet and action in _QUIET:
             if action in storage.PHASES or self._quiet in storage.PHASES:
                 self._phases.append((step, action.name if action in storage.PHASES else ""))
             self._quiet = action
         self._lrs = after
-        if self._scheduler is not None:
-            batch = self._scheduler.batch
+        if self._every == 1:
+            self._losses.append(loss)
+        else:
+            self._thin(step, loss)
+        if self._observed is not None:
+            batch = self._observed.batch
             if batch is not None and (self._every == 1 or step % self._every == 0):
                 self._batches.append((len(self._losses) - 1, batch))
         if self._clock() > self._due:
             self._look_at_optimizer()
             self._flush()
+
+    def _change(self, step: int, lrs: tuple[float, ...]) -> None:
+        if self._changes and len(lrs) != len(self._changes[-1][1]):  # A group joined: one number of them in a block.
+            self._step = step - 1
+            self._flush()
+            self._step = step
+        self._changes.append((step, lrs))
+
+    def _keep(self, decision: Decision) -> None:
+        before, known = decision.lr_before, self._lrs
+        if before != known:
+            self._found.append((len(self._decisions), before))
+            if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
+                self._note_foreign(before[0])
+        self._decisions.append(decision)
 
     def log(self, *, step: int | None = None, **metrics: Any) -> None:
         """Record further numbers of the last step, such as ``val_loss``, ``probe_loss`` or ``grad_norm``.
@@ -280,7 +290,8 @@ class Recorder:
         self._means: list[float] = []
         self._highs: list[float] = []
         self._changes: list[tuple[int, tuple[float, ...]]] = []
-        self._decisions: list[dict[str, Any]] = []
+        self._decisions: list[Decision] = []
+        self._found: list[tuple[int, tuple[float, ...]]] = []
         self._phases: list[tuple[int, str]] = []
         self._batches: list[tuple[int, Mapping[str, Any]]] = []
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
@@ -300,9 +311,9 @@ class Recorder:
 
     def _look_at_optimizer(self) -> None:
         """Whether somebody else has set the learning rate since; seldom, and never on a device."""
-        if self._scheduler is None or self._lrs is None:
+        if self._optimizer is None or self._lrs is None:
             return
-        group = self._scheduler.optimizer.param_groups[0]
+        group = self._optimizer.param_groups[0]
         lr = group["lr"]
         if lr.__class__ is not float and not isinstance(lr, (int, float)):
             if getattr(getattr(lr, "device", None), "type", "") != "cpu":
@@ -337,22 +348,19 @@ class Recorder:
                 record["mean"], record["high"] = storage.singles(self._means), storage.singles(self._highs)
         if self._changes:
             record["lr"] = {
-                "step": storage.counts([step for step, _ in self._changes]),
+                "step": storage.steps([step for step, _ in self._changes]),
                 "groups": len(self._changes[-1][1]),
                 "value": storage.doubles([lr for _, lrs in self._changes for lr in lrs]),
             }
-            if len({len(lrs) for _, lrs in self._changes}) > 1:  # A group joined: what came before has the first alone.
-                record["lr"]["groups"] = 1
-                record["lr"]["value"] = storage.doubles([lrs[0] for _, lrs in self._changes])
         if self._phases:
             record["phases"] = self._phases
         if self._decisions:
-            record["decisions"] = self._decisions
+            record["decisions"] = storage.decisions(self._decisions, self._found, self._every > 1)
         if self._batches:
             record["batch"] = _columns(self._batches)
         if self._metrics:
             record["metrics"] = {
-                name: [storage.counts(steps), storage.doubles(values)]
+                name: [storage.steps(steps), storage.doubles(values)]
                 for name, (steps, values) in self._metrics.items()
                 if steps
             }

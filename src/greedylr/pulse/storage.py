@@ -52,6 +52,13 @@ def doubles(values: Iterable[float]) -> str:
     return _text(array(_DOUBLE, values))
 
 
+def steps(values: list[int]) -> str | int:
+    """Steps: the first alone, where all follow one another."""
+    first, n = values[0], len(values)
+    follow = values[-1] - first == n - 1 and values == list(range(first, first + n))
+    return first if follow else counts(values)
+
+
 def singles(values: Iterable[float]) -> str:
     """Numbers as text, to seven digits, at half the length; what is too large becomes infinite."""
     try:
@@ -76,37 +83,45 @@ def number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def decision_to_json(decision: Decision, lr_known: tuple[float, ...] | None) -> dict[str, Any]:
-    """A decision as JSON; ``lr_before`` only where it is not ``lr_known``, that of the record before."""
+def decisions(made: list[Decision], found: list[tuple[int, tuple[float, ...]]], with_losses: bool) -> dict[str, Any]:
+    """Decisions by column. Their learning rates are those of the block, but where ``found`` has others before one.
+
+    Args:
+        made: The decisions of a block, at least one.
+        found: Row of a decision, and the learning rates that it found if they were not those of the step before.
+        with_losses: Whether their losses are not among those of the block.
+    """
+    actions = list(dict.fromkeys(one.action for one in made))
+    codes = {action: code for code, action in enumerate(actions)}
     record: dict[str, Any] = {
-        "step": decision.step,
-        "loss": number(decision.loss),
-        "action": decision.action.name,
-        "lr": decision.lr_after,
+        "step": steps([one.step for one in made]),
+        "actions": [action.name for action in actions],
+        "action": small(codes[one.action] for one in made),
     }
-    if decision.lr_before != lr_known:
-        record["lr_before"] = decision.lr_before
-    if decision.evidence:
-        record["evidence"] = {name: number(x) for name, x in decision.evidence.items()}
+    if with_losses:
+        record["loss"] = doubles([one.loss for one in made])
+    if found:
+        record["found"] = found
+    named: dict[tuple[str, ...], list[int]] = {}
+    for row, one in enumerate(made):
+        if one.evidence:
+            named.setdefault(tuple(one.evidence), []).append(row)
+    record["evidence"] = [
+        {
+            "row": steps(rows),
+            "names": names,
+            "values": [_evidence([made[row].evidence[name] for row in rows]) for name in names],
+        }
+        for names, rows in named.items()
+    ]
     return record
 
 
-def decision_from_json(record: dict[str, Any], lr_known: tuple[float, ...]) -> Decision:
-    """The decision of :func:`decision_to_json`.
-
-    Raises:
-        ValueError: If a number is none.
-        KeyError: If an entry is missing, or there is no such action.
-        TypeError: If an entry is of another kind.
-    """
-    return Decision(
-        step=record["step"],
-        loss=float(record["loss"]),
-        action=Action[record["action"]],
-        lr_before=tuple(record.get("lr_before", lr_known)),
-        lr_after=tuple(record["lr"]),
-        evidence={name: float(x) for name, x in record.get("evidence", {}).items()},
-    )
+def _evidence(values: list[float]) -> str | dict[str, str]:
+    """Exactly; runs and counts, which are whole and small, in an eighth of the length."""
+    if all(x < 256 and math.copysign(1.0, x) > 0 and x == int(x) for x in values):
+        return {"small": small(map(int, values))}
+    return doubles(values)
 
 
 def _text(values: array[Any]) -> str:

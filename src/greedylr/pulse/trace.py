@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from greedylr.control.decision import Decision
+from greedylr.control.decision import Action, Decision
 from greedylr.pulse import storage
 
 if TYPE_CHECKING:
@@ -294,37 +294,37 @@ class _Reading:
 
     def _take_block(self, line: dict[str, Any]) -> None:
         first, every, n = line["first"], line.get("every", 1), line["n"]
-        begins = min([first if n else line["last"] + 1, *(one["step"] for one in line.get("decisions", ())[:1])])
+        made = line.get("decisions")
+        decided = np.empty(0, np.int64) if made is None else _steps(made["step"], _length(made["action"]))
+        begins = min([first if n else line["last"] + 1, *decided[:1].tolist()])
         if begins <= self.last:
             self._rewind(begins)
         self.last, self.end = line["last"], ""
         self.seconds = self.seconds_before + line["seconds"]
-        lr_before, changes = self.lr, line.get("lr")
+        changes = line.get("lr")
         if changes:
             values = _doubles(changes["value"]).reshape(-1, changes["groups"])
-            change = (_counts(changes["step"]), values)
+            change = (_steps(changes["step"], len(values)), values)
         else:
-            change = (np.empty(0, np.int64), np.empty((0, max(len(lr_before), 1))))
-        for record in line.get("decisions", ()):
-            if "lr_before" not in record and changes:
-                # What was known when it was made: the last change before it.
-                row = int(np.searchsorted(change[0], record["step"]))
-                lr_before = tuple(change[1][row - 1].tolist()) if row else self.lr
-            self.decisions.append(storage.decision_from_json(record, lr_before))
-        if changes:
-            self.lr = tuple(change[1][-1].tolist())
+            change = (np.empty(0, np.int64), np.empty((0, max(len(self.lr), 1))))
         self.turns += [(step, name) for step, name in line.get("phases", ())]
         losses = _doubles(line["loss"]) if n else np.empty(0)
         if len(losses) != n:
             raise ValueError(f"{len(losses)} losses where {n} were announced")
         steps = first + every * np.arange(n, dtype=np.int64)
+        if made is not None:
+            known = _doubles(made["loss"]) if "loss" in made else losses[decided - first]
+            self.decisions += _decisions(made, decided, known, self.lr, change)
+        if changes:
+            self.lr = tuple(change[1][-1].tolist())
         means = _singles(line["mean"]) if "mean" in line else losses
         highs = _singles(line["high"]) if "high" in line else losses
         batch = _batch(line["batch"], n) if "batch" in line else {}
         block = {"steps": steps, "losses": losses, "means": means, "highs": highs, "change": change, "batch": batch}
         self.blocks.append(block)
         for name, (at, logged) in line.get("metrics", {}).items():
-            self.metrics.setdefault(name, []).append((_counts(at), _doubles(logged)))
+            values = _doubles(logged)
+            self.metrics.setdefault(name, []).append((_steps(at, len(values)), values))
 
     def _rewind(self, first: int) -> None:
         """Forget what a resumed run does again, from this step on."""
@@ -423,6 +423,42 @@ def _singles(text: str) -> Floats:
 
 def _counts(text: str) -> Ints:
     return np.frombuffer(base64.b64decode(text, validate=True), "<u4").astype(np.int64)
+
+
+def _length(text: str) -> int:
+    return len(base64.b64decode(text, validate=True))
+
+
+def _steps(record: str | int, length: int) -> Ints:
+    return record + np.arange(length, dtype=np.int64) if isinstance(record, int) else _counts(record)
+
+
+def _decisions(
+    record: dict[str, Any], steps: Ints, losses: Floats, lr: tuple[float, ...], changes: tuple[Ints, Floats]
+) -> list[Decision]:
+    """The decisions of a block, given the learning rates before it and their changes in it."""
+    actions = [Action[name] for name in record["actions"]]
+    lrs = [lr, *map(tuple, changes[1].tolist())]
+    before = np.searchsorted(changes[0], steps, side="left").tolist()
+    after = np.searchsorted(changes[0], steps, side="right").tolist()
+    found = {row: tuple(lrs) for row, lrs in record.get("found", ())}
+    evidence: list[dict[str, float]] = [{} for _ in before]
+    for group in record["evidence"]:
+        columns = [_evidence(column).tolist() for column in group["values"]]
+        rows = _steps(group["row"], len(columns[0])).tolist()
+        for row, *values in zip(rows, *columns):
+            evidence[row] = dict(zip(group["names"], values))
+    codes = base64.b64decode(record["action"], validate=True)
+    return [
+        Decision(step, loss, actions[code], found.get(row, lrs[before[row]]), lrs[after[row]], evidence[row])
+        for row, (step, loss, code) in enumerate(zip(steps.tolist(), losses.tolist(), codes))
+    ]
+
+
+def _evidence(column: str | dict[str, str]) -> Floats:
+    if isinstance(column, dict):
+        return np.frombuffer(base64.b64decode(column["small"], validate=True), "u1").astype(np.float64)
+    return _doubles(column)
 
 
 def _batch(record: dict[str, Any], rows: int) -> dict[str, NDArray[Any]]:

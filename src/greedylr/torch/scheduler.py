@@ -14,12 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from greedylr.control import checkpoint, paper, rule
 from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig
-from greedylr.control.decision import Action, Decision
+from greedylr.control.decision import Action
+from greedylr.control.observers import Observer, introduce
 from greedylr.torch import distributed as ranks
 from greedylr.torch.levels import Levels
 from greedylr.torch.reading import DeferredReader
-
-Observer = Callable[[Decision], object]
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING
@@ -35,7 +34,8 @@ class GreedyLR(LRScheduler):
     means of two neighbours differ by more than ``significance`` standard errors, the learning rates are divided by
     ``factor`` (the loss improved) or multiplied by it (it worsened); otherwise they are held. A loss that is not
     finite, and two losses in a row far above the usual, cut at once (the climb waits for a second one that is not
-    finite as well). With ``total_steps``, the learning rates decay to zero over the last part. The rule in maths: :class:`greedylr.control.config.DefaultConfig`.
+    finite as well). With ``total_steps``, the learning rates decay to zero over the last part. The rule in maths:
+    :class:`greedylr.control.config.DefaultConfig`.
 
     Args:
         optimizer: Any optimizer; its learning rates are the initial ones. Learning rates that are tensors
@@ -66,7 +66,7 @@ class GreedyLR(LRScheduler):
             :meth:`step`. False: the loss already is the same on all ranks.
         level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
             compared with the running level of its own domain, so that a change of composition is no change of the
-            loss. None: losses are compared as they are.
+            loss; in one process only. None: losses are compared as they are.
 
     Raises:
         ValueError: If an argument is outside what is stated above.
@@ -279,7 +279,8 @@ class GreedyLR(LRScheduler):
         Observers belong to this process: they are not saved, pickled or copied with the scheduler.
 
         Args:
-            observer: Takes a :class:`greedylr.Decision`. What it raises comes out of :meth:`step`.
+            observer: Takes a :class:`greedylr.Decision`. What it raises comes out of :meth:`step`. If it has a method
+                ``watch``, that is called with this scheduler first.
 
         Returns:
             A function that ends the subscription.
@@ -293,6 +294,7 @@ class GreedyLR(LRScheduler):
             non-finite loss, left out of every average
             >>> unsubscribe()
         """
+        introduce(observer, self)
         # A new tuple each time, so that an observer may unsubscribe while it is being called.
         subscription = [observer]  # its own, should the same observer subscribe twice
         self._observers = (*self._observers, subscription)
@@ -453,6 +455,10 @@ class GreedyLR(LRScheduler):
         value = _checked(loss)
         averaged = self._average_ranks and ranks.is_active()
         if averaged:
+            if self._levels is not None:
+                raise ValueError(
+                    f"level_by={self._levels.by!r} is for one process: the mean over ranks belongs to no one domain"
+                )
             value = ranks.mean_over_ranks(value)
         before = self._reader.take()
         known = [] if before is None else [before]
