@@ -242,7 +242,8 @@ def _divergence(trace: Trace, windows: Windows) -> Iterator[Finding]:
             return
     if len(mean) < 6:
         return
-    start, best, end = float(mean[:2].mean()), float(mean.min()), float(mean[-3:].mean())
+    # The lowest of the last ones: data that come by turns may end with the hard ones.
+    start, best, end = float(mean[:2].mean()), float(mean.min()), float(mean[-3:].min())
     noise = float(np.median(windows.spread / np.sqrt(windows.count)))
     lowest = int(mean.argmin())
     if end > start + 4 * noise and end - start > 0.02 * abs(start):
@@ -265,11 +266,13 @@ def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
         return
     noise = 1.4826 * float(np.median(np.abs(np.diff(values, 2)))) / np.sqrt(6)
     rise = float(np.mean(values[-3:]) - values[best])
-    then = np.flatnonzero(windows.last >= steps[best])[:3]
-    if rise <= max(4 * noise, 0.01 * abs(values[best])) or len(then) == 0 or len(windows.mean) < 6:
+    then = windows.last >= steps[best]
+    mean, error = windows.mean[then], windows.spread[then] ** 2 / windows.count[then]
+    share = max(len(mean) // 4, 3)
+    if rise <= max(4 * noise, 0.01 * abs(values[best])) or len(mean) < 2 * share:
         return
-    before, after = float(windows.mean[then].mean()), float(windows.mean[-3:].mean())
-    error = float(np.sqrt(np.mean(windows.spread[-3:] ** 2) / max(int(windows.count[-3:].sum()), 1)))
+    before, after = float(mean[:share].mean()), float(mean[-share:].mean())
+    error = float(np.sqrt(error[:share].sum() + error[-share:].sum())) / share
     if before - after > 3 * error:
         numbers = (
             f"{name} rose from {values[best]:.4g} to {np.mean(values[-3:]):.4g} "
@@ -279,12 +282,15 @@ def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 
 def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    if trace.foreign:
-        one = trace.foreign[0]
-        numbers = (
-            f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(trace.foreign)} times"
-        )
-        yield Finding(Kind.LR_IGNORED, one.step, trace.foreign[-1].step, numbers)
+    # The default rule never goes by what it finds in the optimizer: if it went on from there, it was put back to it.
+    restored = {
+        (one.step, one.lr_before[0]) for one in trace.decisions if trace.config.get("family") == "DefaultConfig"
+    }
+    foreign = [one for one in trace.foreign if (one.step, one.found) not in restored]
+    if foreign:
+        one = foreign[0]
+        numbers = f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(foreign)} times"
+        yield Finding(Kind.LR_IGNORED, one.step, foreign[-1].step, numbers)
 
 
 def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:
@@ -308,26 +314,30 @@ def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
         spread_after = float(np.median(spread[number + 1 : number + 1 + _TAIL]))
         later = mean[number + 1 : number + 1 + _LAST]
         ratio = new / level if level > 0 and new > 0 else 1.0
+        jump = new - level
+        around = int(windows.first[number - 1]), int(windows.last[number + 1])
+        # A learning rate that is cut at once lets the loss fall at once.
+        cut = float(windows.lr[number + 1]) < 0.5 * float(windows.lr[number - 3 : number].max())
         scaled = (
-            (ratio >= 3 or ratio <= 1 / 3)
+            not (cut and ratio < 1)
+            and (ratio >= 4 or ratio <= 1 / 4)
             and 0.5 < (spread_after / noise if noise else 1.0) / ratio < 2
             and abs(np.log(before[-1] / before[0])) < 0.3 * abs(np.log(ratio))
             and (later.min() > 1.5 * level if ratio > 1 else later.max() < level / 1.5)
+            and _sudden(trace, _where(trace, *around, jump > 0), level, new)
         )
-        jump = new - level
         # Where the loss was falling anyway, it need not stay up there.
-        history = mean[max(number - 10, 0) : number]
-        slope = min(float(np.polyfit(np.arange(len(history)), history, 1)[0]), 0.0)
-        lasting = bool(np.all(later > level + slope * np.arange(3, 3 + len(later)) + 0.4 * jump))
+        expected = _going_on(mean[max(number - 10, 0) : number], level, np.arange(3, 3 + len(later)))
+        lasting = bool(np.all(later > expected + 0.4 * jump))
         climbing = float(after[-1] - after[0]) > 0.5 * abs(jump)
         jumped = jump > max(1.5 * noise, 8 * drift, 0.02 * abs(level)) and lasting and not climbing
-        peaked = (
-            jump > 0 and _peak(trace, int(windows.first[number - 1]), int(windows.last[number + 1])) > level + 4 * jump
-        )
+        usual = _peak(trace, int(windows.first[number - 3]), int(windows.last[number - 1]))
+        peak = _peak(trace, *around)
+        peaked = jump > 0 and peak > (2 * ratio * usual if scaled else level + 4 * jump)
         if peaked or (not scaled and not jumped):
             number += 1
             continue
-        step = _where(trace, int(windows.first[number - 1]), int(windows.last[number + 1]), jump > 0)
+        step = _where(trace, *around, jump > 0)
         words = f"from {trace.sign * level:.4g} to {trace.sign * new:.4g}"
         if scaled:
             yield Finding(
@@ -344,6 +354,15 @@ def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
                 f"{words}, {jump / noise if noise else np.inf:.1f} standard deviations",
             )
         number += _TAIL
+
+
+def _going_on(history: Floats, level: float, windows: Ints) -> Floats:
+    """The level so many windows on, if it falls as it did: by the same share, so that it does not fall below zero."""
+    relative = history.min() > 0
+    course = np.log(history) if relative else history
+    rate = min(float(np.polyfit(np.arange(len(history)), course, 1)[0]), 0.0)
+    further = rate * windows.astype(np.float64)
+    return level * np.exp(further) if relative else level + further
 
 
 def _peak(trace: Trace, first: int, last: int) -> float:
@@ -370,13 +389,31 @@ def _where(trace: Trace, first: int, last: int, up: bool) -> int:
     return int(steps[int(gain.argmax()) + 1])
 
 
+def _sudden(trace: Trace, step: int, level: float, new: float) -> bool:
+    """Whether a step leads from one level to the other, and no slope: where a loss falls fast, its noise falls with it.
+
+    A line with a step in it is fitted to the logarithms of the forty losses before and after.
+    """
+    middle = int(np.searchsorted(trace.steps, step))
+    rows = np.arange(max(middle - 40, 0), min(middle + 40, len(trace.steps)))
+    values = trace.sign * trace.means[rows]
+    rows, values = rows[np.isfinite(values)], values[np.isfinite(values)]
+    logs = np.log(np.maximum(values, 0.01 * min(level, new)))
+    terms = np.column_stack([np.ones(len(rows)), rows - middle, rows >= middle]).astype(float)
+    inverse = np.linalg.pinv(terms.T @ terms)
+    fitted = inverse @ terms.T @ logs
+    noise = float(((logs - terms @ fitted) ** 2).sum()) / max(len(rows) - 3, 1)
+    height = abs(float(fitted[2]))
+    return height > 0.6 * abs(np.log(new / level)) and height > 4 * float(np.sqrt(noise * inverse[2, 2]))
+
+
 def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    """Several extraordinary losses near one another, and a level that comes back."""
+    """Several losses far above the windows before, close together, and a level that comes back."""
     by_step = _outliers(trace, windows)
-    by_step.update((one.step, one.loss) for one in trace.decisions if one.action in _EXTRAORDINARY)
-    steps = sorted(by_step)
-    for group in _clusters(steps, windows.size):
-        if len(group) < 3:
+    for group in _clusters(sorted(by_step), windows.size):
+        # Hard batches come one by one, in some runs often: three rows among five in a row are no chance.
+        rows = np.searchsorted(trace.steps, group)
+        if len(rows) < 3 or int((rows[2:] - rows[:-2]).min()) > 4:
             continue
         before = np.flatnonzero(windows.last < group[0])[-2:]
         after = np.flatnonzero(windows.first > group[-1])
@@ -396,17 +433,28 @@ def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 
 def _outliers(trace: Trace, windows: Windows) -> dict[int, float]:
-    """Losses, by step, far above the two windows before: median + 10 standard deviations, taken from the quartiles."""
+    """Losses, by step, far above the two windows before.
+
+    By ten standard deviations, taken from the quartiles; and, as the losses of some runs have long tails, by three
+    times what one in fifty was above the two windows before it in the last ten windows.
+    """
     steps, values = trace.steps, trace.sign * trace.means
     highs = values if trace.sign < 0 else trace.highs
     found: dict[int, float] = {}
+    over = np.full(len(steps), np.nan)  # above the two windows before; not those that were found
     rows = np.searchsorted(steps, [windows.first, windows.last + 1])
     for number in range(2, len(windows.first)):
         before = values[rows[0][number - 2] : rows[1][number - 1]]
         low, middle, high = np.quantile(before[np.isfinite(before)], [0.25, 0.5, 0.75])
         here = slice(rows[0][number], rows[1][number])
-        above = np.isfinite(highs[here]) & (highs[here] > middle + 10 * max((high - low) / 1.349, 0.01 * abs(middle)))
+        over[here] = highs[here] - middle
+        lately = over[rows[0][max(number - 10, 0)] : rows[0][number]]
+        lately = lately[np.isfinite(lately)]
+        tail = float(np.quantile(lately, 0.98)) if len(lately) else 0.0
+        far = max(10 * max((high - low) / 1.349, 0.01 * abs(middle)), 3 * tail)
+        above = np.isfinite(highs[here]) & (over[here] > far)
         found.update(zip(steps[here][above].tolist(), (trace.sign * highs[here][above]).tolist()))
+        over[here][above] = np.nan
     return found
 
 
@@ -471,8 +519,9 @@ def _plateau(trace: Trace, windows: Windows) -> Iterator[Finding]:
         begin = int(share * len(mean))
         part = mean[begin:]
         line = stats.linregress(np.arange(len(part)), part)
-        change = float(line.slope) * len(part)
-        if line.pvalue > 0.05 and abs(change) < 0.02 * max(gain, 1e-300):
+        change, error = (abs(float(value)) * len(part) for value in (line.slope, line.stderr))
+        # That no slope is seen proves nothing where the noise would hide one.
+        if change <= 2 * error and change + 2 * error < 0.03 * max(gain, 1e-300):
             where = f"{trace.sign * float(part.mean()):.4g} for {last - int(first[begin]) + 1} steps"
             yield Finding(Kind.PLATEAU, int(first[begin]), last, where)
             return
