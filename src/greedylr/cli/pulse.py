@@ -160,12 +160,14 @@ def spark(values: Sequence[float], columns: int) -> str:
 def _head(reading: Reading) -> Text:
     trace = reading.trace
     style = {"running": "cyan", "finished": "green"}.get(trace.status, "red")
-    lrs = f", LR {trace.lrs[0, 0]:.3g} → {trace.lrs[-1, 0]:.3g}" if len(trace.lrs) else ""
+    lines = words.course(trace)
+    course = "".join(f"{name[0].upper()}{name[1:]} {what}.\n" for name, what in lines)
     return Text.assemble(
         (reading.name, "bold"),
         "  ",
         (trace.status, style),
-        f", step {trace.last}, {words.duration(trace.seconds)}{lrs}, {len(trace.moves)} moves\n",
+        f", step {trace.last}, {words.duration(trace.seconds)}, {len(trace.moves)} moves by the loss\n",
+        course,
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from greedylr.control.decision import Decision
 from greedylr.pulse.audit import Audited, Shares
 from greedylr.pulse.composition import Source
+from greedylr.pulse.trace import Trace
 
 
 def number(value: float) -> str:
@@ -79,6 +82,38 @@ def source(one: Source) -> str:
         f"{one.spikes} of {one.of} spikes come from {one.column} {one.value!r}, which has {one.share:.0%} of the steps "
         f"(p = {one.p_value:.2g})."
     )
+
+
+def course(trace: Trace) -> list[tuple[str, str]]:
+    """Where the learning rate went, and in which phases not single losses set it: the name of each, and what it did.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from greedylr import GreedyLR
+        >>> from greedylr.pulse import Recorder
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> scheduler = GreedyLR(optimizer, start_scale=0.1, decade_steps=10, total_steps=50)
+        >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
+        ...     for loss in [3.0] * 20 + [9.0] * 30:
+        ...         scheduler.step(loss)
+        >>> for name, what in course(Trace.load(recorder.path)):
+        ...     print(name, what)
+        learning rate 0.0126 → 1e-06, at most 1
+        climbing to 1, steps 1–22
+        annealing from 0.125, steps 30–50
+    """
+    if not len(trace.lrs):
+        return []
+    lrs = trace.lrs[:, 0]
+    lines = [("learning rate", f"{lrs[0]:.3g} → {lrs[-1]:.3g}, at most {lrs.max():.3g}")]
+    for phase in trace.phases:
+        first, last = np.searchsorted(trace.steps, [phase.first, phase.last + 1])
+        during = lrs[first : max(last, first + 1)]
+        if len(during):
+            # What ended a climb is its last step.
+            edge = f"to {during.max():.3g}" if phase.name == "climbing" else f"from {during[0]:.3g}"
+            lines.append((phase.name, f"{edge}, steps {steps(phase.first, phase.last)}"))
+    return lines
 
 
 def steps(first: int, last: int) -> str:

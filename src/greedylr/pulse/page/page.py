@@ -63,8 +63,7 @@ def _facts(reading: Reading) -> list[tuple[str, Any]]:
         ("duration", words.duration(trace.seconds)),
         ("moves", len(trace.moves)),
     ]
-    if len(trace.lrs):
-        facts.append(("learning rate", f"{trace.lrs[0, 0]:.3g} → {trace.lrs[-1, 0]:.3g}"))
+    facts += words.course(trace)
     facts += list(own.items())
     facts += [(name, trace.meta[name]) for name in ("host", "python", "greedylr") if name in trace.meta]
     return facts
