@@ -23,7 +23,7 @@ from greedylr.control.decision import Action, Decision
 from greedylr.control.state import DefaultState, PaperState, State
 
 # Looked up at every step that somebody watches.
-_GATHERING = Action.GATHERING
+_GATHERING, _CLIMBING = Action.GATHERING, Action.CLIMBING
 _new = tuple.__new__
 
 
@@ -71,7 +71,8 @@ def observe(config: Config, state: State, loss: float) -> Decision:
     if isinstance(config, DefaultConfig):
         ceiling = memory.ceiling
         action = default.advance(config, memory, loss)
-        numbers = {} if action is _GATHERING else default.evidence(config, memory, ceiling, action)
+        silent = action is _GATHERING or action is _CLIMBING
+        numbers = {} if silent else default.evidence(config, memory, ceiling, action)
     else:
         reference = memory.reference
         action = paper.advance(config, memory, loss)

@@ -109,16 +109,20 @@ def decisions(made: list[Decision], found: list[tuple[int, tuple[float, ...]]], 
     record["evidence"] = [
         {
             "row": steps(rows),
+            "n": len(rows),
             "names": names,
-            "values": [_evidence([made[row].evidence[name] for row in rows]) for name in names],
+            "values": [_evidence([made[row] for row in rows], name) for name in names],
         }
         for names, rows in named.items()
     ]
     return record
 
 
-def _evidence(values: list[float]) -> str | dict[str, str]:
-    """Exactly; runs and counts, which are whole and small, in an eighth of the length."""
+def _evidence(made: list[Decision], name: str) -> str | dict[str, str] | None:
+    """Exactly; what is the loss itself as nothing, and counts, which are whole and small, in an eighth of the length."""
+    values = [one.evidence[name] for one in made]
+    if values == [one.loss for one in made]:
+        return None
     if all(x < 256 and math.copysign(1.0, x) > 0 and x == int(x) for x in values):
         return {"small": small(map(int, values))}
     return doubles(values)

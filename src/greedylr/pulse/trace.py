@@ -444,9 +444,9 @@ def _decisions(
     found = {row: tuple(lrs) for row, lrs in record.get("found", ())}
     evidence: list[dict[str, float]] = [{} for _ in before]
     for group in record["evidence"]:
-        columns = [_evidence(column).tolist() for column in group["values"]]
-        rows = _steps(group["row"], len(columns[0])).tolist()
-        for row, *values in zip(rows, *columns):
+        rows = _steps(group["row"], group["n"])
+        columns = [losses[rows] if column is None else _evidence(column) for column in group["values"]]
+        for row, *values in zip(rows.tolist(), *(column.tolist() for column in columns)):
             evidence[row] = dict(zip(group["names"], values))
     codes = base64.b64decode(record["action"], validate=True)
     return [
