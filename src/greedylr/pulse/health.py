@@ -203,7 +203,7 @@ def windows_of(trace: Trace) -> Windows:
 
 
 def _main_phase(trace: Trace) -> tuple[int, int]:
-    """First and last step in which the loss, not ramp, climb or annealing, sets the learning rate."""
+    """First and last step in which the loss, not climb or annealing, sets the learning rate."""
     first, last = 1, trace.last
     for one in trace.phases:
         if one.name == "annealing":
