@@ -291,7 +291,7 @@ def test_where_the_learning_rate_is_cut_the_loss_may_fall_at_once(record, cut):
 def test_data_by_turns_are_no_divergence(record):
     """A run may end with the hard ones."""
     losses = falling(noise=0.05)
-    losses[np.arange(2000) // 40 % 2 == 1] += 2.0
+    losses[np.arange(2000) // 40 % 2 == 1] += 2.5
     assert Kind.DIVERGENCE not in kinds(record(course(losses)))
 
 
@@ -313,6 +313,21 @@ def test_what_was_restored_is_nobody_elses(record):
             script.step(1.0)
 
     assert Kind.LR_IGNORED not in kinds(record(play))
+
+
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_the_scale_of_losses_with_long_tails(record, seed):
+    """The largest are far above the new level, as they were above the old one, and no disruption."""
+    losses = 0.1 * np.exp(1.6 * np.random.default_rng(seed).standard_normal(1400))
+    assert kinds(record(changed(lambda losses: 64 * losses, losses))) == {Kind.LOSS_SCALE}
+
+
+def test_one_disruption_does_not_hide_the_next(record):
+    losses = falling()
+    losses[1207:1217] += 5
+    losses[1307:1317] += 5
+    found = [(one.kind, one.first) for one in examine(record(course(losses)))]
+    assert found == [(Kind.DISRUPTION, 1208), (Kind.DISRUPTION, 1308)]
 
 
 @pytest.mark.parametrize("seed", range(5))

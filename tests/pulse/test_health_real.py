@@ -203,7 +203,7 @@ RUNS = {
     # A loss that falls to a hundredth within 200 steps, its noise as well.
     "falls fast": Run(partial(problem_run, name="digits", multiple=0.3, known=False, seed=4)),
     # Most batches have a loss near 0.03, one in twenty a loss of ten times that.
-    "hard batches": Run(partial(problem_run, name="logistic", optimizer="sgd", steps=1500, seed=3), may=FLAT),
+    "hard batches": Run(partial(problem_run, name="logistic", steps=1500, seed=3), may=FLAT),
     "text": Run(partial(problem_run, name="gru", steps=300)),
     # Things that happen.
     "planted": Run(
@@ -234,6 +234,8 @@ RUNS = {
     ),
     "one odd batch": Run(partial(digits_run, batch=from_a_step(lambda x, y: (1 - x, y), steps=1), steps=1000)),
     "too high": Run(partial(digits_run, steps=500, lr=1.0, sgd=True, weight_decay=0.0), {Kind.DIVERGENCE: None}),
+    # Near the highest learning rate at which it learns: the level trebles for a hundred steps, after a steep fall.
+    "restless": Run(partial(digits_run, steps=700, hidden=(64, 64), lr=0.1, sgd=True, weight_decay=0.0)),
     "few examples": Run(partial(digits_run, rows=100, lr=3e-3, hidden=(256,)), {Kind.OVERFITTING: None}, may=FLAT),
     "noisy validation": Run(partial(digits_run, steps=1200, validated_on=48)),
     "second scheduler": Run(second_scheduler, {Kind.LR_IGNORED: None}),
