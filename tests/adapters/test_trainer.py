@@ -176,6 +176,7 @@ def test_resumed_equals_uninterrupted(make, stop):
     assert torch.equal(parameters(one), parameters(other))
 
 
+@pytest.mark.slow  # Within one process it is not.
 def test_resumed_in_a_fresh_process(processes, tmp_path):
     script = """
         import sys, json, inspect, argparse, torch

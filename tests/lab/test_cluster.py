@@ -118,6 +118,7 @@ def test_a_run_whose_machine_is_lost_is_trained_on_another(machines, monkeypatch
     machines.add_node(num_cpus=1)
 
 
+@pytest.mark.slow  # The pool's test of the same is not.
 @needs_ray
 def test_runs_are_asked_for_one_by_one_and_only_if_they_are_wanted(connected):
     import ray
@@ -155,6 +156,7 @@ def test_results_of_other_code_are_refused(connected, monkeypatch):
         engine.train_all(RUNS, 1, pytest.fail)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_an_interrupt_ends_what_is_under_way(connected, stuck):
     def interrupt(result):
