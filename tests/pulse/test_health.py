@@ -221,6 +221,14 @@ def test_oscillating(record):
     assert Kind.OSCILLATING not in kinds(record(moving([True, True, False] * 10), name="climbing"))
 
 
+def test_what_noise_moves_in_a_long_run_is_no_oscillation(record):
+    """Here the windows of findings are ten times as long as those of the rule."""
+    losses = 1 + 0.1 * np.random.default_rng(0).standard_normal(400_000)
+    trace = record(losses=losses.tolist())
+    assert len(trace.moves) > 200
+    assert Kind.OSCILLATING not in kinds(trace)
+
+
 def test_plateau(record):
     trace = record(course(flat()))
     assert only(trace, Kind.PLATEAU).first > 1500

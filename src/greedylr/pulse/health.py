@@ -331,10 +331,11 @@ def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
         lasting = bool(np.all(later > expected + 0.4 * jump))
         climbing = float(after[-1] - after[0]) > 0.5 * abs(jump)
         jumped = jump > max(1.5 * noise, 8 * drift, 0.02 * abs(level)) and lasting and not climbing
-        usual = _peak(trace, int(windows.first[number - 3]), int(windows.last[number - 1]))
-        peak = _peak(trace, *around)
-        peaked = jump > 0 and peak > (2 * ratio * usual if scaled else level + 4 * jump)
-        if peaked or (not scaled and not jumped):
+        peaked = False
+        if jump > 0 and (scaled or jumped):
+            usual = _peak(trace, int(windows.first[number - 3]), int(windows.last[number - 1]))
+            peaked = _peak(trace, *around) > (2 * ratio * usual if scaled else level + 4 * jump)
+        if peaked or not (scaled or jumped):
             number += 1
             continue
         step = _where(trace, *around, jump > 0)
@@ -488,12 +489,12 @@ _REVERSALS = 8
 
 
 def _oscillating(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    """Each move takes back the one before, close upon it."""
+    """Each move takes back the one before, within three windows of the rule: in long runs noise moves it at times."""
     moves = trace.moves
     run: list[int] = []
     for number, one in enumerate(moves):
         before = moves[number - 1]
-        close = number and one.step - before.step <= 3 * windows.size
+        close = number and one.step - before.step <= 3 * trace.window
         if close and one.raised != before.raised:
             run.append(one.step)
             continue
