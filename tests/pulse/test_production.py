@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from greedylr import Action
-from greedylr.pulse.production import compare, facts
+from greedylr.pulse.production import compare, facts, table
 from greedylr.pulse.reading import read
 
 
@@ -66,6 +66,38 @@ def test_recovery_is_counted_from_the_mark(runs):
     (reading,) = runs(a=(course(disrupted=True), None))
     assert facts(reading).recoveries == [80]
     assert cells(compare([reading]))["steps to recover from a disruption, median"] == ["80"]
+
+
+def test_never_is_later_than_any_number_of_steps(runs):
+    known = facts(runs(a=(course(), None))[0])
+
+    def said(*recoveries):
+        rows = cells(table({"x": [known._replace(recoveries=list(recoveries))]}))
+        return rows["steps to recover from a disruption, median"][0]
+
+    assert said() == "–"
+    assert said(20, 60) == "40"
+    assert said(None, 60, 20) == "60, never in 1 of 3"
+    assert said(None, None, 20) == "never in 2 of 3"
+
+
+def test_the_level_before_a_disruption_is_that_of_the_windows_up_to_its_mark(runs):
+    def falls(script, recorder):
+        for step in range(1, 201):
+            script.step(10 - step / 20 + (5 if 80 < step <= 100 else 3.4 if step > 100 else 0) + 0.001 * (step % 2))
+            if step == 80:
+                recorder.mark("disruption")
+
+    # The three windows before have a mean of 7.48, and a deviation of 0.3: steps 101 to 120 are still above that.
+    (reading,) = runs(a=(falls, None))
+    assert facts(reading).recoveries == [60]
+
+
+def test_a_failed_run_that_was_at_its_best_at_once_is_not_efficient(runs):
+    known = facts(runs(a=(course(), None))[0])
+    failed = known._replace(failed=True, efficiency=0.0)
+    row = "steps to within 1% of the best, share"
+    assert cells(table({"x": [known, failed], "y": [failed]}))[row] == ["50%", "–"]
 
 
 def test_reversals(runs):

@@ -1,13 +1,15 @@
 """Several runs in one table: what one would ask of a scheduler before putting it into production.
 
-Runs that were given the same ``meta`` but for their ``seed`` are one group, and a column of the table.
-``docs/pulse.md`` defines each row.
+Recorded runs that were given the same ``meta`` but for their ``seed`` are one group, and a column of the table. What
+else knows :class:`Facts` of its runs, as the lab does, makes the same table of them. ``docs/pulse.md`` defines each
+row.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +20,9 @@ from greedylr.pulse.health import Kind, windows_of
 from greedylr.pulse.reading import Reading
 from greedylr.pulse.trace import Trace
 
+Row = tuple[str, list[str]]
+"""Name of a row, and a cell for each group."""
+
 _NEARLY = 0.01
 _BUILT_IN = ("greedylr", "python", "host", "time", "seed")
 
@@ -27,11 +32,11 @@ class Table(NamedTuple):
 
     Attributes:
         columns: Names of the groups.
-        rows: Name of each row, and a cell for each group.
+        rows: In the order in which they are defined.
     """
 
     columns: list[str]
-    rows: list[tuple[str, list[str]]]
+    rows: list[Row]
 
 
 class Facts(NamedTuple):
@@ -53,13 +58,13 @@ class Facts(NamedTuple):
     failed: bool
     recoveries: list[int | None]
     sensitivity: float | None
-    moves: float
+    moves: float | None
     reversals: float | None
     refuted: float | None
 
 
 def compare(readings: Sequence[Reading]) -> Table:
-    """The table of several runs.
+    """The table of several recorded runs.
 
     Args:
         readings: The runs, at least one.
@@ -67,21 +72,39 @@ def compare(readings: Sequence[Reading]) -> Table:
     groups: dict[str, list[Facts]] = {}
     for reading in readings:
         groups.setdefault(_group(reading), []).append(facts(reading))
-    columns = list(groups)
-    of = [groups[name] for name in columns]
+    return table(groups)
+
+
+def table(groups: Mapping[str, Sequence[Facts]], final: Sequence[Row] | None = None) -> Table:
+    """The table of runs of which the facts are known.
+
+    Args:
+        groups: What is known of the runs of each column, by its name.
+        final: The rows that say how the runs ended, and how much they differ; None: mean and deviation of
+            :attr:`Facts.final`, which is for runs whose losses can be compared.
+    """
+    of = list(groups.values())
+    if final is None:
+        final = [
+            ("final metric, mean", [mean([one.final for one in runs]) for runs in of]),
+            ("its standard deviation across runs", [deviation([one.final for one in runs]) for runs in of]),
+        ]
     rows = [
         ("runs", [str(len(runs)) for runs in of]),
-        ("final metric, mean", [_mean([one.final for one in runs]) for runs in of]),
-        ("its standard deviation across runs", [_deviation([one.final for one in runs]) for runs in of]),
-        ("steps to within 1% of the best, share", [_share([one.efficiency for one in runs]) for runs in of]),
+        *final,
+        # A run that never learnt is at its best at once: that is no efficiency.
+        (
+            "steps to within 1% of the best, share",
+            [_share([one.efficiency for one in runs if not one.failed]) for runs in of],
+        ),
         ("failed or abandoned", [f"{sum(one.failed for one in runs)} of {len(runs)}" for runs in of]),
         ("steps to recover from a disruption, median", [_recovery(runs) for runs in of]),
         ("movement explained by composition", [_share([one.sensitivity for one in runs]) for runs in of]),
-        ("moves per 1,000 steps", [_mean([one.moves for one in runs]) for runs in of]),
+        ("moves per 1,000 steps", [mean([one.moves for one in runs]) for runs in of]),
         ("reversals, share of the moves", [_share([one.reversals for one in runs]) for runs in of]),
         ("refuted, share of the moves", [_share([one.refuted for one in runs]) for runs in of]),
     ]
-    return Table(columns, rows)
+    return Table(list(groups), rows)
 
 
 def facts(reading: Reading) -> Facts:
@@ -112,6 +135,20 @@ def facts(reading: Reading) -> Facts:
     )
 
 
+def mean(values: Sequence[float | None]) -> str:
+    """The mean of what is known."""
+    known = _known(values)
+    return words.number(statistics.fmean(known)) if known else "–"
+
+
+def deviation(values: Sequence[float | None]) -> str:
+    """The standard deviation of what is known."""
+    known = _known(values)
+    if len(known) < 2:
+        return "–"
+    return words.number(statistics.stdev(known)) if np.isfinite(known).all() else "not finite"
+
+
 def _group(reading: Reading) -> str:
     own = {name: value for name, value in reading.trace.meta.items() if name not in _BUILT_IN}
     return ", ".join(f"{name} {value}" for name, value in own.items()) or reading.name
@@ -136,12 +173,13 @@ def _validation(trace: Trace) -> tuple[float | None, float | None]:
 def _recoveries(reading: Reading) -> list[int | None]:
     trace = reading.trace
     windows = windows_of(trace)
+    # Of each the last step before it.
     starts = [mark.step for mark in trace.marks if mark.name.startswith("disruption")]
     if not starts:
-        starts = [one.first for one in reading.findings if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
+        starts = [one.first - 1 for one in reading.findings if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
     found: list[int | None] = []
     for start in starts:
-        before = np.flatnonzero(windows.last < start)[-3:]
+        before = np.flatnonzero(windows.last <= start)[-3:]
         after = np.flatnonzero(windows.first > start)
         if not len(before) or not len(after):
             continue
@@ -155,28 +193,17 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _mean(values: Sequence[float | None]) -> str:
-    known = _known(values)
-    return words.number(statistics.fmean(known)) if known else "–"
-
-
-def _deviation(values: Sequence[float | None]) -> str:
-    known = _known(values)
-    if len(known) < 2:
-        return "–"
-    return words.number(statistics.stdev(known)) if np.isfinite(known).all() else "not finite"
-
-
 def _share(values: Sequence[float | None]) -> str:
     known = _known(values)
     return f"{statistics.fmean(known):.0%}" if known else "–"
 
 
 def _recovery(runs: Sequence[Facts]) -> str:
-    all_of_them = [one for run in runs for one in run.recoveries]
-    if not all_of_them:
+    """The median, in which never is later than any number of steps, and how often it is never."""
+    steps = sorted(math.inf if one is None else one for run in runs for one in run.recoveries)
+    if not steps:
         return "–"
-    back = [one for one in all_of_them if one is not None]
-    never = len(all_of_them) - len(back)
-    median = f"{statistics.median(back):.0f}" if back else "–"
-    return f"{median}, {never} never" if never else median
+    middle = statistics.median(steps)
+    never = steps.count(math.inf)
+    said = [f"{middle:.0f}"] if math.isfinite(middle) else []
+    return ", ".join(said + ([f"never in {never} of {len(steps)}"] if never else []))
