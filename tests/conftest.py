@@ -106,13 +106,15 @@ def resize(browser, wait):
 def adapts(browser, wait, resize):
     """Makes sure that the page fits small and large screens, and has the colours of the scheme that is chosen there.
 
-    It is told what text of a chart to look at, as a CSS selector.
+    It is told what text to look at, of a chart or of the page itself, as a CSS selector.
     """
-    brightness = "return Number(getComputedStyle({}).{}.match(/\\d+/)[0])"
+    brightness = "return Number(getComputedStyle({})[{}].match(/\\d+/)[0])"
 
     def look(of):
-        ground = browser.execute_script(brightness.format("document.body", "backgroundColor"))
-        text = browser.execute_script(brightness.format(f"document.querySelector({of!r})", "fill"))
+        ground = browser.execute_script(brightness.format("document.body", "'backgroundColor'"))
+        element = f"document.querySelector({of!r})"
+        paint = f"{element} instanceof SVGElement ? 'fill' : 'color'"
+        text = browser.execute_script(brightness.format(element, paint))
         return "light" if ground > 200 > 100 > text else "dark" if ground < 100 < 200 < text else "unreadable"
 
     def check(of):

@@ -80,17 +80,39 @@ def demo(
 
 @app.command("report")
 def report_runs(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that a greedylr.pulse.Recorder wrote.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders that a greedylr.pulse.Recorder wrote, or one store, the file that greedylr lab run wrote.",
+            metavar="RUN...",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the page.", show_default="report.html in the first folder")
+        Path | None,
+        typer.Option(
+            help="Where to write the page.",
+            show_default="report.html in the first folder; STORE.report.html beside a store",
+        ),
     ] = None,
 ) -> None:
-    """Was the loss telling the truth? A summary of recorded runs, and a page with every decision."""
+    """Was the loss telling the truth? A summary of recorded runs, and a page with every decision.
+
+    Of several runs, and of a store of the lab: one table of what to ask of a scheduler before production. How the
+    runs ended, how much seeds differ, what early stopping could save, failures, recovery, composition, and how
+    readable the learning rate is. docs/pulse.md defines each row.
+    """
     from rich.console import Console
+
+    console = Console(highlight=False)
+    if any(run.is_file() for run in runs):
+        with _interrupts_at_once():
+            from greedylr.cli.production import report_store
+
+        raise typer.Exit(report_store(console, runs, out))
 
     from greedylr.cli import pulse as commands
 
-    raise typer.Exit(commands.report(Console(highlight=False), runs, out))
+    raise typer.Exit(commands.report(console, runs, out))
 
 
 @app.command()

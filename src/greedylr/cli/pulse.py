@@ -14,12 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from greedylr.pulse import page, words
+from greedylr.pulse import page, production, words
 from greedylr.pulse.health import windows_of
 from greedylr.pulse.production import compare
 from greedylr.pulse.reading import Reading, read
 
 _LAST_DECISIONS = 6
+_GAP = 3  # Characters between two columns.
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -40,7 +41,8 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
         for reading in readings:
             console.print(summary(reading))
         if len(readings) > 1:
-            console.print(comparison(readings))
+            for table in tables("All runs", compare(readings), console.width):
+                console.print(table)
         page.write(file, readings)
     except (OSError, ValueError) as error:
         console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
@@ -98,13 +100,40 @@ def summary(reading: Reading) -> RenderableType:
     return Group(*shown)
 
 
-def comparison(readings: Sequence[Reading]) -> RenderableType:
-    """Several runs in one table."""
-    compared = compare(readings)
-    table = _table("All runs", "", *map(escape, compared.columns))
-    for name, cells in compared.rows:
-        table.add_row(name, *cells)
-    return table
+def tables(title: str, compared: production.Table, width: int) -> list[Table]:
+    """Several runs in one table; in as many, with the same rows, as it takes for the columns to fit the screen.
+
+    Args:
+        title: What they are.
+        compared: What there is to show.
+        width: Characters in a line of the screen.
+    """
+    names = [name for name, _ in compared.rows]
+    first = min(max(map(len, names)), max(20, 3 * width // 10))
+    # Rich would make columns narrower than their words, and cut off those that still do not fit.
+    widths = [_narrowest([head, *cells]) for head, *cells in zip(compared.columns, *(row for _, row in compared.rows))]
+    blocks: list[list[int]] = []
+    left = -1
+    for column, needed in enumerate(widths):
+        left -= needed + _GAP
+        if left < 0:
+            blocks.append([])
+            left = width - first - needed - 2 * _GAP
+        blocks[-1].append(column)
+    shown = []
+    for block in blocks:
+        table = _table(title, "", *(escape(compared.columns[column]) for column in block))
+        for shape, chosen in zip(table.columns, [first, *(widths[column] for column in block)]):
+            shape.width = chosen
+        for name, cells in compared.rows:
+            table.add_row(escape(name), *(escape(cells[column]) for column in block))
+        shown.append(table)
+    return shown
+
+
+def _narrowest(texts: Sequence[str]) -> int:
+    """How wide a column must be for its longest word, and for most of its cells in a line."""
+    return max(max(len(word) for text in texts for word in text.split()), min(max(map(len, texts[1:])), 11))
 
 
 def live(reading: Reading, width: int) -> RenderableType:

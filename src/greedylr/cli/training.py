@@ -23,12 +23,16 @@ class RefusedError(Exception):
     """What was asked for cannot be done; the message tells the user why."""
 
 
-def code_of(console: Console, work: Callable[[], None]) -> int:
+_GOES_ON = "What is finished is kept; the same command goes on from there."
+
+
+def code_of(console: Console, work: Callable[[], None], interrupted: str = _GOES_ON) -> int:
     """Do something; what goes wrong is said.
 
     Args:
         console: Where to say it.
         work: What to do.
+        interrupted: What is said after Ctrl-C.
 
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
@@ -36,7 +40,7 @@ def code_of(console: Console, work: Callable[[], None]) -> int:
     try:
         work()
     except KeyboardInterrupt:
-        console.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on from there.")
+        console.print(f"[yellow]Interrupted.[/] {interrupted}")
         return INTERRUPTED
     except BrokenProcessPool:
         console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
@@ -80,19 +84,24 @@ def train_missing(
         return
     cores = jobs or worker_count(missing)
     console.print(f"{held}; training {missing} on {cores} {'cores' if cores > 1 else 'core'}.", soft_wrap=True)
-    with _progress(console) as progress:
-        task = progress.add_task("", total=len(runs), completed=finished)
+    with progress(console, "training") as bar:
+        task = bar.add_task("", total=len(runs), completed=finished)
 
         def done(run: Run) -> None:
-            progress.advance(task)
+            bar.advance(task)
 
         complete(runs, store, cores, engine, done)
 
 
-def _progress(console: Console) -> Progress:
-    """A bar that counts runs, with the time that has passed and that is left."""
+def progress(console: Console, what: str) -> Progress:
+    """A bar that counts runs, with the time that has passed and that is left.
+
+    Args:
+        console: Where to show it.
+        what: What is done with the runs.
+    """
     return Progress(
-        TextColumn("training"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("runs"),

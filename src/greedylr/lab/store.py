@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS run (
 _INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 14)})"
 
 
+_SQLITE = b"SQLite format 3\0"
+
+
 class StoreError(Exception):
     """The file is not a store, or cannot be read or written; the message names it and says why."""
 
@@ -62,6 +65,17 @@ class Stored(NamedTuple):
     key: str
     settings: dict[str, Any]
     result: Result
+
+
+def is_store(file: Path) -> bool:
+    """Whether a file is a store, of any version; it is looked at, and not touched.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(72)  # SQLite's format has the application's number at byte 68.
+    return head.startswith(_SQLITE) and head[68:] == _APPLICATION.to_bytes(4, "big")
 
 
 class Store:
@@ -134,6 +148,17 @@ class Store:
         """Those of ``runs`` whose results are there and can be read."""
         return {result.run for result in self.load(runs)}
 
+    def present(self) -> list[Run]:
+        """The runs whose results are of the present version and code, those without a disturbance first.
+
+        What cannot be run here, as its package is not installed, has no present version.
+        """
+        about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation"
+        order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
+        with self._errors():
+            rows = self._connection.execute(f"SELECT key, {about} FROM run ORDER BY {order}").fetchall()
+        return [run for name, *parts in rows if _has_key(run := Run(*parts), name)]
+
     def others(self, runs: Iterable[Run]) -> int:
         """How many runs are there beside ``runs``, of other settings or another version."""
         wanted = {key(run) for run in runs}
@@ -185,6 +210,13 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {what}: {error}") from error
+
+
+def _has_key(run: Run, name: str) -> bool:
+    try:
+        return key(run) == name
+    except (KeyError, ModuleNotFoundError):
+        return False
 
 
 def _pack(first: Sequence[float], second: Sequence[float]) -> bytes:
