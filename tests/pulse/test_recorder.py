@@ -394,6 +394,22 @@ def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monke
     assert set(trace.batch["domain"][late]) == {"a"}
 
 
+def test_evidence_comes_back_to_the_sign_of_zero(record):
+    values = [0.0, -0.0, 3.0, 255.0, 256.0, math.inf, -math.inf, 0.1, 5e-324]
+
+    def play(script, recorder):
+        for first in range(len(values)):
+            for value in values[first:] + values[:first]:
+                script.step(1.0, Action.NOT_SIGNIFICANT, mean=value, count=3.0)
+            recorder.flush()
+        for value in (0.0, -0.0):
+            script.step(value, Action.NOT_SIGNIFICANT, mean=-value)
+
+    trace = record(play)
+    told = [repr(one.evidence["mean"]) for one in trace.decisions]
+    assert told == [repr(x) for i in range(len(values)) for x in values[i:] + values[:i]] + ["-0.0", "0.0"]
+
+
 def test_a_rule_that_decides_at_every_step_is_kept_whole_while_it_is_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "THIN_FROM", 50_000)
     scheduler = GreedyLR.core(optimizer(2))

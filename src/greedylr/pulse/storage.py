@@ -91,41 +91,40 @@ def decisions(made: list[Decision], found: list[tuple[int, tuple[float, ...]]], 
         found: Row of a decision, and the learning rates that it found if they were not those of the step before.
         with_losses: Whether their losses are not among those of the block.
     """
-    actions = list(dict.fromkeys(one.action for one in made))
-    codes = {action: code for code, action in enumerate(actions)}
+    numbers, losses, actions, _, _, evidence = zip(*made)
+    codes = {action: code for code, action in enumerate(dict.fromkeys(actions))}
     record: dict[str, Any] = {
-        "step": steps([one.step for one in made]),
-        "actions": [action.name for action in actions],
-        "action": small(codes[one.action] for one in made),
+        "step": steps(list(numbers)),
+        "actions": [action.name for action in codes],
+        "action": small(map(codes.__getitem__, actions)),
+        "evidence": [],
     }
     if with_losses:
-        record["loss"] = doubles([one.loss for one in made])
+        record["loss"] = doubles(losses)
     if found:
         record["found"] = found
-    named: dict[tuple[str, ...], list[int]] = {}
-    for row, one in enumerate(made):
-        if one.evidence:
-            named.setdefault(tuple(one.evidence), []).append(row)
-    record["evidence"] = [
-        {
-            "row": steps(rows),
-            "n": len(rows),
-            "names": names,
-            "values": [_evidence([made[row] for row in rows], name) for name in names],
-        }
-        for names, rows in named.items()
-    ]
+    named = list(map(tuple, evidence))
+    kinds = dict.fromkeys(named)
+    for names in kinds:
+        if names:
+            rows = list(range(len(made))) if len(kinds) == 1 else [row for row, own in enumerate(named) if own == names]
+            columns = zip(*[evidence[row].values() for row in rows])
+            of = doubles([losses[row] for row in rows])
+            values = [_evidence(column, of) for column in columns]
+            record["evidence"].append({"row": steps(rows), "n": len(rows), "names": names, "values": values})
     return record
 
 
-def _evidence(made: list[Decision], name: str) -> str | dict[str, str] | None:
-    """Exactly; what is the loss itself as nothing, and counts, which are whole and small, in an eighth of the length."""
-    values = [one.evidence[name] for one in made]
-    if values == [one.loss for one in made]:
+def _evidence(values: tuple[float, ...], losses: str) -> str | dict[str, str] | None:
+    """Exactly; counts, which are whole and small, in an eighth of the length, and what is the loss itself in none."""
+    text = doubles(values)
+    if text == losses:
         return None
-    if all(x < 256 and math.copysign(1.0, x) > 0 and x == int(x) for x in values):
-        return {"small": small(map(int, values))}
-    return doubles(values)
+    if all(0 <= x < 256 and x == int(x) for x in set(values)):
+        counted = list(map(int, values))
+        if doubles(counted) == text:  # There is a zero below zero.
+            return {"small": small(counted)}
+    return text
 
 
 def _text(values: array[Any]) -> str:
