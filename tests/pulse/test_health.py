@@ -310,19 +310,6 @@ def test_a_level_that_does_not_last_is_no_shift(record):
     assert Kind.LEVEL_SHIFT not in kinds(record(course(losses)))
 
 
-def test_what_was_restored_is_nobody_elses(record):
-    """As by a Rescue that has no recorder to mark it."""
-
-    def play(script, recorder):
-        for step in range(200):
-            if step == 100:
-                script.lr = (0.05,)
-                script.optimizer.param_groups[0]["lr"] = 0.05
-            script.step(1.0)
-
-    assert Kind.LR_IGNORED not in kinds(record(play))
-
-
 @pytest.mark.parametrize("seed", [4, 5, 6])
 def test_the_scale_of_losses_with_long_tails(record, seed):
     """The largest are far above the new level, as they were above the old one, and no disruption."""

@@ -436,6 +436,26 @@ def test_a_million_decisions_fit_in_fifty_megabytes(tmp_path):
     assert len(Trace.load(tmp_path).decisions) > 990_000
 
 
+@pytest.mark.parametrize("make", MAKERS[::2])
+def test_a_state_that_was_loaded_is_nobody_elses_and_its_settings_are_in_force(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(recorder, "WRITE_EVERY", 0.0)
+    other = GreedyLR(optimizer(), window=33) if make is GreedyLR else GreedyLR.paper(optimizer(), patience=33)
+    for loss in troubled_losses(60):
+        other.step(loss)
+    scheduler = make(optimizer())
+    with Recorder(tmp_path, scheduler):
+        for loss in troubled_losses(30):
+            scheduler.step(loss)
+        scheduler.load_state_dict(other.state_dict())
+        for loss in troubled_losses(30):
+            scheduler.step(loss)
+    trace = Trace.load(tmp_path)
+    assert trace.foreign == []
+    assert trace.last == 90
+    assert trace.lrs[30, 0] != trace.lrs[29, 0]
+    assert 33 in (trace.config.get("window"), trace.config.get("patience"))
+
+
 @pytest.mark.parametrize("meta", [{"a": None}, {"a": [1]}])
 def test_meta_of_another_kind_is_refused(tmp_path, meta):
     with pytest.raises(TypeError, match="meta must hold numbers and strings, got a="):

@@ -9,8 +9,9 @@ from greedylr.control.decision import Decision
 Observer = Callable[[Decision], object]
 """Takes every decision; what it returns is not looked at.
 
-One that has a method ``watch`` is told by it, before the first decision, whom it observes: something with the settings
-in force as ``config``, and possibly with an ``optimizer`` and the composition of the ``batch``.
+One that has a method ``watch`` is told by it, before the first decision and whenever a state was loaded, whom it
+observes: something with the settings in force as ``config``, and possibly with an ``optimizer`` and the composition of
+the ``batch``.
 """
 
 

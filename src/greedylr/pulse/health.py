@@ -282,15 +282,12 @@ def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 
 def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    # The default rule never goes by what it finds in the optimizer: if it went on from there, it was put back to it.
-    restored = {
-        (one.step, one.lr_before[0]) for one in trace.decisions if trace.config.get("family") == "DefaultConfig"
-    }
-    foreign = [one for one in trace.foreign if (one.step, one.found) not in restored]
-    if foreign:
-        one = foreign[0]
-        numbers = f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(foreign)} times"
-        yield Finding(Kind.LR_IGNORED, one.step, foreign[-1].step, numbers)
+    if trace.foreign:
+        one = trace.foreign[0]
+        numbers = (
+            f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(trace.foreign)} times"
+        )
+        yield Finding(Kind.LR_IGNORED, one.step, trace.foreign[-1].step, numbers)
 
 
 def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:

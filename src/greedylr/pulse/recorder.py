@@ -117,7 +117,7 @@ class Recorder:
             self._unsubscribe = scheduler.subscribe(self)
 
     def watch(self, scheduler: Any) -> None:
-        """Record the settings of ``scheduler``; called by whatever this recorder is subscribed to.
+        """Record the settings of ``scheduler``; called by it, when this recorder is subscribed or a state was loaded.
 
         Args:
             scheduler: Has ``config``, the settings in force. If it has an ``optimizer`` with parameter groups, learning
@@ -129,7 +129,9 @@ class Recorder:
         # What is derived from the settings is not among them.
         span = getattr(config, "window_length", None) or getattr(config, "window", None)
         settings = {"family": type(config).__name__, "span": span, **plain.to_dict(config)}
+        self._flush()
         self._write({"config": settings})
+        self._lrs = None  # A checkpoint or a rescue has set another one: that is nobody else's.
 
     def __call__(self, decision: Decision) -> None:
         """Record one decision."""
@@ -210,7 +212,6 @@ class Recorder:
         """
         self._flush()
         self._write({"mark": {"step": self._step, "name": name, "details": details}})
-        self._lrs = None  # A rescue has set another one: that is nobody else's.
 
     def fail(self, error: BaseException) -> None:
         """Record that something broke; what leaves the ``with`` block, or ends the process, comes here by itself.

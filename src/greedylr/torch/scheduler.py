@@ -280,7 +280,7 @@ class GreedyLR(LRScheduler):
 
         Args:
             observer: Takes a :class:`greedylr.Decision`. What it raises comes out of :meth:`step`. If it has a method
-                ``watch``, that is called with this scheduler first.
+                ``watch``, that is called with this scheduler first, and whenever a state was loaded.
 
         Returns:
             A function that ends the subscription.
@@ -392,6 +392,8 @@ class GreedyLR(LRScheduler):
         self._indirect = self._average_ranks or pending is not None
         self._choose_path()
         self._write()
+        for (observer,) in self._observers:  # Settings and learning rates may be others now.
+            introduce(observer, self)
 
     def __repr__(self) -> str:
         family = "" if isinstance(self._config, DefaultConfig) else ".paper"
