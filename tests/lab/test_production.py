@@ -3,6 +3,7 @@
 import io
 import re
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_recovery_is_the_labs_own(kept):
     assert facts_of(calm, twin).recoveries == []
     lost = falling()
     lost[80:] += 0.8
-    never = made(GREEDY._replace(perturbation="adversarial:0.5"), lost)
+    never = made(GREEDY._replace(perturbation="rollback:0.2"), lost)
     found = kept([disturbed, calm, never, twin])
     assert found.without_twin == 0
     assert cells(found.table)["steps to recover from a disruption, median"] == ["never in 1 of 2"]
@@ -314,6 +315,13 @@ def test_a_scheduler_that_is_gone_is_of_another_version(stored, tmp_path, monkey
         assert store.present() == [GREEDY]
 
 
+def test_a_store_that_is_not_there_is_said_to_be_missing(call, tmp_path):
+    result = call("report", "runs.sqlite")
+    assert result.exit_code == 1
+    assert "Stopped: there is no folder and no store runs.sqlite" in result.words
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_without_runs_says_how_to_get_some(call, stored):
     stored()
     result = call("report", "runs.sqlite")
@@ -407,7 +415,7 @@ def page(kept):
         for seed in (0, 1)
     ]
     found = kept([made(run) for run in runs])
-    return lambda name="runs.sqlite", others=0: render(name, found, others)
+    return lambda name="runs.sqlite", others=0, **changed: render(name, replace(found, **changed), others)
 
 
 def test_the_page_has_the_tables(browser, show, page):
@@ -445,7 +453,7 @@ def test_it_follows_the_colour_scheme_and_fits_the_screen(show, adapts, page):
 
 
 def test_no_text_becomes_code_and_nothing_is_loaded(browser, show, page):
-    html = page(name=ATTACK)
+    html = page(name=ATTACK, table=Table([ATTACK], [(ATTACK, [ATTACK])]))
     assert "<img src=x" not in html
     show(html)
     assert browser.execute_script("return window.hacked") is None

@@ -37,6 +37,9 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
     """
     file = runs[0] / "report.html" if out is None else out
     try:
+        for run in runs:
+            if not run.exists():
+                raise FileNotFoundError(f"there is no folder and no store {run}")
         readings = read(list(runs))
         for reading in readings:
             console.print(summary(reading))
