@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from greedylr import Action
+from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.audit import Verdict, audit
 
 MOVES = 60
@@ -110,6 +111,60 @@ def test_the_probe_is_the_judge_where_there_is_one(record):
     assert {one.judge for one in result.moves} == {"probe_loss"}
     assert result.shares.refuted == 0
     assert result.shares.confirmed > 0.8 * MOVES
+
+
+CLIMBS = {
+    # What the loss does in a step, given the learning rate, what it has been raised by, and whether it was ever too high.
+    "noise": lambda lr, raised, ever: raised,
+    "comes back": lambda lr, raised, ever: 1.3 * raised + 0.02 if lr > 0.5 else 0.8 * raised,
+    "stays up": lambda lr, raised, ever: min(raised + 0.02, 1.0) if ever else raised,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "seeds", "short"),
+    [("noise", 150, "undecidable"), ("comes back", 30, "confirmed"), ("stays up", 15, "refuted")],
+)
+def test_the_end_of_a_climb_is_right_if_the_loss_had_risen_and_comes_back(tmp_path, scheduled, kind, seeds, short):
+    """A rise that is noticed at once may be too small to be told from chance."""
+    found = []
+    for seed in range(seeds):
+        r = np.random.default_rng(seed)
+        scheduler = scheduled(total_steps=1000)
+        raised, ever = 0.0, False
+        with Recorder(tmp_path / str(seed), scheduler):
+            for step in range(1000):
+                lr = scheduler.optimizer.param_groups[0]["lr"]
+                ever = ever or lr > 0.5
+                raised = CLIMBS[kind](lr, raised, ever)
+                fall = 0.0 if kind == "noise" else 0.002 * step
+                scheduler.step(float(5 - fall + raised + 0.3 * r.standard_normal()))
+        moves = audit(Trace.load(tmp_path / str(seed))).moves
+        found += [one for one in moves if one.decision.action is Action.BACKED_OFF]
+    assert len(found) > 10
+    shorts = [one.verdict.short for one in found]
+    if kind == "comes back":
+        assert shorts.count("confirmed") > 0.3 * len(found)
+        assert "refuted" not in shorts
+    else:
+        assert shorts.count(short) >= 0.85 * len(found)
+        assert shorts.count("confirmed") < 0.1 * len(found)
+    for one in found:
+        evidence = one.decision.evidence
+        assert one.predicted == pytest.approx((evidence["mean"] + evidence["lowest"]) / 2)
+
+
+def test_a_probe_judges_the_end_of_a_climb_as_any_other_move(record):
+    def play(script, recorder):
+        for step in range(200):
+            evidence = {"mean": 9.0, "lowest": 1.0, "standard_error": 0.1}
+            ends = step == 100
+            script.step(1.0, Action.BACKED_OFF if ends else Action.GATHERING, 0.5 if ends else 1.0, **evidence)
+            recorder.log(probe_loss=2.0 if step <= 100 else 3.0)
+
+    (one,) = audit(record(play)).moves
+    assert one.verdict is Verdict.REFUTED
+    assert one.predicted == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ A reflex, after an explosion or a loss that is not finite, claims that trouble w
 confirmed if the next window is finite and not significantly above the line drawn through the losses before the
 trouble, refuted otherwise.
 
+The end of a climb claims that the loss had risen, of which a line through the fall before it knows nothing. Judged is
+the next window against halfway between the lowest smoothed loss and the one that objected: where it would come out on
+average if both were chance. Below it, the loss has come back down.
+
 Where the loss of a fixed batch was logged as ``probe_loss``, that is what is judged by: it does not change with the
 composition of the batches.
 """
@@ -50,7 +54,9 @@ class Verdict(Enum):
     REFUTED = "refuted: the loss then came out above what the trend before predicted"
     RECOVERED = "confirmed: the loss was back on its trend in the next window"
     NOT_RECOVERED = "refuted: the loss was not back on its trend in the next window"
-    UNDECIDABLE = "undecidable: the difference from the trend may be chance"
+    CAME_BACK = "confirmed: the loss then came back from where it had risen to"
+    STAYED_UP = "refuted: the loss then stayed where it had risen to"
+    UNDECIDABLE = "undecidable: the difference may be chance"
     TOO_FEW = "undecidable: too few losses before or after it"
 
     @property
@@ -65,7 +71,8 @@ class Audited(NamedTuple):
     Attributes:
         decision: The move.
         verdict: What became of it.
-        predicted: Mean of the next window as the trend before has it; NaN if there were too few losses.
+        predicted: Mean of the next window as the trend before has it, or halfway up the rise that ended a climb; NaN if
+            there were too few losses.
         actual: Mean of the next window; NaN if there were too few losses.
         standard_error: Of their difference.
         p_value: Probability of so large a difference by chance alone.
@@ -161,10 +168,13 @@ def audit(trace: Trace) -> Audit:
     usable = finite & ~np.isin(steps, trouble)
     broken = steps[~finite]
     kept_steps, kept = steps[usable], values[usable]
-    found = [
-        _judged(trace, one, judge, _compare(kept_steps, kept, one.step, window, least), broken) for one in trace.moves
-    ]
-    return Audit(tuple(found))
+
+    def comparison(one: Decision) -> _Comparison | None:
+        if one.action is Action.BACKED_OFF and judge != PROBE:
+            return _halfway(kept_steps, kept, one, window, trace.sign)
+        return _compare(kept_steps, kept, one.step, window, least)
+
+    return Audit(tuple([_judged(trace, one, judge, comparison(one), broken) for one in trace.moves]))
 
 
 class _Comparison(NamedTuple):
@@ -205,6 +215,22 @@ def _compare(steps: Ints, values: Floats, at: int, window: int, least: tuple[int
     return _Comparison(predicted, actual, error, p_value)
 
 
+def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: float) -> _Comparison | None:
+    """The mean after a climb against halfway up the rise that ended it; None if there are too few losses."""
+    after = values[slice(*np.searchsorted(steps, [one.step, one.step + window], side="right"))]
+    if len(after) < _LEAST_AFTER or not {"mean", "lowest", "standard_error"} <= one.evidence.keys():
+        return None
+    halfway = sign * (one.evidence["mean"] + one.evidence["lowest"]) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Both ends have the standard error of the smoothed loss.
+        error = float(np.sqrt(after.var(ddof=1) / len(after) + one.evidence["standard_error"] ** 2 / 2))
+        actual = float(after.mean())
+    if not np.isfinite([halfway, actual, error]).all():
+        return None
+    error = max(error, 1e-9 * max(abs(halfway), abs(actual)), 1e-300)
+    return _Comparison(halfway, actual, error, 2 * float(stats.norm.sf(abs(actual - halfway) / error)))
+
+
 def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
     phase = PHASES[min(3 * (one.step - 1) // max(trace.last, 1), 2)]
     again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + trace.window)))
@@ -218,6 +244,8 @@ def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | N
         verdict = Verdict.NOT_RECOVERED if again or (above and p_value < LEVEL) else Verdict.RECOVERED
     elif p_value >= LEVEL:
         verdict = Verdict.UNDECIDABLE
+    elif one.action is Action.BACKED_OFF and judge != PROBE:
+        verdict = Verdict.STAYED_UP if above else Verdict.CAME_BACK
     else:
         verdict = Verdict.REFUTED if above else Verdict.CONFIRMED
     return Audited(one, verdict, trace.sign * predicted, trace.sign * actual, error, p_value, judge, phase)
