@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 from greedylr.adapters.trainer import attach  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
+from greedylr.pulse.rescue import Rescue  # noqa: E402
 
 # Theirs, not ours.
 pytestmark = [
@@ -139,6 +140,32 @@ def test_a_loss_that_is_nan_is_seen(make):
     attach(trainer, observers=[seen.append])
     train(trainer)
     assert [decision.step for decision in seen if decision.action is Action.NON_FINITE] == [6]
+
+
+def test_a_rescue_is_made_by_a_callback(make):
+    class Bad(Trainer):
+        def training_step(self, *args, **kwargs):
+            loss = super().training_step(*args, **kwargs)
+            if self.state.global_step == 25:
+                next(self.model.parameters()).grad.fill_(math.nan)
+                return loss * math.nan
+            return loss
+
+    class Rescued(TrainerCallback):
+        def on_train_begin(self, args, state, control, model, lr_scheduler, **kwargs):
+            scheduler = lr_scheduler.scheduler
+            self.rescue = Rescue(model, scheduler.optimizer, scheduler, every=10)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.rescue.step()
+
+    rescued, seen = Rescued(), []
+    trainer = make(Bad, callbacks=[rescued])
+    attach(trainer, observers=[seen.append])
+    train(trainer)
+    assert rescued.rescue.last == 20
+    assert [decision.step for decision in seen if not math.isfinite(decision.loss)] == [26]
+    assert bool(parameters(trainer).isfinite().all())
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])

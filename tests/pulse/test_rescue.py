@@ -1,5 +1,6 @@
 """Going back: everything is restored, the learning rate is cut, time goes on, and there is an end to it."""
 
+import gc
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from greedylr import GreedyLR
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.health import Kind, examine
-from greedylr.pulse.rescue import Rescue, RescueError
+from greedylr.pulse.rescue import Rescue, RescueError, _Snapshot
 
 JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}
 
@@ -33,8 +34,13 @@ class Loop:
         return self.rescue.step()
 
     def content(self):
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [*self.model.state_dict().values(), *states]
+        return [*self.model.state_dict().values(), *flat(list(self.optimizer.state.values()))]
+
+
+def flat(state):
+    """Every number in it, whatever holds it."""
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else None
+    return [state] if parts is None else [number for part in parts if part is not None for number in flat(part)]
 
 
 def same(a, b):
@@ -130,6 +136,139 @@ def test_others_are_restored_too():
     assert average.value.item() in (9.0, 8.0)
 
 
+def test_what_is_held_in_lists_is_restored_too():
+    class Shadow:  # as torch_ema has it
+        def __init__(self, model):
+            self.model, self.weights = model, [p.detach().clone() for p in model.parameters()]
+            self.history = (torch.zeros(2), [torch.zeros(3)])
+
+        def update(self):
+            for weight, parameter in zip(self.weights, self.model.parameters()):
+                weight.lerp_(parameter.detach(), 0.1)
+            self.history[1][0].add_(1)
+
+        def state_dict(self):
+            return {"shadow_params": self.weights, "history": self.history}
+
+        def load_state_dict(self, state):  # keeps what it is given
+            self.weights, self.history = state["shadow_params"], state["history"]
+
+    loop = Loop()
+    loop.rescue.close()
+    shadow = Shadow(loop.model)
+    loop.rescue = Rescue(loop.model, loop.optimizer, loop.scheduler, also=[shadow])
+    kept = [weight.clone() for weight in shadow.weights]
+    for _ in range(2):  # What it was given once must not have got into the snapshot.
+        for _ in range(8):
+            loop.step()
+            shadow.update()
+        for weight in shadow.weights:
+            weight.fill_(math.nan)
+        assert loop.step(math.nan)
+        assert loop.rescue.last == 0
+        assert same(kept, shadow.weights)
+        assert shadow.history[1][0].tolist() == [0.0] * 3
+
+
+def test_the_memory_of_lbfgs_is_restored():
+    loop = Loop(every=10)
+    loop.rescue.close()
+    loop.optimizer = torch.optim.LBFGS(loop.model.parameters(), lr=0.1, history_size=4)
+    loop.scheduler = GreedyLR(loop.optimizer)
+    loop.rescue = Rescue(loop.model, loop.optimizer, loop.scheduler, every=5)
+    x = torch.randn(8, 3)
+
+    def step(observed=None):
+        def closure():
+            loop.optimizer.zero_grad()
+            loss = (loop.model(x) - x.flip(1)).square().mean()
+            loss.backward()
+            return loss
+
+        loss = loop.optimizer.step(closure)
+        loop.scheduler.step(loss if observed is None else observed)
+        return loop.rescue.step()
+
+    for _ in range(5):
+        step()
+    kept = [torch.as_tensor(value).clone() for value in loop.content()]
+    for _ in range(6):
+        step()
+    for number in flat(list(loop.optimizer.state.values())):
+        if isinstance(number, torch.Tensor):
+            number.fill_(math.nan)
+    assert step(math.nan)
+    assert loop.rescue.last == 5
+    assert same(kept, loop.content())
+
+
+def test_no_more_than_two_snapshots_are_held():
+    class Counts:
+        most = 0
+
+        def state_dict(self):
+            self.most = max(self.most, sum(type(one) is _Snapshot for one in gc.get_objects()))
+            return {}
+
+        def load_state_dict(self, state):
+            pass
+
+    gc.collect()
+    counts = Counts()
+    loop = Loop(every=5, also=[counts])
+    for _ in range(30):
+        loop.step()
+    assert counts.most == 1, "beside the one that is being made"
+
+
+def test_a_group_that_is_added_is_taken_in_by_a_new_snapshot():
+    loop = Loop(every=100)
+    for _ in range(10):
+        loop.step()
+    more = torch.nn.Parameter(torch.ones(2))
+    loop.optimizer.add_param_group({"params": [more], "lr": 0.001})
+    assert not loop.step()
+    assert loop.step(math.nan)
+    assert loop.rescue.last == 11
+    assert all(bool(value.isfinite().all()) for value in loop.model.parameters())
+
+
+def test_trouble_right_after_a_group_was_added_changes_nothing():
+    loop = Loop(every=100)
+    for _ in range(10):
+        loop.step()
+    loop.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.001})
+    with torch.no_grad():
+        loop.model[0].weight.fill_(5.0)
+    loop.scheduler.step(math.nan)
+    kept = [torch.as_tensor(value).clone() for value in loop.content()]
+    state = loop.scheduler.state_dict()
+    with pytest.raises(RescueError, match=r"cannot go back at step 11 .* groups of \[4, 1\] parameters, and had \[4\]"):
+        loop.rescue.step()
+    assert same(kept, loop.content())
+    assert loop.scheduler.state_dict() == state
+
+
+def test_a_recorder_that_was_closed_is_noticed_before_anything_is_restored(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        loop = Loop(every=10, recorder=recorder)
+        loop.step()
+
+    def closed(*words, **more):
+        raise ValueError("this recorder is closed")
+
+    recorder.mark = closed
+    with torch.no_grad():
+        loop.model[0].weight.fill_(5.0)
+    loop.scheduler.step(math.nan)
+    state = loop.scheduler.state_dict()
+    with pytest.raises(ValueError, match="this recorder is closed"):
+        loop.rescue.step()
+    assert loop.rescue.last == -1
+    assert loop.model[0].weight.unique().tolist() == [5.0]
+    assert loop.scheduler.state_dict() == state
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("every", 0), ("every", 1.5), ("most", 0), ("factor", 0.0), ("factor", 1.5), ("factor", math.nan)],
@@ -141,9 +280,11 @@ def test_what_is_out_of_range_is_refused(name, value):
 
 def test_a_closed_one_does_nothing():
     loop = Loop(every=10)
-    loop.rescue.close()
     loop.scheduler.step(math.nan)
-    assert loop.rescue.step.__self__._trouble is None
+    loop.rescue.close()
+    for loss in [math.nan] + [1.0] * 20:
+        assert not loop.step(loss)
+    assert loop.rescue.last == -1
 
 
 @pytest.fixture(scope="module")

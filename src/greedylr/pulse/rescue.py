@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -19,11 +20,12 @@ WAIT = 20
 
 
 class RescueError(RuntimeError):
-    """Going back did not help."""
+    """Going back did not help, or there is nothing to go back to."""
 
 
 class _Snapshot(NamedTuple):
     step: int
+    groups: list[int]  # how many parameters each group had
     scheduler: dict[str, Any]
     models: list[dict[str, Any]]
     optimizer: list[dict[str, Any]]
@@ -37,7 +39,8 @@ class Rescue:
     not rewound, and the scheduler's count of steps is not either, so that a known horizon still ends where it should.
     Trouble is what the scheduler calls NON_FINITE or EXPLOSION (the paper family knows the first only). Two snapshots
     are held: the newest that was followed by five losses without trouble is restored, and the older one if that has
-    been tried.
+    been tried. When the optimizer gets other parameter groups, the next :meth:`step` begins anew with a snapshot of
+    then.
 
     An explosion that is there again right after going back is not of the model's making: there were bad batches, or the
     data have changed. So it goes on for twenty steps, and then goes back once more, with the learning rate of then: bad
@@ -110,60 +113,76 @@ class Rescue:
             Whether it has gone back.
 
         Raises:
-            RescueError: If that has been done too often in a row.
+            RescueError: If that has been done too often in a row, or if the parameter groups are others than at the
+                last snapshot. Nothing has changed then.
+            ValueError: From the recorder, if it was closed. Nothing has changed then either.
         """
+        if not self._snapshots:  # closed
+            return False
+        step = self._scheduler.last_epoch
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            return self._go_back(trouble)
-        step = self._scheduler.last_epoch
+            return self._go_back(trouble, step)
+        if self._snapshots[-1].groups != _sizes(self._optimizer):
+            self._snapshots, self._again = [], None
+            self._snapshots = [self._snapshot()]
+            return False
         if self._again is not None:
             due, snapshot = self._again
             if step < due:
                 return False
+            self._mark("rescue", f"once more, bad batches may be over: back to step {snapshot.step}")
             self._again = None
             self._restore(snapshot, step, 1.0)
-            self.last, self._back_at = snapshot.step, step
-            self._mark("rescue", f"once more, bad batches may be over: back to step {snapshot.step}")
             return True
         healthy_since = max(self._snapshots[-1].step, self._back_at)
         if step - healthy_since >= self._every:
-            self._snapshots = [self._snapshots[-1], self._snapshot()]
+            del self._snapshots[:-1]  # before the new one is made: two at most
+            self._snapshots.append(self._snapshot())
             self._in_a_row, self._let_be = 0, False
         return False
 
     def close(self) -> None:
-        """Stop watching, and free the snapshots."""
+        """Stop watching, and free the snapshots; :meth:`step` does nothing from here on."""
         self._unsubscribe()
-        self._snapshots = []
+        self._snapshots, self._again = [], None
 
     def _observe(self, decision: Decision) -> None:
         if decision.action is Action.NON_FINITE or (decision.action is Action.EXPLOSION and not self._let_be):
             self._trouble = decision
 
-    def _go_back(self, trouble: Decision) -> bool:
-        step = self._scheduler.last_epoch
+    def _go_back(self, trouble: Decision, step: int) -> bool:
+        # What may raise comes first, so that nothing is done by halves.
         if trouble.action is Action.EXPLOSION and self._back_at >= 0 and step - self._back_at <= MARGIN:
+            self._mark("explosion let be", "as high at the snapshot: bad batches, or other data")
             self._let_be = True
             self._again = (step + WAIT, self._snapshots[-1])
-            self._mark("explosion let be", "as high at the snapshot: bad batches, or other data")
             return False
-        self._again = None
-        self._in_a_row += 1
         cause = trouble.action.name.lower()
-        if self._in_a_row > self._most:
+        if self._in_a_row == self._most:
             raise RescueError(
                 f"gave up at step {step}: {self._most} rescues in a row did not help ({cause}, loss {trouble.loss:g}); "
                 f"the last one went back to step {self.last}. Look at the data, clip gradients, or start with a "
                 f"lower learning rate"
             )
-        sound = [one for one in self._snapshots if step - one.step >= MARGIN]
-        chosen = (sound or self._snapshots)[-1 if self._in_a_row == 1 else 0]
+        now = _sizes(self._optimizer)
+        possible = [one for one in self._snapshots if one.groups == now]
+        if not possible:
+            before = self._snapshots[-1]
+            raise RescueError(
+                f"cannot go back at step {step} ({cause}, loss {trouble.loss:g}): the optimizer has parameter groups "
+                f"of {now} parameters, and had {before.groups} at the last snapshot, step {before.step}. Call step() "
+                f"of the Rescue after groups were added and before the next loss"
+            )
+        sound = [one for one in possible if step - one.step >= MARGIN]
+        chosen = (sound or possible)[-1 if self._in_a_row == 0 else 0]
+        self._mark("rescue", f"{cause}: back to step {chosen.step}")
+        self._again = None
+        self._in_a_row += 1
         # One cut more for each rescue in a row: what did not help is not tried again.
         self._restore(chosen, step, self._factor**self._in_a_row)
-        self.last, self._back_at = chosen.step, step
         # What was taken in between is on the way to the trouble.
         self._snapshots = [one for one in self._snapshots if one.step <= chosen.step]
-        self._mark("rescue", f"{cause}: back to step {chosen.step}")
         return True
 
     def _mark(self, name: str, why: str) -> None:
@@ -174,6 +193,7 @@ class Rescue:
         state = self._optimizer.state
         return _Snapshot(
             step=self._scheduler.last_epoch,
+            groups=_sizes(self._optimizer),
             scheduler=self._scheduler.state_dict(),
             models=[_on_host(one.state_dict()) for one in self._stateful],
             optimizer=[
@@ -184,18 +204,19 @@ class Rescue:
     @torch.no_grad()
     def _restore(self, snapshot: _Snapshot, now: int, factor: float) -> None:
         for one, kept in zip(self._stateful, snapshot.models):
-            one.load_state_dict(kept)
-        # In place: captured and compiled optimizers hold on to their tensors.
+            # A module copies; of others, some keep what they are given.
+            one.load_state_dict(kept if isinstance(one, torch.nn.Module) else _on_host(kept))
         for parameter, saved in zip(_parameters(self._optimizer), snapshot.optimizer):
             state = self._optimizer.state[parameter]
             for name in [name for name in state if name not in saved]:
                 del state[name]
             for name, value in saved.items():
                 if isinstance(value, Tensor) and isinstance(state.get(name), Tensor):
-                    state[name].copy_(value)
+                    state[name].copy_(value)  # In place: captured and compiled optimizers hold on to their tensors.
                 else:
-                    state[name] = value.clone() if isinstance(value, Tensor) else value
+                    state[name] = _copied(value, parameter.device)
         self._scheduler.load_state_dict(self._cut(snapshot, now, factor))
+        self.last, self._back_at = snapshot.step, now
 
     def _cut(self, snapshot: _Snapshot, now: int, factor: float) -> dict[str, Any]:
         """The scheduler's state of then, at the step of now, with a smaller learning rate."""
@@ -217,13 +238,21 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _on_host(state: dict[str, Any]) -> dict[str, Any]:
+def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [len(group["params"]) for group in optimizer.param_groups]
+
+
+def _on_host(state: Any) -> Any:
     """A copy whose tensors are in host memory."""
-    return {
-        name: value.detach().to("cpu", copy=True)
-        if isinstance(value, Tensor)
-        else _on_host(value)
-        if isinstance(value, dict)
-        else value
-        for name, value in state.items()
-    }
+    return _copied(state, torch.device("cpu"))
+
+
+def _copied(state: Any, device: torch.device) -> Any:
+    """A copy of everything; tensors go to the device, but single numbers, which suit every one, to the host."""
+    if isinstance(state, Tensor):
+        return state.detach().to(device if state.dim() else "cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: _copied(value, device) for name, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(_copied(value, device) for value in state)
+    return copy.deepcopy(state)
