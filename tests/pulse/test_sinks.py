@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from greedylr import Action
 from greedylr.pulse.sinks import CsvSink, MlflowSink, Observing, TensorBoardSink, WandbSink, send
@@ -32,10 +33,9 @@ WANTED = {
 }
 
 
-def check(found, metrics=True):
-    wanted = {name: values for name, values in WANTED.items() if metrics or name != "val_loss"}
-    assert set(found) == set(wanted)
-    for name, values in wanted.items():
+def check(found):
+    assert set(found) == set(WANTED)
+    for name, values in WANTED.items():
         assert set(found[name]) == set(values), name
         for step, value in values.items():
             assert found[name][step] == pytest.approx(value, rel=1e-6), (name, step)
@@ -56,16 +56,55 @@ def test_csv(record, tmp_path):
 
 
 def test_live_as_well(record, tmp_path):
+    class Both:
+        """Who trains logs to everybody."""
+
+        def __init__(self, *observers):
+            self.observers = observers
+
+        def log(self, **metrics):
+            for observer in self.observers:
+                observer.log(**metrics)
+
     with Observing(CsvSink(tmp_path / "run.csv")) as sink:
 
         def watched(script, recorder):
             script.subscribe(sink)
-            play(script, recorder)
+            play(script, Both(recorder, sink))
 
         record(watched)
-    check(from_csv(tmp_path / "run.csv"), metrics=False)
+    check(from_csv(tmp_path / "run.csv"))
+
+
+def test_what_is_logged_live_is_of_the_last_step_or_of_one_that_is_named(script, tmp_path):
+    rule = script()
+    with Observing(CsvSink(tmp_path / "run.csv"), every=7) as sink:
+        rule.subscribe(sink)
+        sink.log(val_loss=3)
+        for _ in range(5):
+            rule.step(1.0)
+        sink.log(val_loss=torch.tensor(2.0, requires_grad=True), probe=1)
+        sink.log(step=2, val_loss=2.5)
+    found = from_csv(tmp_path / "run.csv")
+    assert found == {"val_loss": {0: 3.0, 5: 2.0, 2: 2.5}, "probe": {5: 1.0}}
+
+
+def test_csv_is_on_disk_while_the_run_goes_on(script, tmp_path):
+    rule = script()
+    sink = CsvSink(tmp_path / "run.csv")
+    rule.subscribe(Observing(sink))
+    for step in range(1, 101):
+        rule.step(2 - step / 100)
+    assert len(from_csv(tmp_path / "run.csv")["greedylr/loss"]) == 10
+    sink.close()
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_every_is_at_least_one(record, every):
     with pytest.raises(ValueError, match="every must be"):
-        Observing(None, every=0)
+        Observing(None, every=every)
+    with pytest.raises(ValueError, match="every must be"):
+        send(record(play), None, every=every)
 
 
 def needs(package):

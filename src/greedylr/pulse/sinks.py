@@ -5,7 +5,7 @@ A sink is an observer, to be subscribed beside a :class:`~greedylr.pulse.Recorde
 
 Every sink gets, by step: ``greedylr/loss`` and ``greedylr/lr`` (of several groups ``greedylr/lr_1`` and so on), every
 ``every`` steps and at every decision, and ``greedylr/<action>`` with 1 at the step of each decision that is not a
-plain hold.
+plain hold. What was logged has the name that it was logged under.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 class Observing:
-    """Turns decisions into numbers of a sink, as an observer of a scheduler.
+    """Turns decisions into numbers of a sink, as an observer of a scheduler; further ones are handed to :meth:`log`.
 
     Args:
         sink: Where they go.
@@ -56,23 +56,38 @@ class Observing:
         >>> with Observing(CsvSink(path), every=1) as sink:
         ...     unsubscribe = scheduler.subscribe(sink)
         ...     scheduler.step(2.5)
-        >>> print(Path(path).read_text().splitlines()[1])
+        ...     sink.log(val_loss=2.75)
+        >>> _, *rows = Path(path).read_text().splitlines()
+        >>> print(rows[0]); print(rows[-1])
         1,greedylr/lr,...
+        1,val_loss,2.75
     """
 
     def __init__(self, sink: Sink, every: int = 10) -> None:
-        if every < 1:
-            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
+        _check(every)
         self._sink, self._every = sink, every
+        self._step = 0  # the last one
 
     def __call__(self, decision: Decision) -> None:
         """Send one decision."""
+        self._step = decision.step
         notable = decision.action not in _PLAIN
         if notable or decision.step % self._every == 0:
             values = _rates(decision.lr_after) | {"greedylr/loss": decision.loss}
             if notable:
                 values[f"greedylr/{decision.action.name.lower()}"] = 1.0
             self._sink.write(decision.step, values)
+
+    def log(self, *, step: int | None = None, **metrics: Any) -> None:
+        """Send further numbers of the last step, all of them, as :meth:`greedylr.pulse.Recorder.log` records them.
+
+        Args:
+            step: The step they belong to; None: the last one decided.
+            **metrics: Numbers, or tensors with one element (which are read, and waited for).
+        """
+        # A tensor may be part of a graph, of which float() would warn.
+        values = {name: float(value.item() if hasattr(value, "item") else value) for name, value in metrics.items()}
+        self._sink.write(self._step if step is None else step, values)
 
     def __enter__(self) -> Observing:
         return self
@@ -90,7 +105,11 @@ def send(trace: Trace, sink: Sink, every: int = 10) -> None:
         trace: The run.
         sink: Where it goes; it is not closed.
         every: Steps between two losses that are sent.
+
+    Raises:
+        ValueError: If ``every`` is less than 1.
     """
+    _check(every)
     notable = {one.step: one for one in trace.decisions if one.action not in _PLAIN}
     values: dict[int, dict[str, float]] = {}
     for row in np.flatnonzero(trace.steps % every == 0).tolist():
@@ -212,7 +231,7 @@ class MlflowSink:
 
 
 class CsvSink:
-    """A CSV file with a row for each number: step, name, value.
+    """A CSV file with a row for each number: step, name, value; whole in the file as soon as it is sent.
 
     Args:
         file: The file; replaced if it is there.
@@ -222,7 +241,7 @@ class CsvSink:
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
-        self._file = open(file, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file = open(file, "w", buffering=1, newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._writer = csv.writer(self._file)
         self._writer.writerow(["step", "name", "value"])
 
@@ -233,6 +252,11 @@ class CsvSink:
     def close(self) -> None:
         """Write and close the file."""
         self._file.close()
+
+
+def _check(every: int) -> None:
+    if every < 1:
+        raise ValueError(f"every must be an integer of at least 1, got {every!r}")
 
 
 def _rates(lrs: tuple[float, ...]) -> dict[str, float]:
