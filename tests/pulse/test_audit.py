@@ -2,9 +2,11 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from greedylr import Action
 from greedylr.pulse import Recorder, Trace
@@ -70,6 +72,98 @@ def test_of_a_straight_line_nothing_can_be_said(record):
     assert shares.undecidable > 0.85 * MOVES
 
 
+def like_before(autocorrelation):
+    return lambda r, n: signal.lfilter([math.sqrt(1 - autocorrelation**2)], [1, -autocorrelation], r.standard_normal(n))
+
+
+def periodic(period, noise):
+    return lambda r, n: np.sin(2 * np.pi * np.arange(n) / period) + noise * r.standard_normal(n)
+
+
+PLACEBOS = {
+    "white": (like_before(0.0), 0.05),
+    "0.5": (like_before(0.5), 0.06),
+    "0.8": (like_before(0.8), 0.06),
+    "0.95": (like_before(0.95), 0.06),
+    "period 80": (periodic(80, 0.1), 0.06),
+    "period 80, noisy": (periodic(80, 1.0), 0.14),
+    "period 160": (periodic(160, 0.1), 0.12),
+    "period 160, noisy": (periodic(160, 1.0), 0.12),
+}
+"""Losses that no move changes, and how many moves in a hundred may be called right, and how many wrong."""
+
+
+def test_moves_that_change_nothing_are_seldom_decided_upon(record):
+    """Be the noise ever so smooth: one in twenty a side, and one in eight where slow waves hide in white noise."""
+    r = np.random.default_rng(0)
+    at = set((200 + np.cumsum(r.integers(60, 140, 300))).tolist())
+
+    def play(script, recorder):
+        for step in range(1, max(at) + 50):
+            script.step(0.0, *((Action.RAISED, 1.001) if step in at else ()))
+
+    trace = record(play)
+    for name, (make, most) in PLACEBOS.items():
+        losses = make(r, len(trace.steps))
+        shares = audit(replace(trace, losses=losses, means=losses)).shares
+        assert shares.total == 300
+        assert max(shares.confirmed, shares.refuted) <= most * shares.total, (name, shares)
+
+
+def test_metrics_that_are_logged_several_times_at_a_step_prove_nothing(record):
+    def play(script, recorder):
+        for step in range(100):
+            script.step(1.0, *((Action.CUT, 0.5) if step == 60 else ()))
+            for _ in range(5 * (step in (50, 70))):
+                recorder.log(probe_loss=2.0 + step)
+
+    assert [one.verdict for one in audit(record(play)).moves] == [Verdict.TOO_FEW]
+
+
+@pytest.mark.parametrize("large", [1e100, 1e200, 1e307])
+def test_losses_whose_squares_are_too_large_are_judged_as_others(record, large):
+    def verdicts(scale):
+        def play(script, recorder):
+            losses = np.random.default_rng(0).standard_normal(400)
+            losses[200:] += 5
+            for step, loss in enumerate(losses):
+                script.step(scale * loss, *((Action.CUT, 0.5) if step % 100 == 99 else ()))
+
+        return [one.verdict for one in audit(record(play, name=str(scale))).moves]
+
+    assert verdicts(large) == verdicts(1.0)
+    assert verdicts(large / 10)[1] is Verdict.REFUTED
+
+
+@pytest.mark.parametrize("large", [1e100, 1e307])
+def test_the_end_of_a_climb_of_such_losses_is_judged_too(record, large):
+    def play(script, recorder):
+        for step in range(200):
+            evidence = {"mean": 2 * large, "lowest": large, "standard_error": 0.1 * large}
+            ends = step == 150
+            loss = large * (1 + 0.1 * math.sin(step))
+            script.step(loss, Action.BACKED_OFF if ends else Action.GATHERING, 0.5 if ends else 1.0, **evidence)
+
+    (one,) = audit(record(play)).moves
+    assert one.verdict is Verdict.CAME_BACK
+
+
+def test_the_end_of_a_climb_of_smooth_losses_is_seldom_decided_upon(tmp_path, scheduled):
+    """What the rule takes for a rise is one, for a while; of white noise as many stay up for being chosen."""
+    shorts = []
+    for seed in range(30):
+        losses = 5 + 0.3 * like_before(0.8)(np.random.default_rng(seed), 500)
+        scheduler = scheduled(total_steps=500)
+        with Recorder(tmp_path / str(seed), scheduler):
+            for loss in losses.tolist():
+                scheduler.step(loss)
+        moves = audit(Trace.load(tmp_path / str(seed))).moves
+        shorts += [one.verdict.short for one in moves if one.decision.action is Action.BACKED_OFF]
+    assert len(shorts) > 20
+    assert shorts.count("undecidable") > 0.7 * len(shorts)
+    assert shorts.count("confirmed") < 0.1 * len(shorts)
+
+
 def test_a_rule_that_believes_noise_learns_that_it_was_noise(record):
     """Windows of 20, two standard errors: what is chosen for being extreme goes back to the mean."""
 
@@ -91,8 +185,6 @@ def test_a_rule_that_believes_noise_learns_that_it_was_noise(record):
 
 def test_in_mode_max_higher_is_better(record):
     def play(script, recorder):
-        from dataclasses import replace
-
         script.config = replace(script.config, mode="max")
         recorder.watch(script)
         moved(lambda number, step: 0.002 * number)(script, recorder)
@@ -103,9 +195,9 @@ def test_in_mode_max_higher_is_better(record):
 
 
 def test_the_probe_is_the_judge_where_there_is_one(record):
-    # The loss says that each move was wrong, by composition say; the fixed batch knows better.
+    # The loss says that each move was wrong, by composition say; that of the fixed batch falls faster after each.
     def probe(level, step):
-        return -((step / 1000) ** 2)
+        return -float(np.interp(step, 100 * np.arange(MOVES + 1), np.arange(MOVES + 1) ** 2))
 
     result = audit(record(moved(wrong, probe=probe)))
     assert {one.judge for one in result.moves} == {"probe_loss"}
@@ -114,7 +206,7 @@ def test_the_probe_is_the_judge_where_there_is_one(record):
 
 
 CLIMBS = {
-    # What the loss does in a step, given the learning rate, what it has been raised by, and whether it was ever too high.
+    # What the loss does in a step, given the learning rate, what it has been raised by, and if it was ever too high.
     "noise": lambda lr, raised, ever: raised,
     "comes back": lambda lr, raised, ever: 1.3 * raised + 0.02 if lr > 0.5 else 0.8 * raised,
     "stays up": lambda lr, raised, ever: min(raised + 0.02, 1.0) if ever else raised,

@@ -1,10 +1,20 @@
 r"""Was the loss telling the truth? Every move of the learning rate, judged by the losses that followed it.
 
-Before the move stand the losses of four windows, the compared ones included. Their least-squares line, drawn on,
+Before the move stand the losses of three windows, the compared ones included. Their least-squares line, drawn on,
 predicts the mean of the next window. A raise or a cut is *confirmed* if the loss comes out below that, *refuted* if
-above, and *undecidable* if the difference could be chance: with :math:`e` the standard error of the difference (of
-the prediction and of the new mean, Welch), two-sided at 5%. One run has no twin without the move, so this is no proof
-of cause: it says whether what followed was better or worse than going on as before.
+above, and *undecidable* if the difference could be chance, two-sided at 5%. The losses are taken in blocks of a
+quarter of a window. With :math:`R_{ij} = \rho^{|i-j|}` for how alike the blocks are, :math:`c` the weights with which
+they enter into the difference (of the new mean from the prediction), and :math:`M` what takes them to their distances
+from the line, its variance is
+
+.. math:: \hat\sigma^2 \, c^\top R c, \qquad \hat\sigma^2 = \lVert M y \rVert^2 / \operatorname{tr}(M R),
+
+where :math:`\hat\sigma` may be another after the move (Welch), and :math:`\rho` is the autocorrelation of the
+distances, without the bias that the line brings, plus one standard error. Noise that is smooth, or a slow wave, comes
+out away from any line, and must prove nothing.
+
+One run has no twin without the move, so this is no proof of cause: it says whether what followed was better or worse
+than going on as before.
 
 A reflex, after an explosion or a loss that is not finite, claims that trouble was ahead and the cut averts it. It is
 confirmed if the next window is finite and not significantly above the line drawn through the losses before the
@@ -12,7 +22,8 @@ trouble, refuted otherwise.
 
 The end of a climb claims that the loss had risen, of which a line through the fall before it knows nothing. Judged is
 the next window against halfway between the lowest smoothed loss and the one that objected: where it would come out on
-average if both were chance. Below it, the loss has come back down.
+average if both were chance. Below it, the loss has come back down. Where the losses before were plainly autocorrelated,
+the variances are larger by :math:`(1 + \rho) / (1 - \rho)`.
 
 Where the loss of a fixed batch was logged as ``probe_loss``, that is what is judged by: it does not change with the
 composition of the batches.
@@ -35,7 +46,7 @@ from greedylr.pulse.trace import Floats, Ints, Trace
 LEVEL = 0.05
 """How often chance alone may decide."""
 
-HISTORY = 4
+HISTORY = 3
 """Windows that the trend is drawn through."""
 
 PROBE = "probe_loss"
@@ -43,6 +54,8 @@ PROBE = "probe_loss"
 
 _LEAST_BEFORE, _LEAST_AFTER = 8, 5
 _LEAST_PROBES = 4, 2
+_BLOCKS = 4  # of a window
+_MOST_ALIKE = 0.99
 _EXTRAORDINARY = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
 _REFLEXES = frozenset({Action.EXPLOSION, Action.NON_FINITE})
 
@@ -191,44 +204,90 @@ def _compare(steps: Ints, values: Floats, at: int, window: int, least: tuple[int
     end = int(np.searchsorted(steps, at + window, side="right"))
     if least == _LEAST_PROBES:  # They may be far apart.
         begin, end = min(begin, max(middle - least[0], 0)), max(end, min(middle + least[1], len(steps)))
-    before, after = values[begin:middle], values[middle:end]
-    if len(before) < least[0] or len(after) < least[1]:
+    if middle - begin < least[0] or end - middle < least[1] or steps[begin] == steps[middle - 1]:
         return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = steps[begin:middle] - steps[begin:middle].mean()
-        spread = float(x @ x)
-        slope = float(x @ (before - before.mean())) / spread
-        residuals = before - before.mean() - slope * x
-        ahead = float(steps[middle:end].mean() - steps[begin:middle].mean())
-        predicted, actual = float(before.mean()) + slope * ahead, float(after.mean())
-        freedom_before, freedom_after = len(before) - 2, len(after) - 1
-        of_line = float(residuals @ residuals) / freedom_before * (1 / len(before) + ahead**2 / spread)
-        # Around the same slope: a trend is no noise.
-        of_mean = float((after - slope * steps[middle:end]).var(ddof=1)) / len(after)
-        variance = of_line + of_mean
-    if not np.isfinite([predicted, actual, variance]).all():
-        return None
+    scale = float(np.abs(values[begin:end]).max()) or 1.0  # so that no square is too large
+    x, y = (_blocks(of[begin:middle] / by, HISTORY) for of, by in ((steps, 1.0), (values, scale)))
+    x_after, y_after = (_blocks(of[middle:end] / by, 1) for of, by in ((steps, 1.0), (values, scale)))
+    n, m = len(y), len(y_after)
+    off_line = _off_line(x)
+    like = _autocorrelation(off_line @ y) ** np.abs(np.subtract.outer(np.arange(n + m), np.arange(n + m)))
+    variance, freedom = _variance(off_line, like[:n, :n], y)
+    # The noise may have changed with the move; of its own line, as a trend is no noise.
+    after = _variance(_off_line(x_after), like[:m, :m], y_after) if m == _BLOCKS else (variance, freedom)
+    x_mean = x.mean()
+    ahead = (x_after.mean() - x_mean) / float((x - x_mean) @ (x - x_mean))
+    of_line = (1 / n + ahead * (x - x_mean)) * np.sqrt(variance)
+    of_mean = np.full(m, np.sqrt(after[0]) / m)
+    parts = float(of_line @ like[:n, :n] @ of_line), float(of_mean @ like[:m, :m] @ of_mean)
+    both = sum(parts) - 2 * float(of_line @ like[:n, n:] @ of_mean)
+    predicted = float(y.mean() + ahead * ((x - x_mean) @ y))
+    actual = float(np.mean(values[middle:end] / scale))
     # Losses without noise: differences of rounding are none.
-    error = max(float(np.sqrt(variance)), 1e-9 * max(abs(predicted), abs(actual)), 1e-300)
-    freedom = max(variance, 1e-300) ** 2 / max(of_line**2 / freedom_before + of_mean**2 / freedom_after, 1e-300)
+    error = max(float(np.sqrt(max(both, 0.0))), 1e-9 * max(abs(predicted), abs(actual)), 1e-300)
+    freedom = sum(parts) ** 2 / max(parts[0] ** 2 / freedom + parts[1] ** 2 / after[1], 1e-300)
     p_value = 2 * float(stats.t.sf(abs(actual - predicted) / error, max(freedom, 1.0)))
-    return _Comparison(predicted, actual, error, p_value)
+    found = _Comparison(scale * predicted, scale * actual, scale * error, p_value)
+    return found if np.isfinite(found).all() else None
+
+
+def _blocks(values: Floats, windows: int) -> Floats:
+    """Means of consecutive rows, four blocks for a window."""
+    number = min(_BLOCKS * windows, len(values))
+    edges = np.linspace(0, len(values), number + 1).astype(int)
+    means: Floats = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    return means
+
+
+def _off_line(x: Floats) -> Floats:
+    """The matrix that takes values at these places to their distances from the least-squares line."""
+    slope = x - x.mean()
+    length = float(slope @ slope) or 1.0
+    matrix: Floats = np.eye(len(x)) - 1 / len(x) - np.outer(slope, slope) / length
+    return matrix
+
+
+def _autocorrelation(residuals: Floats) -> float:
+    """Of neighbours, on the safe side: without the bias that the line brings (Kendall), plus a standard error."""
+    n, total = len(residuals), float(residuals @ residuals)
+    if total == 0:
+        return 0.0
+    unbiased = (n * float(residuals[1:] @ residuals[:-1]) / total + 2) / max(n - 4, 1)
+    unbiased = min(max(unbiased, -1.0), 1.0)
+    return min(max(unbiased + float(np.sqrt((1 - unbiased**2) / n)), 0.0), _MOST_ALIKE)
+
+
+def _variance(off_line: Floats, like: Floats, values: Floats) -> tuple[float, float]:
+    """Variance of values around their line, given how alike neighbours are, and its degrees of freedom."""
+    expected, residuals = off_line @ like, off_line @ values
+    trace = float(np.trace(expected))
+    return float(residuals @ residuals) / trace, trace**2 / float(np.sum(expected * expected.T))
 
 
 def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: float) -> _Comparison | None:
     """The mean after a climb against halfway up the rise that ended it; None if there are too few losses."""
-    after = values[slice(*np.searchsorted(steps, [one.step, one.step + window], side="right"))]
+    begin, middle, end = np.searchsorted(
+        steps, [one.step - HISTORY * window, one.step, one.step + window], side="right"
+    )
+    after = values[middle:end]
     if len(after) < _LEAST_AFTER or not {"mean", "lowest", "standard_error"} <= one.evidence.keys():
         return None
     halfway = sign * (one.evidence["mean"] + one.evidence["lowest"]) / 2
-    with np.errstate(over="ignore", invalid="ignore"):
-        # Both ends have the standard error of the smoothed loss.
-        error = float(np.sqrt(after.var(ddof=1) / len(after) + one.evidence["standard_error"] ** 2 / 2))
-        actual = float(after.mean())
-    if not np.isfinite([halfway, actual, error]).all():
-        return None
-    error = max(error, 1e-9 * max(abs(halfway), abs(actual)), 1e-300)
-    return _Comparison(halfway, actual, error, 2 * float(stats.norm.sf(abs(actual - halfway) / error)))
+    scale = float(np.abs(after).max()) or 1.0
+    # Both ends have the standard error of the smoothed loss.
+    error = one.evidence["standard_error"] / scale
+    variance = float((after / scale).var(ddof=1)) / len(after) + error * error / 2
+    before = values[begin:middle]
+    if len(before) >= _LEAST_BEFORE:
+        size = float(np.abs(before).max()) or 1.0
+        alike = _autocorrelation(_off_line(steps[begin:middle].astype(float)) @ (before / size))
+        if alike > 3 / np.sqrt(len(before)):  # two standard errors above none
+            variance *= (1 + alike) / (1 - alike)
+    actual = scale * float((after / scale).mean())
+    error = max(scale * float(np.sqrt(variance)), 1e-9 * max(abs(halfway), abs(actual)), 1e-300)
+    p_value = 2 * float(stats.norm.sf(abs(actual - halfway) / error))
+    found = _Comparison(halfway, actual, error, p_value)
+    return found if np.isfinite(found).all() else None
 
 
 def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
