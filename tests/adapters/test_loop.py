@@ -45,6 +45,8 @@ def test_what_micro_batches_were_made_of_is_put_together(scheduler):
         [{"domain": "web", "length": 10}, {"domain": "code", "length": torch.tensor(20)}, {"domain": "web"}],
         [None, {"length": 3}],
         [None, None],
+        [{"length": None, "domain": "web"}, {"length": 6, "domain": None}, {"domain": "code"}],
+        [{"domain": None}, {"domain": None, "length": 1}],
     ):
         for batch in micro:
             loop.add(1.0, batch)
@@ -58,6 +60,8 @@ def test_what_micro_batches_were_made_of_is_put_together(scheduler):
         {"domain": "code + web", "length": 15.0},
         {"length": 3},
         None,
+        {"length": 6.0, "domain": "code + web"},
+        {"length": 1.0},
         None,
     ]
 

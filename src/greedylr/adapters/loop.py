@@ -93,12 +93,14 @@ class LoopScheduler(LRScheduler):
 
 
 def _together(batches: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """What several micro-batches were made of: the mean of numbers, and of labels all that occurred."""
+    """What several micro-batches were made of: the mean of numbers, and of labels all that occurred, where known."""
     if len(batches) <= 1:
         return batches[0] if batches else None
     together: dict[str, Any] = {}
     for name in dict.fromkeys(name for batch in batches for name in batch):
-        values = [batch[name] for batch in batches if name in batch]
+        values = [value for batch in batches if (value := batch.get(name)) is not None]
+        if not values:
+            continue
         if any(isinstance(value, str) for value in values):
             together[name] = " + ".join(sorted({str(value) for value in values}))
         else:
