@@ -132,6 +132,40 @@ def test_a_recorder_gets_everything(fit, tmp_path, automatic):
     assert 22 < trace.batch["ones"].sum() < 22 * 6
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+def test_validation_is_recorded(fit, digits, tmp_path, automatic):
+    class Validated(Model):
+        automatic_optimization = automatic
+
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            self.log("train_loss", self.micro[-1])
+            if not automatic:
+                self.lr_schedulers().step(self.micro[-1])
+            return loss
+
+        def val_dataloader(self):
+            data = torch.utils.data.TensorDataset(digits[0][:64], digits[1][:64])
+            return torch.utils.data.DataLoader(data, batch_size=64)
+
+        def validation_step(self, batch, index):
+            loss = functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.seen.append(loss.item())
+            self.log("val_loss", loss)
+
+        def configure_optimizers(self):
+            return configure(self, torch.optim.SGD(self.parameters(), lr=0.05), observers=[recorder])
+
+    model = Validated()
+    with Recorder(tmp_path / "trace") as recorder:
+        trainer = fit(model, val_check_interval=11, max_epochs=1)
+        trainer.validate(model, verbose=False)
+    metrics = Trace.load(tmp_path / "trace").metrics
+    assert set(metrics) == {"val_loss"}
+    assert metrics["val_loss"].steps.tolist() == [11, 22]
+    assert metrics["val_loss"].values.tolist() == model.seen[-3:-1]
+
+
 def test_a_skipped_step_and_a_step_without_a_loss_are_no_observations(fit):
     class Odd(Model):
         def training_step(self, batch, index):

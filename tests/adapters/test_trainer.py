@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 from greedylr.adapters.trainer import attach  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
 from greedylr.pulse.rescue import Rescue  # noqa: E402
+from greedylr.pulse.sinks import Observing  # noqa: E402
 
 # Theirs, not ours.
 pytestmark = [
@@ -368,6 +369,67 @@ def test_a_recorder_gets_everything(domains, tmp_path):
     assert (trace.config["family"], trace.config["total_steps"]) == ("DefaultConfig", 20)
     assert trace.batch["domain"][:4].tolist() == ["a + b", "a + c", "b + c", "a + b"]
     assert trace.batch["tokens"].tolist() == [64.0] * 20
+
+
+def evaluated(trainer, name="eval_loss"):
+    return {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
+
+
+def test_evaluations_while_it_trains_are_recorded(make, tmp_path):
+    class Sink(dict):
+        def write(self, step, values):
+            self.setdefault(step, {}).update(values)
+
+        def close(self):
+            pass
+
+    sink, seen = Sink(), []
+    settings = {"eval_strategy": "steps", "eval_steps": 4, "eval_on_start": True, "save_strategy": "steps"}
+    trainer = make(max_steps=12, save_steps=6, **settings)
+    with Recorder(tmp_path / "trace") as recorder:
+        attach(trainer, observers=[recorder, Observing(sink), seen.append])
+        train(trainer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.evaluate()  # the user's own
+    logged = evaluated(trainer)
+    assert set(logged) == {0, 4, 8, 12}
+    del logged[0]  # before anything was trained
+    metrics = Trace.load(tmp_path / "trace").metrics
+    assert set(metrics) == {"eval_loss"}, "and nothing of how long it took"
+    assert dict(zip(metrics["eval_loss"].steps.tolist(), metrics["eval_loss"].values.tolist())) == {
+        **logged,
+        12: metrics["eval_loss"].values[-1],
+    }
+    assert len(metrics["eval_loss"].steps) == 3
+    assert [step for step, values in sink.items() if "eval_loss" in values] == [4, 8, 12]
+
+    again = make(max_steps=12, save_steps=6, **settings)
+    with Recorder(tmp_path / "trace") as recorder:
+        attach(again, observers=[recorder])
+        train(again, resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-6")
+    resumed = Trace.load(tmp_path / "trace")
+    assert resumed.resumed == [6]
+    assert resumed.metrics["eval_loss"].steps.tolist() == [4, 8, 12]
+    assert resumed.metrics["eval_loss"].values.tolist() == metrics["eval_loss"].values.tolist()
+
+
+@pytest.mark.parametrize("observe", ["loss", "metric"])
+def test_each_of_several_evaluation_sets_is_recorded(make, data, tmp_path, observe):
+    trainer = make(
+        max_steps=6, eval_strategy="steps", eval_steps=3, metric_for_best_model="eval_one_loss", greater_is_better=False
+    )
+    trainer.eval_dataset = {"one": data[:8], "other": data[8:16]}
+    trainer.compute_metrics = lambda _: {"words": "many", "sure": 0.5}
+    with Recorder(tmp_path / "trace") as recorder:
+        attach(trainer, observers=[recorder], observe=observe)
+        train(trainer)
+    metrics = Trace.load(tmp_path / "trace").metrics
+    assert set(metrics) == {f"eval_{of}_{what}" for of in ("one", "other") for what in ("loss", "sure")}
+    for name, metric in metrics.items():
+        # On the metric, evaluations are what is counted.
+        assert metric.steps.tolist() == ([3, 6] if observe == "loss" else [1, 2])
+        assert metric.values.tolist() == list(evaluated(trainer, name).values())
 
 
 def test_losses_are_compared_with_their_own_domains(domains):

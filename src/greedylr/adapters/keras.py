@@ -14,7 +14,7 @@ import keras  # type: ignore[import-untyped]
 
 from greedylr.control import checkpoint, rule
 from greedylr.control.config import Config, DefaultConfig, PaperConfig
-from greedylr.control.observers import Observer, introduce
+from greedylr.control.observers import Observer, hand_on, introduce
 from greedylr.control.state import State
 
 
@@ -31,7 +31,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         monitor: The name of a metric, ``"val_loss"`` say, to be observed at the end of every epoch in place of the
             training loss.
         observers: Each is called with every decision: a recorder, say. One that has a method ``watch`` is told by it of
-            this callback at the beginning of every ``fit``, when the settings are known.
+            this callback at the beginning of every ``fit``, when the settings are known. One that has a method ``log``
+            is handed the metrics of validations, ``val_loss`` and so on, at the end of their epoch.
         **settings: Those of the family. For the default family on the loss, ``total_steps`` is the length of the first
             ``fit`` unless given, if Keras knows it; ``total_steps=None`` is open-ended.
 
@@ -121,11 +122,13 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         assert logs is not None
         assert self._state is not None
         logs["learning_rate"] = self._state.lrs[0]
-        if self._monitor is None:
-            return
-        if self._monitor not in logs:
-            raise ValueError(f"there is no {self._monitor!r} to observe; there are {sorted(logs)}")
-        self._observe(float(logs[self._monitor]))
+        if self._monitor is not None:
+            if self._monitor not in logs:
+                raise ValueError(f"there is no {self._monitor!r} to observe; there are {sorted(logs)}")
+            self._observe(float(logs[self._monitor]))
+        # Without our own metric, which there is of the last batch alone.
+        validated = {name: value for name, value in logs.items() if name.startswith("val_")}
+        hand_on(self._observers, {name: value for name, value in validated.items() if name != "val_batch_loss"})
 
     def _observe(self, loss: float) -> None:
         assert self._state is not None

@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
-from greedylr.control.observers import Observer
+from greedylr.control.observers import Observer, hand_on
 from greedylr.torch.scheduler import GreedyLR
 
 
@@ -39,7 +39,9 @@ def configure(
         module: The module that is being configured.
         optimizer: Its optimizer.
         build: Called with the optimizer and ``settings``: :class:`GreedyLR`, :meth:`GreedyLR.paper`, or a function.
-        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say.
+        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say. One that has a
+            method ``log`` is handed, at the end of every validation, what the module logged under names that begin with
+            ``val`` or ``eval``.
         batch: Called with every micro-batch that ``training_step`` gets, says what it is made of, see
             :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers and all labels that occurred are observed.
             In manual optimization the module hands it to ``step`` itself.
@@ -52,6 +54,8 @@ def configure(
     Example:
         See ``docs/adapters.md``.
     """
+    observers = tuple(observers)
+    _watch_validation(module, observers)
     if not module.automatic_optimization:
         return {"optimizer": optimizer, "lr_scheduler": _observed(build(optimizer, **settings), observers)}
     if build is GreedyLR and "total_steps" not in settings:
@@ -59,6 +63,30 @@ def configure(
         settings["total_steps"] = int(steps) if math.isfinite(steps) else None
     scheduler = _Stepped(_observed(build(optimizer, **settings), observers), module, batch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _Validations(Callback):
+    """Hands on what was logged in a validation, of a module that is being trained."""
+
+    def __init__(self, observers: tuple[Observer, ...]) -> None:
+        self._observers = observers
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        known = trainer.callback_metrics.items()
+        hand_on(self._observers, {name: value.item() for name, value in known if name.startswith(("val", "eval"))})
+
+
+def _watch_validation(module: LightningModule, observers: tuple[Observer, ...]) -> None:
+    if not any(hasattr(observer, "log") for observer in observers):
+        return
+    try:
+        callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]
+    except (RuntimeError, AttributeError):  # There is none, or it is Fabric, which validates in a loop of the user's.
+        return
+    # In place of the one from before, should the same trainer fit again.
+    callbacks[:] = [*(one for one in callbacks if not isinstance(one, _Validations)), _Validations(observers)]
 
 
 def _observed(scheduler: GreedyLR, observers: Iterable[Observer]) -> GreedyLR:

@@ -24,10 +24,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
 from greedylr.control.decision import Action, Decision
-from greedylr.control.observers import Observer
+from greedylr.control.observers import Observer, hand_on
 from greedylr.torch.scheduler import GreedyLR
 
 Observe = Callable[[Trainer], float | Tensor | None]
+
+_TAKEN = ("_runtime", "_samples_per_second", "_steps_per_second", "_model_preparation_time", "_jit_compilation_time")
+"""How the names end of what an evaluation took, which says nothing of the model."""
 
 
 def attach(
@@ -52,7 +55,8 @@ def attach(
             ``metric_for_best_model``, at evaluations; its ``greater_is_better`` sets the mode. Or a function of
             the trainer, called after every optimizer step, that returns a number or, where there is nothing to
             observe, None; on all ranks alike.
-        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say.
+        observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say. One that has a
+            method ``log`` is handed the metrics of evaluations, ``eval_loss`` and so on, at the step that they follow.
         batch: Called with the inputs of every micro-batch before the model sees them, says what they are made of, see
             :meth:`GreedyLR.step`; it may take out what the model does not know. Of an accumulation, the mean of numbers
             and all labels that occurred are observed.
@@ -103,6 +107,7 @@ class _Attached(TrainerCallback):
         self._loop: LoopScheduler | None = None
         self._counts: Counter[Action] = Counter()
         self._trained = False  # whether there was an optimizer step since the last evaluation
+        self._training = False  # whether there was one since training began, which has not ended
         self._skips = SkippedSteps()
         self._training_step, self._log = trainer.training_step, trainer.log
         for name in ("create_scheduler", "training_step", "log"):
@@ -144,7 +149,7 @@ class _Attached(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start anew: an earlier ``train()`` may have been interrupted anywhere."""
-        self._trained = False
+        self._trained = self._training = False
         self._counts.clear()
         self._skips.start(self._trainer.accelerator.scaler)
 
@@ -165,25 +170,28 @@ class _Attached(TrainerCallback):
         """Comes after ``lr_scheduler.step()``: what is still there belongs to a step that was skipped."""
         if self._loop is not None:
             self._loop.clear()
-        self._trained = True
+        self._trained = self._training = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Comes before the checkpoint is written; also for evaluations that no training step led to."""
-        if self._observe != "metric" or self._loop is None or not self._trained:
-            return
-        name = str(args.metric_for_best_model)
-        name = name if name.startswith("eval_") else f"eval_{name}"
-        # Each of several evaluation sets comes with metrics of its own; if none has this one, the Trainer raises.
-        if name in kwargs["metrics"]:
-            self._loop.add(float(kwargs["metrics"][name]))
-            self._loop.step()
-            self._trained = False
+        metrics = kwargs["metrics"]
+        if self._observe == "metric" and self._loop is not None and self._trained:
+            name = str(args.metric_for_best_model)
+            name = name if name.startswith("eval_") else f"eval_{name}"
+            # Each of several evaluation sets comes with metrics of its own; if none has this one, the Trainer raises.
+            if name in metrics:
+                self._loop.add(float(metrics[name]))
+                self._loop.step()
+                self._trained = False
+        if self._training:
+            known = {name: one for name, one in metrics.items() if name.startswith("eval_")}
+            hand_on(self._observers, {name: one for name, one in known.items() if not name.endswith(_TAKEN)})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluations from here on are the user's own."""
-        self._trained = False
+        self._trained = self._training = False
 
     def _count(self, decision: Decision) -> None:
         self._counts[decision.action] += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any
 
 from greedylr.control.decision import Decision
 
@@ -12,6 +14,9 @@ Observer = Callable[[Decision], object]
 One that has a method ``watch`` is told by it, before the first decision and whenever a state was loaded, whom it
 observes: something with the settings in force as ``config``, and possibly with an ``optimizer`` and the composition of
 the ``batch``.
+
+One that has a method ``log`` is handed further numbers as keyword arguments, which belong to the last decision: what
+adapters know of validation, under names that begin with ``val`` or ``eval``.
 """
 
 
@@ -20,3 +25,12 @@ def introduce(observer: Observer, observed: object) -> None:
     watch = getattr(observer, "watch", None)
     if watch is not None:
         watch(observed)
+
+
+def hand_on(observers: Iterable[Observer], metrics: Mapping[str, Any]) -> None:
+    """Give observers that take them the numbers of a validation; what is no number is left out."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
+    for observer in observers:
+        log = getattr(observer, "log", None)
+        if log is not None and numbers:
+            log(**numbers)
