@@ -100,6 +100,39 @@ def test_watch_follows_a_run_until_it_ends(tmp_path, script, monkeypatch):
     assert "step 90" in console.file.getvalue()
 
 
+ORDERS = "\x1b[2J\x1b]0;title\x07\x9b31m\r\x7f"
+
+
+@pytest.mark.parametrize("width", ["40", "160"])
+def test_text_of_others_gives_the_terminal_no_orders(call, tmp_path, script, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    for name in (f"a{ORDERS}", f"b{ORDERS}"):
+        rule = script()
+        with Recorder(tmp_path / name, rule, meta={f"m{ORDERS}": ORDERS}) as recorder:
+            rule.step(1.0, batch={f"c{ORDERS}": 1.0})
+            play(rule, recorder)
+            recorder.log(**{f"val_{ORDERS}": 1.0})
+            recorder.mark(ORDERS)
+            recorder.fail(RuntimeError(ORDERS))
+    runs = f"a{ORDERS}", f"b{ORDERS}"
+    for command in (["report", *runs], ["watch", "--once", runs[0]], ["report", f"missing{ORDERS}"]):
+        output = call(*command).output
+        assert "�[2J" in output
+        assert not [one for one in output if one < " " and one != "\n" or "\x7f" <= one < "\xa0"]
+
+
+def test_on_a_narrow_screen_no_word_is_cut_off(call, record, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    record(play, name="a")
+    for command in (["report", "a"], ["watch", "--once", "a"]):
+        output = call(*command).output
+        assert "…" not in output
+        assert max(map(len, output.splitlines())) <= 40
+        assert "the loss was not finite, step 300:" in output
+    output = call("report", "a").output
+    assert all(name in output for name in ("moves", "confirmed", "refuted", "undecidable", "second third"))
+
+
 def test_text_of_others_is_no_markup(call, tmp_path, script):
     rule = script()
     with Recorder(tmp_path / "[red]run", rule) as recorder:

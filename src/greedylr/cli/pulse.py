@@ -15,13 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from greedylr.pulse import page, production, words
-from greedylr.pulse.health import windows_of
+from greedylr.pulse.health import Finding, windows_of
 from greedylr.pulse.production import compare
 from greedylr.pulse.reading import Reading, read
 
 _LAST_DECISIONS = 6
 _GAP = 3  # Characters between two columns.
+_NARROW = 60  # Characters in a line from which on there is room for words beside words.
 _BARS = "▁▂▃▄▅▆▇█"
+# A terminal would take them for orders: to clear the screen, to rename the window.
+_CONTROL = {code: "�" for code in [*range(32), *range(127, 160)] if chr(code) not in "\t\n"}
 
 
 def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
@@ -42,15 +45,15 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
                 raise FileNotFoundError(f"there is no folder and no store {run}")
         readings = read(list(runs))
         for reading in readings:
-            console.print(summary(reading))
+            console.print(summary(reading, console.width))
         if len(readings) > 1:
             for table in tables("All runs", compare(readings), console.width):
                 console.print(table)
         page.write(file, readings)
     except (OSError, ValueError) as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
         return 1
-    console.print(f"Page: {escape(str(file))}", soft_wrap=True)
+    console.print(f"Page: {_shown(str(file))}", soft_wrap=True)
     return 0
 
 
@@ -80,26 +83,39 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError) as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
         return 1
 
 
-def summary(reading: Reading) -> RenderableType:
-    """A run in the terminal: its state, its findings, its audit."""
-    shown: list[RenderableType] = [_head(reading), _findings(reading)]
+def plain(text: str) -> str:
+    """A text of others as it may be sent to a terminal, without control characters but ends of lines and tabs.
+
+    Example:
+        >>> plain("a\\x1b[2Jb")
+        'a�[2Jb'
+    """
+    return text.translate(_CONTROL)
+
+
+def _shown(text: str) -> str:
+    return escape(plain(text))
+
+
+def summary(reading: Reading, width: int) -> RenderableType:
+    """A run in the terminal of so many characters in a line: its state, its findings, its audit."""
+    shown: list[RenderableType] = [_head(reading), _findings(reading, width)]
     if reading.audit.moves:
-        table = _table("Was the loss telling the truth?", "", "moves", "confirmed", "refuted", "undecidable")
-        rows = {"all": reading.audit.shares, **reading.audit.by_action(), **reading.audit.by_phase()}
-        for name, *cells in words.shares(rows):
-            table.add_row(name.lower().replace("_", " "), *cells)
-        shown.append(table)
+        shares = {"all": reading.audit.shares, **reading.audit.by_action(), **reading.audit.by_phase()}
+        rows = [(name.lower().replace("_", " "), cells) for name, *cells in words.shares(shares)]
+        judged = production.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
+        shown += tables("Was the loss telling the truth?", judged, width)
     else:
         shown.append(Text("The loss made no raise and no cut.\n"))
     if reading.composition is not None:
         style = "yellow" if reading.composition.much else ""
-        shown.append(Text(f"{reading.composition.sentence}\n", style=style))
+        shown.append(Text(plain(f"{reading.composition.sentence}\n"), style=style))
         for one in reading.composition.sources[:5]:
-            shown.append(Text(f"{words.source(one)}\n"))
+            shown.append(Text(plain(f"{words.source(one)}\n")))
     return Group(*shown)
 
 
@@ -125,11 +141,11 @@ def tables(title: str, compared: production.Table, width: int) -> list[Table]:
         blocks[-1].append(column)
     shown = []
     for block in blocks:
-        table = _table(title, "", *(escape(compared.columns[column]) for column in block))
+        table = _table(title, "", *(_shown(compared.columns[column]) for column in block))
         for shape, chosen in zip(table.columns, [first, *(widths[column] for column in block)]):
             shape.width = chosen
         for name, cells in compared.rows:
-            table.add_row(escape(name), *(escape(cells[column]) for column in block))
+            table.add_row(_shown(name), *(_shown(cells[column]) for column in block))
         shown.append(table)
     return shown
 
@@ -153,7 +169,7 @@ def live(reading: Reading, width: int) -> RenderableType:
     validation = trace.validation
     if validation is not None:
         metric = trace.metrics[validation].values.tolist()
-        curves.add_row(escape(validation), spark(metric, columns), words.number(metric[-1]))
+        curves.add_row(_shown(validation), spark(metric, columns), words.number(metric[-1]))
     shown.append(curves)
     verdicts = {one.decision.step: one for one in reading.audit.moves}
     moves = trace.moves[-_LAST_DECISIONS:]
@@ -162,10 +178,10 @@ def live(reading: Reading, width: int) -> RenderableType:
         judged = verdicts.get(one.step)
         style = {"confirmed": "green", "refuted": "red"}.get("" if judged is None else judged.verdict.short, "")
         verdict = "" if judged is None else f" {judged.verdict.short.capitalize()}."
-        shown.append(Text(f"{words.reason(one)}{verdict}", style=style))
+        shown.append(Text(plain(f"{words.reason(one)}{verdict}"), style=style))
     if not moves:
         shown.append(Text("No raise and no cut by the loss yet."))
-    shown.append(_findings(reading))
+    shown.append(_findings(reading, width))
     return Group(*shown)
 
 
@@ -195,7 +211,7 @@ def _head(reading: Reading) -> Text:
     lines = words.course(trace)
     course = "".join(f"{name[0].upper()}{name[1:]} {what}.\n" for name, what in lines)
     return Text.assemble(
-        (reading.name, "bold"),
+        (plain(reading.name), "bold"),
         "  ",
         (trace.status, style),
         f", step {trace.last}, {words.duration(trace.seconds)}, {len(trace.moves)} moves by the loss\n",
@@ -203,20 +219,30 @@ def _head(reading: Reading) -> Text:
     )
 
 
-def _findings(reading: Reading) -> RenderableType:
+def _findings(reading: Reading, width: int) -> RenderableType:
     if not reading.findings:
         return Text("Health: nothing found.\n")
+    if width < _NARROW:
+        return Group(Text("Health", style="bold"), *map(_paragraph, reading.findings))
     table = _table("Health", "finding", "steps", "what was seen, and what to do")
     table.columns[2].justify = "left"
     for one in reading.findings:
-        style = "red" if one.serious else "yellow"
-        seen = Text.assemble(f"{one.numbers}. ", (one.advice, "dim"))
-        table.add_row(Text(one.kind.value, style=style), words.steps(one.first, one.last), seen)
+        seen = Text.assemble(plain(f"{one.numbers}. "), (plain(one.advice), "dim"))
+        table.add_row(Text(one.kind.value, style=_style(one)), words.steps(one.first, one.last), seen)
     return table
+
+
+def _paragraph(one: Finding) -> Text:
+    name = (f"{one.kind.value}, step {words.steps(one.first, one.last)}: ", _style(one))
+    return Text.assemble(name, plain(f"{one.numbers}. "), (plain(f"{one.advice}\n"), "dim"))
+
+
+def _style(one: Finding) -> str:
+    return "red" if one.serious else "yellow"
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
