@@ -118,7 +118,7 @@ def test_text_of_others_gives_the_terminal_no_orders(call, tmp_path, script, mon
     for command in (["report", *runs], ["watch", "--once", runs[0]], ["report", f"missing{ORDERS}"]):
         output = call(*command).output
         assert "�[2J" in output
-        assert not [one for one in output if one < " " and one != "\n" or "\x7f" <= one < "\xa0"]
+        assert not [one for one in output if (one < " " and one != "\n") or "\x7f" <= one < "\xa0"]
 
 
 def test_on_a_narrow_screen_no_word_is_cut_off(call, record, monkeypatch):

@@ -88,10 +88,10 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
 
 
 def plain(text: str) -> str:
-    """A text of others as it may be sent to a terminal, without control characters but ends of lines and tabs.
+    r"""A text of others as it may be sent to a terminal, without control characters but ends of lines and tabs.
 
     Example:
-        >>> plain("a\\x1b[2Jb")
+        >>> plain("a\x1b[2Jb")
         'a�[2Jb'
     """
     return text.translate(_CONTROL)
