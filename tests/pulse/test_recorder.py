@@ -1,5 +1,6 @@
 """The recorder and the trace: everything, exactly, through crashes, in few bytes and little time."""
 
+import gc
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 
@@ -296,10 +298,10 @@ def test_a_forgotten_recorder_writes_the_rest(tmp_path):
         scheduler.step(1.0)
 
     train()
-    import gc
-
     gc.collect()
-    assert Trace.load(tmp_path).losses.tolist() == [1.0]
+    trace = Trace.load(tmp_path)
+    assert trace.losses.tolist() == [1.0]
+    assert trace.status == "abandoned"  # Nobody knows how it ended.
 
 
 def test_two_recorders_do_not_share_a_folder(tmp_path):
@@ -458,7 +460,7 @@ def test_a_state_that_was_loaded_is_nobody_elses_and_its_settings_are_in_force(t
 
 @pytest.mark.parametrize("meta", [{"a": None}, {"a": [1]}])
 def test_meta_of_another_kind_is_refused(tmp_path, meta):
-    with pytest.raises(TypeError, match="meta must hold numbers and strings, got a="):
+    with pytest.raises(TypeError, match=r"meta\['a'\] must be a number or a string, got "):
         Recorder(tmp_path, meta=meta)
 
 
@@ -478,3 +480,355 @@ def test_everything_but_scheduler_step_is_refused_after_closing(tmp_path):
         kept.mark("late")
     assert os.environ.get("RANK", "0") == "0"
     assert Action.GATHERING in QUIET
+
+
+def steps(scheduler, n, **keywords):
+    for number in range(n):
+        scheduler.step(2.0 - 0.001 * number, **keywords)
+
+
+def test_what_is_logged_before_the_first_step_of_a_resumed_run_costs_nothing(tmp_path):
+    first = GreedyLR(optimizer())
+    with Recorder(tmp_path, first):
+        steps(first, 500)
+    second = GreedyLR(optimizer())
+    with Recorder(tmp_path, second) as kept:
+        kept.log(before=0.5)  # of a checkpoint that is still to be loaded
+        second.load_state_dict(first.state_dict())
+        kept.log(val_loss=1.5)
+        kept.mark("resumed")
+        kept.flush()
+        steps(second, 10)
+    trace = Trace.load(tmp_path)
+    assert trace.steps.tolist() == list(range(1, 511))
+    assert trace.resumed == []
+    assert trace.metrics["val_loss"].steps.tolist() == [500]
+    assert trace.marks[0].step == 500
+
+
+def test_a_run_that_is_done_again_leaves_nothing_of_the_one_before(tmp_path):
+    def block():
+        with Recorder(tmp_path, scheduler) as kept:
+            steps(scheduler, 30)
+            kept.mark("disruption")
+            raise RuntimeError("broken")
+
+    scheduler = GreedyLR(optimizer())
+    with pytest.raises(RuntimeError):
+        block()
+    assert [one.step for one in Trace.load(tmp_path).failures] == [30]
+    again = GreedyLR(optimizer())
+    with Recorder(tmp_path, again):
+        steps(again, 5)
+    trace = Trace.load(tmp_path)
+    assert (trace.last, trace.failures, trace.marks, trace.status) == (5, [], [], "finished")
+
+
+def test_a_batch_that_its_owner_uses_again_is_recorded_as_it_was(tmp_path):
+    scheduler, batch = GreedyLR(optimizer()), {}
+    with Recorder(tmp_path, scheduler):
+        for step in range(6):
+            batch.update(length=step, domain="ab"[step % 2])
+            scheduler.step(2.0, batch=batch)
+    trace = Trace.load(tmp_path)
+    assert trace.batch["length"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert trace.batch["domain"].tolist() == ["a", "b"] * 3
+
+
+class Odd:
+    def __str__(self):
+        return "odd <b>"
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([[1, 2], [1, 2], {"a": 1}], ["[1, 2]", "[1, 2]", "{'a': 1}"]),
+        ([Odd(), None, 3], ["odd <b>", "", "3"]),
+        ([b"news", torch.zeros(2), 10**400], ["b'news'", "tensor([0., 0.])", str(10**400)[:200]]),
+        ([torch.tensor(1.5), np.float64(2), True], [1.5, 2.0, 1.0]),
+        ([None, 1, np.int64(2)], [math.nan, 1.0, 2.0]),
+        (["x" * 1000, "\ud800", "日本"], ["x" * 200, "?", "日本"]),
+    ],
+    ids=range(6),
+)
+def test_a_batch_of_anything_costs_no_run(tmp_path, values, found):
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler):
+        for value in values:
+            scheduler.step(1.0, batch={"column": value})
+    got = Trace.load(tmp_path).batch["column"].tolist()
+    assert list(map(repr, got)) == list(map(repr, found))
+    Trace.load(tmp_path).to_arrow()
+
+
+def test_bad_numbers_are_refused_where_they_are_given(tmp_path):
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler) as kept:
+        steps(scheduler, 3)
+        with pytest.raises(ValueError, match="step must be at least 0, got -5"):
+            kept.log(step=-5, val_loss=1.0)
+        with pytest.raises(TypeError):
+            kept.log(step=1.5, val_loss=1.0)
+        with pytest.raises(TypeError):
+            kept.log(val_loss=None)
+        with pytest.raises(TypeError, match=r"why must be a number or a string, got \[1\]"):
+            kept.mark("here", why=[1])
+        kept.log(step=np.int64(2), val_loss=1.0)
+        kept.log(step=2**40, val_loss=2.0)
+        kept.log(step=7, val_loss=3.0)
+        kept.mark("here", why=math.nan, count=np.float32(0.5), tensor=torch.tensor(3))
+    trace = Trace.load(tmp_path)
+    assert trace.metrics["val_loss"].steps.tolist() == [2, 7, 2**40]
+    assert trace.marks[0].details == {"why": "nan", "count": 0.5, "tensor": 3}
+    assert Recorder(tmp_path / "other", meta={"x": math.inf})._meta == {"x": "inf"}
+
+
+def test_steps_beyond_four_bytes(tmp_path, script):
+    scheduler = script()
+    scheduler.step_number = 2**32 - 3
+    with Recorder(tmp_path, scheduler):
+        for step in range(6):
+            scheduler.step(1.0, Action.RAISED if step % 2 else Action.GATHERING, 1.1 if step % 2 else 1.0)
+    trace = Trace.load(tmp_path)
+    assert trace.steps.tolist() == list(range(2**32 - 2, 2**32 + 4))
+    assert [one.step for one in trace.decisions] == [2**32 - 1, 2**32 + 1, 2**32 + 3]
+
+
+def test_two_schedulers_take_no_turns_on_one_recorder(tmp_path):
+    one, other = GreedyLR(optimizer()), GreedyLR(optimizer())
+    with Recorder(tmp_path, one) as kept:
+        other.subscribe(kept)
+        one.step(1.0)
+        with pytest.raises(ValueError, match="two schedulers tell this recorder their decisions"):
+            other.step(1.0)
+    other.step(1.0)  # closed: not its business any more
+    assert Trace.load(tmp_path).last == 1
+
+
+def test_a_closed_recorder_does_not_stop_the_training(tmp_path):
+    scheduler = GreedyLR(optimizer())
+    kept = Recorder(tmp_path)
+    scheduler.subscribe(kept)
+    steps(scheduler, 3)
+    kept.close()
+    steps(scheduler, 3)
+    scheduler.load_state_dict(scheduler.state_dict())
+    kept.flush()
+    assert Trace.load(tmp_path).last == 3
+    for late in (lambda: kept.log(val_loss=1.0), lambda: kept.mark("late"), lambda: kept.fail(ValueError())):
+        with pytest.raises(ValueError, match="closed"):
+            late()
+
+
+def test_threads_that_log_disturb_nothing(tmp_path):
+    scheduler, stop = GreedyLR.core(optimizer()), threading.Event()
+    kept, logged = Recorder(tmp_path, scheduler), []
+
+    def log():
+        while not stop.is_set():
+            kept.log(other=float(len(logged)))
+            logged.append(None)
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    begin, done = time.monotonic(), 0
+    while time.monotonic() < begin + 1.5:
+        for _ in range(100):
+            scheduler.step(1.0 + 0.001 * (done % 7))
+            done += 1
+        kept.flush()
+    stop.set()
+    thread.join()
+    kept.close()
+    trace = Trace.load(tmp_path)
+    assert trace.steps.tolist() == list(range(1, done + 1))
+    assert trace.metrics["other"].values.tolist() == list(map(float, range(len(logged))))
+
+
+def test_what_a_full_disk_took_only_a_part_of_is_written_again(tmp_path):
+    resource = pytest.importorskip("resource")
+    scheduler = GreedyLR(optimizer())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Recorder(tmp_path, scheduler) as kept:
+        steps(scheduler, 100)
+        kept.flush()
+        size = (tmp_path / storage.FILE).stat().st_size
+        steps(scheduler, 2000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"part of a line|too large"):
+                kept.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert (tmp_path / storage.FILE).stat().st_size == size
+        steps(scheduler, 50)
+    assert Trace.load(tmp_path).steps.tolist() == list(range(1, 2151))
+
+
+def test_a_record_that_cannot_be_ended_lets_go_of_the_folder(tmp_path, monkeypatch):
+    scheduler = GreedyLR(optimizer())
+
+    def full(*arguments):
+        raise OSError("full")
+
+    kept = Recorder(tmp_path, scheduler)
+    steps(scheduler, 3)
+    monkeypatch.setattr("greedylr.pulse.journal.Journal.write", full)
+    with pytest.raises(OSError, match="full"):
+        kept.__exit__(RuntimeError, RuntimeError("broken"), None)
+    monkeypatch.undo()
+    Recorder(tmp_path, scheduler).close()
+
+
+def test_it_is_written_while_no_step_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "WRITE_EVERY", 0.1)
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler):
+        steps(scheduler, 5)
+        deadline = time.monotonic() + 20
+        while Trace.load(tmp_path).last < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert Trace.load(tmp_path).last == 5
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("damage", ["flipped", "missing", "exchanged"])
+def test_damage_is_told_and_never_read_as_data(tmp_path, place, damage):
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler) as kept:
+        for _ in range(6):
+            steps(scheduler, 20)
+            kept.flush()
+    file = tmp_path / storage.FILE
+    lines = file.read_bytes().splitlines(True)
+    at = {"first": 0, "middle": len(lines) // 2, "last": len(lines) - 2}[place]
+    if damage == "flipped":
+        middle = len(lines[at]) // 2
+        lines[at] = lines[at][:middle] + bytes([lines[at][middle] ^ 1]) + lines[at][middle + 1 :]
+    elif damage == "missing":
+        del lines[at]
+    else:
+        lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match=rf"line {at + 1}: not a line of a trace"):
+        Trace.load(tmp_path)
+
+
+def test_another_file_of_that_name_is_left_alone(tmp_path):
+    (tmp_path / storage.FILE).write_text("mine\n")
+    with pytest.raises(ValueError, match="is no trace"):
+        Recorder(tmp_path)
+    assert (tmp_path / storage.FILE).read_text() == "mine\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a process with threads is forked
+def test_a_forked_process_records_nothing_and_holds_nothing(tmp_path):
+    scheduler = GreedyLR(optimizer())
+    kept = Recorder(tmp_path, scheduler)
+    steps(scheduler, 3)
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            steps(scheduler, 40)
+            kept.log(val_loss=1.0)
+            sys.excepthook(RuntimeError, RuntimeError("in the child"), None)
+        finally:
+            os.write(tell, b".")
+            time.sleep(30)
+            os._exit(0)
+    steps(scheduler, 2)
+    os.read(told, 1)
+    kept.close()
+    Recorder(tmp_path).close()  # The child, which lives on, does not hold the lock.
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    trace = Trace.load(tmp_path)
+    assert (trace.last, trace.failures, trace.metrics) == (5, [], {})
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("raise SystemExit(0)", "finished"),
+        ("raise SystemExit(3)", "failed"),
+        ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', "failed"),
+    ],
+)
+def test_how_a_block_was_left(tmp_path, code, status):
+    def block():
+        with Recorder(tmp_path, GreedyLR(optimizer())):
+            exec(code)
+
+    with pytest.raises((SystemExit, RuntimeError)):
+        block()
+    trace = Trace.load(tmp_path)
+    assert trace.status == status
+    assert [one.out_of_memory for one in trace.failures] == ([] if status == "finished" else ["memory" in code])
+
+
+@pytest.mark.parametrize(("rank", "records"), [("", True), ("00", True), ("0", True), ("1", False)])
+def test_ranks_by_the_environment(tmp_path, monkeypatch, rank, records):
+    monkeypatch.setenv("RANK", rank)
+    Recorder(tmp_path / "run").close()
+    assert (tmp_path / "run").exists() == records
+
+
+def test_many_groups_do_not_fill_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 100_000)
+    scheduler = GreedyLR(optimizer(8), total_steps=20_000)
+    seen = []
+    scheduler.subscribe(seen.append)
+    r = random.Random(0)
+    with Recorder(tmp_path, scheduler) as kept:
+        for step in range(20_000):
+            scheduler.step(math.nan if step == 15_003 else 2 - step / 20_000 + r.gauss(0, 0.1))
+            if step % 100 == 0:
+                kept.flush()
+    trace = Trace.load(tmp_path)
+    assert (tmp_path / storage.FILE).stat().st_size < 400_000
+    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
+    every = {one.step: one.lr_after for one in seen}
+    assert [tuple(lrs) for lrs in trace.lrs.tolist()] == [every[step] for step in trace.steps.tolist()]
+
+
+def test_what_thinning_left_out_is_kept_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 1000)
+    scheduler = GreedyLR(optimizer(), total_steps=2000)
+    with Recorder(tmp_path, scheduler) as kept:
+        for step in range(1, 1990):
+            scheduler.step(math.nan if step % 100 == 50 else float(step))
+            kept.log(dense=float(step))
+            if step % 50 == 0:
+                kept.flush()
+        kept.log(val_loss=1.0, step=1980)
+        kept.log(val_loss=2.0, step=1989)
+    trace = Trace.load(tmp_path)
+    assert trace.steps[-1] == 1989
+    assert np.diff(trace.steps).max() > 8
+    assert trace.losses[-1] == 1989.0
+    assert trace.lrs[-1, 0] == scheduler.get_last_lr()[0]
+    assert trace.metrics["dense"].values[-1] == 1989.0
+    assert trace.metrics["val_loss"].values[-1] == 2.0
+    assert np.isfinite(trace.means[trace.steps > 200]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "validates"),
+    [
+        ("val_loss", True),
+        ("eval/loss", True),
+        ("validation.loss", True),
+        ("val", True),
+        ("value_loss", False),
+        ("evaluate", False),
+    ],
+)
+def test_what_is_validation(tmp_path, name, validates):
+    with Recorder(tmp_path) as kept:
+        kept.log(**{name: 1.0})
+    assert (Trace.load(tmp_path).validation is not None) == validates

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import math
+import operator
 import os
 import platform
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -18,23 +21,21 @@ from greedylr.control import plain
 from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer
 from greedylr.pulse import storage
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from greedylr.pulse.journal import Journal
 
 Scalar = float | str
 
 WRITE_EVERY = 0.5
-"""Seconds: what was recorded longer ago has been handed to the operating system, at the latest by the next step."""
+"""Seconds after which what was recorded is handed to the operating system: by the next step, or, if there is none for
+as long again, without it. 0: at every step."""
 
 THIN_FROM = 20_000_000
 """Bytes from which on losses are thinned: every second step, and at each further eighth of it half of that."""
 
-_QUIET = storage.QUIET  # looked up at every step
-
 _THINNEST = 64  # Then the decisions, which are all kept, are most of the file.
+
+# Looked up at every step.
+_QUIET = storage.QUIET
 
 
 class Scheduler(Protocol):
@@ -48,23 +49,25 @@ class Recorder:
     """Keeps every loss, learning rate and decision of a run, and whatever else is logged, in a folder.
 
     What was recorded is written twice a second, in whole lines, so that a crash or ``kill -9`` loses at most the last
-    half second of steps, and a file that is being written can be read. A folder that holds a trace is continued:
-    steps that are done again, after a checkpoint was loaded, replace those from before. From 20 MB on losses are
-    thinned: decisions, spikes and the largest loss of each stretch are kept. On ranks other than 0 (environment
-    variable
-    ``RANK``) nothing is recorded.
+    second, and a file that is being written can be read. A folder that holds a trace is continued: steps that are
+    done again, after a checkpoint was loaded, replace those from before. From 20 MB on losses are thinned: decisions,
+    spikes and the largest loss of each stretch are kept. On ranks other than 0 (of ``torch.distributed`` if that is
+    initialised, else the environment variable ``RANK``), and in processes that are forked, nothing is recorded.
 
-    It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``.
+    It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``. Close it, or use it
+    in a ``with`` block. Any thread may log.
 
     Args:
-        path: The folder; made if need be.
+        path: The folder; made if need be. One for each run, and for each scheduler.
         scheduler: What to record; None: whatever it is subscribed to.
         meta: What to remember about the run, say ``{"task": "digits", "seed": 3}``; plain numbers and strings.
 
     Raises:
         OSError: If the folder cannot be written to, or another process is recording there: here, or from
-            :meth:`GreedyLR.step` once the disk is full.
+            :meth:`GreedyLR.step` once the disk is full, when nothing is lost yet.
         TypeError: If something in ``meta`` is neither a number nor a string.
+        ValueError: If the folder holds something else under the name of a trace; from :meth:`GreedyLR.step`, if a
+            second scheduler tells its decisions in between.
 
     Example:
         >>> import tempfile, torch
@@ -89,30 +92,29 @@ class Recorder:
         meta: Mapping[str, Scalar] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._meta = dict(meta or {})
-        for name, value in self._meta.items():
-            if not isinstance(value, (int, float, str)):
-                raise TypeError(f"meta must hold numbers and strings, got {name}={value!r}")
-        self._silent = os.environ.get("RANK", "0") != "0"
+        self._meta = {name: storage.scalar(f"meta[{name!r}]", value) for name, value in (meta or {}).items()}
+        self._lock = threading.RLock()  # Against threads that log, and the one that writes while no step is made.
+        self._journal: Journal | None = None
+        self._closed = False
         self._observed: Any = None  # whose batches are recorded
         self._optimizer: Any = None
+        self._counts = False  # whether it is known how many steps were made before
         self._unsubscribe: Callable[[], None] = _nothing
-        self._began = time.time()
-        self._process = os.getpid()
-        self._clear()
+        self._began = time.monotonic()
         self._step = 0  # the last one
-        self._lrs: tuple[float, ...] | None = None
+        self._lrs: tuple[float, ...] | None = None  # after it
+        self._recorded: tuple[float, ...] | None = None  # the last that were recorded: of thinned steps, not all are
         self._quiet = Action.GATHERING
         self._every = 1
-        self._stretch: list[float] = []
-        self._quiet_until = 0.0
-        self._clock = time.monotonic
-        self._due = self._clock() + WRITE_EVERY
-        self._file: Any = None
-        if not self._silent:
-            self._open()
-            # What ends the process ends the record; a recorder that is forgotten is none to wait for.
-            self._hook = _Hook(self)
+        self._stretch: list[float] = []  # losses since the last row that was kept
+        self._logged: dict[str, int] = {}
+        self._skipped: dict[str, tuple[int, float]] = {}
+        self._last_foreign = -math.inf
+        self._due = WRITE_EVERY == 0  # for the next step to write
+        self._clear()
+        if _rank() == 0:
+            self._journal = Journal(self.path)
+            self._begin()
         if scheduler is not None:
             self._unsubscribe = scheduler.subscribe(self)
 
@@ -121,97 +123,105 @@ class Recorder:
 
         Args:
             scheduler: Has ``config``, the settings in force. If it has an ``optimizer`` with parameter groups, learning
-                rates that somebody else sets there are noticed; if it has ``batch``, that is recorded at every step.
+                rates that somebody else sets there are noticed; if it has ``batch``, that is recorded at every step; if
+                it has ``last_epoch``, its number of steps so far, it is noticed when two schedulers take turns.
         """
-        self._observed = scheduler if hasattr(scheduler, "batch") else None
-        self._optimizer = getattr(scheduler, "optimizer", None)
-        config = scheduler.config
-        # What is derived from the settings is not among them.
-        span = getattr(config, "window_length", None) or getattr(config, "window", None)
-        settings = {"family": type(config).__name__, "span": span, **plain.to_dict(config)}
-        self._flush()
-        self._write({"config": settings})
-        self._lrs = None  # A checkpoint or a rescue has set another one: that is nobody else's.
+        with self._lock:
+            self._flush()
+            self._observed = scheduler if hasattr(scheduler, "batch") else None
+            self._optimizer = getattr(scheduler, "optimizer", None)
+            self._counts = hasattr(scheduler, "last_epoch")
+            if self._counts:
+                self._step = int(scheduler.last_epoch)
+                self._first = self._step + 1
+            # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
+            self._lrs = self._recorded = None
+            config = scheduler.config
+            # What is derived from the settings is not among them.
+            span = getattr(config, "window_length", None) or getattr(config, "window", None)
+            self._write({"config": {"family": type(config).__name__, "span": span, **plain.to_dict(config)}})
 
     def __call__(self, decision: Decision) -> None:
         """Record one decision."""
-        step, loss, action, before, after, _ = decision
-        if step != self._step + 1:
-            self._flush()
-            self._first = step
-        self._step = step
-        lrs = self._lrs
-        if after is not lrs and after != lrs:
-            self._change(step, after)
-        if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
-            self._keep(decision)
-        if action is not self._quiet and action in _QUIET:
-            if action in storage.PHASES or self._quiet in storage.PHASES:
-                self._phases.append((step, action.name if action in storage.PHASES else ""))
-            self._quiet = action
-        self._lrs = after
-        if self._every == 1:
-            self._losses.append(loss)
-        else:
-            self._thin(step, loss)
-        if self._observed is not None:
-            batch = self._observed.batch
-            if batch is not None and (self._every == 1 or step % self._every == 0):
-                self._batches.append((len(self._losses) - 1, batch))
-        if self._clock() > self._due:
-            self._look_at_optimizer()
-            self._flush()
-
-    def _change(self, step: int, lrs: tuple[float, ...]) -> None:
-        if self._changes and len(lrs) != len(self._changes[-1][1]):  # A group joined: one number of them in a block.
-            self._step = step - 1
-            self._flush()
+        with self._lock:
+            step, loss, action, before, after, _ = decision
+            if step != self._step + 1:
+                self._jump(step)
+            lrs, recorded = self._lrs, self._recorded
+            if self._every > 1:
+                self._thin(step, loss, after)
+            else:
+                if after is not lrs and after != lrs:
+                    self._change(step, after)
+                self._losses.append(loss)
             self._step = step
-        self._changes.append((step, lrs))
-
-    def _keep(self, decision: Decision) -> None:
-        before, known = decision.lr_before, self._lrs
-        if before != known:
-            self._found.append((len(self._decisions), before))
-            if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
-                self._note_foreign(before[0])
-        self._decisions.append(decision)
+            if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
+                self._keep(decision, recorded)
+            if action is not self._quiet and action in _QUIET:
+                if action in storage.PHASES or self._quiet in storage.PHASES:
+                    self._phases.append((step, action.name if action in storage.PHASES else ""))
+                self._quiet = action
+            self._lrs = after
+            if self._observed is not None:
+                batch = self._observed.batch
+                if batch is not None and (self._every == 1 or step % self._every == 0):
+                    self._batches.append((len(self._losses) - 1, dict(batch)))  # Its owner may use it again.
+            if self._due:
+                self._due = WRITE_EVERY == 0
+                self._look_at_optimizer()
+                self._flush()
 
     def log(self, *, step: int | None = None, **metrics: Any) -> None:
         """Record further numbers of the last step, such as ``val_loss``, ``probe_loss`` or ``grad_norm``.
 
-        A ``probe_loss``, that of one fixed batch, is the judge of decisions. Validation is what begins with ``val``
-        or ``eval``.
+        A ``probe_loss``, that of one fixed batch, is the judge of decisions. Validation is what is called ``val`` or
+        ``eval``, or begins with that and an underscore.
 
         Args:
             step: The step they belong to; None: the last one recorded.
             **metrics: Numbers, or tensors with one element (which are read, and waited for).
-        """
-        at = self._step if step is None else step
-        for name, value in metrics.items():
-            kept = self._metrics.get(name)
-            if kept is None:
-                kept = self._metrics[name] = ([], [])
-            steps, values = kept
-            if self._every > 1 and at - (steps[-1] if steps else self._logged.get(name, -self._every)) < self._every:
-                continue
-            if value.__class__ is not float:
-                # A tensor may be part of a graph, of which float() would warn.
-                value = float(value.item() if hasattr(value, "item") else value)
-            steps.append(at)
-            values.append(value)
-        if self._clock() > self._due:
-            self._flush()
 
-    def mark(self, name: str, **details: Scalar) -> None:
+        Raises:
+            TypeError: If ``step`` is no whole number, or a metric no number.
+            ValueError: If ``step`` is negative, or the recorder is closed.
+        """
+        with self._lock:
+            if self._closed:
+                self._check_open()
+            at = self._step if step is None else _checked(step)
+            for name, value in metrics.items():
+                if value.__class__ is not float:
+                    # A tensor may be part of a graph, of which float() would warn.
+                    value = float(value.item() if hasattr(value, "item") else value)
+                kept = self._metrics.get(name)
+                if kept is None:
+                    kept = self._metrics[name] = ([], [])
+                steps, values = kept
+                if self._every > 1:
+                    last = steps[-1] if steps else self._logged.get(name, -self._every)
+                    if at - last < self._every:
+                        self._skipped[name] = at, value
+                        continue
+                    self._skipped.pop(name, None)
+                steps.append(at)
+                values.append(value)
+
+    def mark(self, name: str, **details: Any) -> None:
         """Mark the last step with words, say ``mark("shard", number=7)`` or ``mark("disruption")``.
 
         Args:
             name: What happened; shown on the page.
             **details: Numbers and strings about it.
+
+        Raises:
+            TypeError: If a detail is neither.
+            ValueError: If the recorder is closed.
         """
-        self._flush()
-        self._write({"mark": {"step": self._step, "name": name, "details": details}})
+        noted = {key: storage.scalar(key, value) for key, value in details.items()}
+        with self._lock:
+            self._check_open()
+            self._flush()
+            self._write({"mark": {"step": self._step, "name": storage.label(name), "details": noted}})
 
     def fail(self, error: BaseException) -> None:
         """Record that something broke; what leaves the ``with`` block, or ends the process, comes here by itself.
@@ -219,16 +229,22 @@ class Recorder:
         Args:
             error: What was raised.
         """
-        self._flush()
-        # Named, as torch is not imported here: OutOfMemoryError of torch, MemoryError of Python.
-        kind = type(error).__name__
+        # By name and words, as torch is not imported here: OutOfMemoryError on a device, RuntimeError on the host.
+        kind, message = type(error).__name__, str(error)
+        words = message.lower()
         memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
-        record = {"step": self._step, "kind": kind, "message": str(error)[:1000], "out_of_memory": memory}
-        self._write({"failure": record})
+        memory = memory or "out of memory" in words or "can't allocate memory" in words
+        message = message[:1000].encode("utf-8", "replace").decode()
+        with self._lock:
+            self._check_open()
+            self._flush()
+            failure = {"step": self._step, "kind": kind, "message": message, "out_of_memory": memory}
+            self._write({"failure": failure})
 
     def flush(self) -> None:
         """Hand everything to the operating system now."""
-        self._flush()
+        with self._lock:
+            self._flush()
 
     def close(self) -> None:
         """Write the rest, stop observing, and end the record as finished."""
@@ -240,51 +256,67 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and self._file is not None:
-            self.fail(error)
-        self._close("finished" if error is None else "failed")
+        how = "finished"
+        try:
+            if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+                how = "failed"
+                if not self._closed:
+                    self.fail(error)
+        finally:
+            self._close(how)
 
     def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self._close("finished")
+        if not getattr(self, "_closed", True):
+            self._close("abandoned")  # Nobody has said how it ended.
 
     def _close(self, how: str) -> None:
-        self._unsubscribe()
-        self._unsubscribe = _nothing
-        if self._file is None:
-            return
-        self._hook.remove()
-        if os.getpid() == self._process:  # else a fork, which shares the file
-            self._look_at_optimizer()
-            self._flush()
-            self._write({"end": how, "time": time.time()})
-        self._file.close()
-        self._file = None
+        with self._lock:
+            self._unsubscribe()
+            self._unsubscribe = _nothing
+            if self._closed:
+                return
+            self._closed = True
+            journal = self._journal
+            if journal is None:
+                return
+            self._hook.remove()
+            self._stop.set()
+            try:
+                self._look_at_optimizer()
+                self._flush()
+                self._keep_the_last()
+                journal.write({"end": how, "time": time.time()})
+            finally:
+                self._journal = None
+                journal.close()
 
-    def _open(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = open(self.path / storage.FILE, "ab+", buffering=0)  # noqa: SIM115 (closed by _close)
-        try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise OSError(error.errno, f"another recorder is writing to {self.path}") from error
-            self._size = _drop_torn_line(file)
-        except BaseException:
-            file.close()
-            raise
-        self._file = file
+    def _begin(self) -> None:
         started = {
             "format": storage.FORMAT,
-            "time": self._began,
-            "process": self._process,
+            "time": time.time(),
+            "process": os.getpid(),
             "host": platform.node(),
             "python": platform.python_version(),
             "greedylr": greedylr.__version__,
             "meta": self._meta,
         }
         self._write({"start": started})
+        # What ends the process ends the record; a recorder that is forgotten is none to wait for.
+        self._hook = _Hook(self)
+        self._stop = threading.Event()
+        threading.Thread(target=_tick, args=(weakref.ref(self), self._stop), daemon=True).start()
+        _open_recorders.add(self)
+
+    def _after_fork(self) -> None:
+        """In the child: the file is the parent's, and a lock that is held would be held for ever."""
+        self._lock = threading.RLock()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"{self.path}: this recorder is closed")
 
     def _clear(self) -> None:
         self._losses: list[float] = []
@@ -294,21 +326,65 @@ class Recorder:
         self._decisions: list[Decision] = []
         self._found: list[tuple[int, tuple[float, ...]]] = []
         self._phases: list[tuple[int, str]] = []
-        self._batches: list[tuple[int, Mapping[str, Any]]] = []
+        self._batches: list[tuple[int, dict[str, Any]]] = []
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
-        self._logged: dict[str, int] = getattr(self, "_logged", {})
-        self._first = getattr(self, "_step", 0) + 1
+        self._first = self._step + 1
 
-    def _thin(self, step: int, loss: float) -> None:
-        """Keep the steps that are multiples, and the mean and the largest loss since the one before."""
+    def _jump(self, step: int) -> None:
+        """Steps are left out, or done again: another block."""
+        if self._counts and not self._closed:
+            raise ValueError(
+                f"{self.path}: step {step} follows step {self._step}: two schedulers tell this recorder their "
+                f"decisions; give each a recorder and a folder of its own"
+            )
+        self._flush()
+        self._step = step - 1
+        self._first = step
+
+    def _change(self, step: int, lrs: tuple[float, ...]) -> None:
+        if self._changes and len(lrs) != len(self._changes[-1][1]):
+            self._flush()  # A group joined: there is one number of them in a block.
+        self._changes.append((step, lrs))
+        self._recorded = lrs
+
+    def _keep(self, decision: Decision, recorded: tuple[float, ...] | None) -> None:
+        step, _, _, before, after, _ = decision
+        if after != self._recorded:
+            self._change(step, after)
+        if before != recorded:
+            self._found.append((len(self._decisions), before))
+        known = self._lrs
+        if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
+            self._note_foreign(before[0])
+        self._decisions.append(decision)
+
+    def _thin(self, step: int, loss: float, lrs: tuple[float, ...]) -> None:
+        """Keep the steps that are multiples."""
         self._stretch.append(loss)
         if step % self._every == 0:
-            self._losses.append(loss)
-            self._means.append(sum(self._stretch) / len(self._stretch))
-            self._highs.append(max(self._stretch))
-            self._stretch.clear()
-            if len(self._losses) == 1:
-                self._first = step
+            if lrs != self._recorded:
+                self._change(step, lrs)
+            self._row(step, loss)
+
+    def _row(self, step: int, loss: float) -> None:
+        """A row of a thinned part, with the mean and the largest loss since the one before."""
+        if not self._losses:
+            self._first = step
+        finite = [one for one in self._stretch if math.isfinite(one)]
+        self._losses.append(loss)
+        self._means.append(sum(finite) / len(finite) if finite else math.nan)
+        self._highs.append(max(finite, default=math.nan))
+        self._stretch.clear()
+
+    def _keep_the_last(self) -> None:
+        """What thinning has left out is kept where nothing follows."""
+        if self._stretch:
+            self._first = self._step
+            self._row(self._step, self._stretch[-1])
+            if self._lrs is not None and self._lrs != self._recorded:
+                self._changes.append((self._step, self._lrs))
+        self._metrics.update({name: ([at], [value]) for name, (at, value) in self._skipped.items()})
+        self._flush(tail=True)
 
     def _look_at_optimizer(self) -> None:
         """Whether somebody else has set the learning rate since; seldom, and never on a device."""
@@ -327,20 +403,32 @@ class Recorder:
 
     def _note_foreign(self, found: float) -> None:
         """Note a learning rate that is not the scheduler's; once in a while is enough."""
-        now = self._clock()
-        if self._lrs is not None and now >= self._quiet_until:
-            self._quiet_until = now + WRITE_EVERY
+        now = time.monotonic()
+        if self._lrs is not None and now >= self._last_foreign + WRITE_EVERY:
+            self._last_foreign = now
             self._write({"foreign": {"step": self._step, "found": storage.number(found), "written": self._lrs[0]}})
 
-    def _flush(self) -> None:
-        self._due = self._clock() + WRITE_EVERY
+    def _tick(self) -> None:
+        """Time is up: the next step is to write. What should have been written at the last tick is written now."""
+        with self._lock:
+            if not self._due:
+                self._due = True
+                return
+            try:
+                self._flush()
+            except OSError:
+                return  # It is kept, and whoever makes the next step, or closes, is told.
+
+    def _flush(self, tail: bool = False) -> None:
         if not (self._losses or self._decisions or self._metrics or self._changes):
             return
-        if self._silent:
+        if self._journal is None:
             self._clear()
             return
         record: dict[str, Any] = {"first": self._first, "n": len(self._losses), "last": self._step}
-        record["seconds"] = round(time.time() - self._began, 3)
+        if tail:
+            record["tail"] = True
+        record["seconds"] = round(time.monotonic() - self._began, 3)
         if self._losses:
             record["loss"] = storage.doubles(self._losses)
         if self._every > 1:
@@ -358,28 +446,21 @@ class Recorder:
         if self._decisions:
             record["decisions"] = storage.decisions(self._decisions, self._found, self._every > 1)
         if self._batches:
-            record["batch"] = _columns(self._batches)
-        if self._metrics:
+            record["batch"] = storage.columns(self._batches)
+        metrics = {name: kept for name, kept in self._metrics.items() if kept[0]}
+        if metrics:
             record["metrics"] = {
-                name: [storage.steps(steps), storage.doubles(values)]
-                for name, (steps, values) in self._metrics.items()
-                if steps
+                name: [storage.steps(steps), storage.doubles(values)] for name, (steps, values) in metrics.items()
             }
-            self._logged.update({name: steps[-1] for name, (steps, _) in self._metrics.items() if steps})
-        self._clear()
-        self._write(record)
-        over = self._size - THIN_FROM
+        self._journal.write(record)
+        self._logged.update({name: steps[-1] for name, (steps, _) in metrics.items()})
+        over = self._journal.size - THIN_FROM
         self._every = 1 if over < 0 else min(2 ** (1 + 8 * over // THIN_FROM), _THINNEST)
+        self._clear()
 
     def _write(self, record: dict[str, Any]) -> None:
-        if self._file is None:
-            if not self._silent:
-                raise ValueError(f"{self.path}: this recorder is closed")
-            return
-        line = storage.to_line(record)
-        if self._file.write(line) != len(line):
-            raise OSError(f"{self.path}: the disk took only part of a line")
-        self._size += len(line)
+        if self._journal is not None:
+            self._journal.write(record)
 
 
 class _Hook:
@@ -400,7 +481,7 @@ class _Hook:
 
     def _excepthook(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         recorder = self._recorder()
-        if recorder is not None and recorder._file is not None:
+        if recorder is not None and not recorder._closed:
             recorder.fail(error)
             recorder._close("failed")
         self._before(kind, error, traceback)
@@ -411,49 +492,41 @@ class _Hook:
             recorder._close("finished")
 
 
+_open_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for recorder in list(_open_recorders):
+        recorder._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _tick(reference: weakref.ref[Recorder], stop: threading.Event) -> None:
+    while not stop.wait(max(WRITE_EVERY, 0.05)):
+        recorder = reference()
+        if recorder is None:
+            return
+        recorder._tick()
+        del recorder
+
+
+def _rank() -> int:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    text = os.environ.get("RANK", "").strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _checked(step: int) -> int:
+    at = operator.index(step)
+    if at < 0:
+        raise ValueError(f"step must be at least 0, got {step!r}")
+    return at
+
+
 def _nothing() -> None:
     pass
-
-
-def _columns(batches: list[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What the batches were made of, by column: numbers, or codes of labels; ``row`` where some steps had none."""
-    columns: dict[str, Any] = {}
-    names = dict.fromkeys(name for _, batch in batches for name in batch)
-    for name in names:
-        values = [batch.get(name) for _, batch in batches]
-        try:
-            columns[name] = storage.singles(values)  # type: ignore[arg-type]
-            continue
-        except TypeError:  # labels, or nothing at some steps
-            found = dict.fromkeys(values)
-        if any(isinstance(value, str) for value in found):
-            labels = list(dict.fromkeys(str(value) for value in found if value is not None))
-            codes = {label: code for code, label in enumerate(labels, start=1)}
-            of_value = {value: 0 if value is None else codes[str(value)] for value in found}
-            coded = [of_value[value] for value in values]
-            wide = len(codes) > 255
-            text = storage.counts(coded) if wide else storage.small(coded)
-            columns[name] = {"labels": labels, "wide": wide, "code": text}
-        else:
-            columns[name] = storage.singles([float("nan") if value is None else float(value) for value in values])
-    record: dict[str, Any] = {"columns": columns}
-    if batches[-1][0] != len(batches) - 1:
-        record["row"] = storage.counts([row for row, _ in batches])
-    return record
-
-
-def _drop_torn_line(file: Any) -> int:
-    """Cut off what follows the last end of line, reading back block by block; the length that is left."""
-    end: int = file.seek(0, os.SEEK_END)
-    position = end
-    while position > 0:
-        start = max(0, position - 65536)
-        file.seek(start)
-        found = file.read(position - start).rfind(b"\n")
-        if found >= 0:
-            position = start + found + 1
-            break
-        position = start
-    if position < end:
-        file.truncate(position)
-    return position

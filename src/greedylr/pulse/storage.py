@@ -1,15 +1,14 @@
 """What the lines of a trace's file mean, for those who write them and those who read them. Standard library only.
 
-A trace is a folder with one file, :data:`FILE`: lines of strict JSON that are only ever appended. A line has
-one of these entries.
+A trace is a folder with one file, :data:`FILE`: lines of strict JSON that are only ever appended. A line ends with
+``crc``, the checksum of it and of all lines before, and has one of these entries.
 
 ``start``
     A process began to record: what it runs, and with which settings.
 ``first``
     A block of consecutive steps: ``n`` losses, one every ``every`` steps, the first at step ``first``; ``lr``, where
     the learning rates changed; ``phases`` that began; ``decisions``; ``batch``, columns of what the batches were made
-    of;
-    ``metrics``.
+    of; ``metrics``. With ``tail``, the last row of a thinned part, beside what was kept of that step before.
 ``foreign``, ``mark``, ``failure``, ``end``
     Somebody else set the learning rate; the user marked a step; something broke; the process stopped recording.
 
@@ -22,6 +21,7 @@ import base64
 import json
 import math
 import sys
+import zlib
 from array import array
 from collections.abc import Iterable
 from typing import Any
@@ -40,11 +40,46 @@ QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WA
 """What compared nothing: losses and learning rates are kept, and say all there is."""
 
 _DOUBLE, _SINGLE, _UNSIGNED = "d", "f", "I"
+_SEAL = b',"crc":'
+_LONGEST_LABEL = 200
 
 
-def to_line(record: dict[str, Any]) -> bytes:
-    """A record as one line of strict JSON, its end included."""
-    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+def to_line(record: dict[str, Any], seal: int) -> tuple[bytes, int]:
+    """A record as one line of strict JSON, its end included, and its seal.
+
+    Args:
+        record: The record, not empty.
+        seal: That of the line before, 0 for the first: a line that is missing or elsewhere breaks the chain.
+    """
+    body = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+    seal = zlib.crc32(body, seal)
+    return body[:-1] + b"%b%d}\n" % (_SEAL, seal), seal
+
+
+def from_line(line: bytes, seal: int) -> tuple[dict[str, Any], int]:
+    """The record of :func:`to_line`, and its seal.
+
+    Raises:
+        ValueError: If the line, or the one before, is not as it was written.
+    """
+    own = seal_of(line)
+    body = line[: line.rindex(_SEAL)] + b"}"
+    if zlib.crc32(body, seal) != own:
+        raise ValueError("damaged, or not the line that followed the one before")
+    record: dict[str, Any] = json.loads(body)
+    return record, own
+
+
+def seal_of(line: bytes) -> int:
+    """The seal of a line.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    _, found, seal = line.rpartition(_SEAL)
+    if not found or not seal.endswith(b"}\n"):
+        raise ValueError("a line without a checksum")
+    return int(seal[:-2])
 
 
 def doubles(values: Iterable[float]) -> str:
@@ -52,11 +87,12 @@ def doubles(values: Iterable[float]) -> str:
     return _text(array(_DOUBLE, values))
 
 
-def steps(values: list[int]) -> str | int:
+def steps(values: list[int]) -> str | int | list[int]:
     """Steps: the first alone, where all follow one another."""
     first, n = values[0], len(values)
-    follow = values[-1] - first == n - 1 and values == list(range(first, first + n))
-    return first if follow else counts(values)
+    if values[-1] - first == n - 1 and values == list(range(first, first + n)):
+        return first
+    return counts(values) if max(values) < 2**32 else values
 
 
 def singles(values: Iterable[float]) -> str:
@@ -76,6 +112,36 @@ def counts(values: Iterable[int]) -> str:
 def small(values: Iterable[int]) -> str:
     """Whole numbers from 0 to 255 as text."""
     return base64.b64encode(bytes(values)).decode()
+
+
+def scalar(name: str, value: Any) -> int | float | str:
+    """A number or a string for strict JSON; of NaN and infinities, their names.
+
+    Args:
+        name: What to call it in an error.
+        value: A number, a string, or a tensor or array with one element.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    plain = value
+    if hasattr(value, "item") and not isinstance(value, str):
+        try:
+            plain = value.item()
+        except (RuntimeError, ValueError):
+            plain = None
+    if isinstance(plain, str):
+        return label(plain)
+    if isinstance(plain, int):
+        return int(plain)
+    if isinstance(plain, float):
+        return number(float(plain))
+    raise TypeError(f"{name} must be a number or a string, got {value!r}")
+
+
+def label(value: object) -> str:
+    """A label, of any length and characters, as one that can be shown and written everywhere."""
+    return str(value)[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 def number(value: float) -> float | str:
@@ -113,6 +179,51 @@ def decisions(made: list[Decision], found: list[tuple[int, tuple[float, ...]]], 
             values = [_evidence(column, of) for column in columns]
             record["evidence"].append({"row": steps(rows), "n": len(rows), "names": names, "values": values})
     return record
+
+
+def columns(batches: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """What the batches were made of, by column: numbers, or codes of labels; ``row`` where some steps had none.
+
+    Whatever is neither a number nor a string is a label by its text: it must not cost the run.
+    """
+    columns = {}
+    for name in dict.fromkeys(name for _, batch in batches for name in batch):
+        columns[label(name)] = _column([batch.get(name) for _, batch in batches])
+    record: dict[str, Any] = {"columns": columns}
+    if batches[-1][0] != len(batches) - 1:
+        record["row"] = counts([row for row, _ in batches])
+    return record
+
+
+def _column(values: list[Any]) -> str | dict[str, Any]:
+    try:
+        return singles(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # labels, nothing at some steps, or something odd
+        clean = all(value is None or value.__class__ is str for value in values)
+        plain = values if clean else list(map(_entry, values))
+    found = dict.fromkeys(plain)
+    numbers = [math.nan if value is None else value for value in plain if not isinstance(value, str)]
+    if len(numbers) == len(plain):
+        return singles(numbers)
+    labels = list(dict.fromkeys(_name(value) for value in found if value is not None))
+    codes = {text: code for code, text in enumerate(labels, start=1)}
+    of_value = {value: 0 if value is None else codes[_name(value)] for value in found}
+    coded = [of_value[value] for value in plain]
+    wide = len(codes) > 255
+    return {"labels": labels, "wide": wide, "code": counts(coded) if wide else small(coded)}
+
+
+def _entry(value: Any) -> float | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return label(value)
+
+
+def _name(value: float | str) -> str:
+    return label(value) if isinstance(value, str) else f"{value:g}"
 
 
 def _evidence(values: tuple[float, ...], losses: str) -> str | dict[str, str] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ else:
         fcntl.flock(file, fcntl.LOCK_UN)
         return False
 
+
+_VALIDATION = re.compile(r"(val|valid|validation|eval|evaluation)(?![a-z])", re.IGNORECASE)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -125,17 +127,19 @@ class Trace:
         losses: The loss at each of these steps.
         means: Mean loss since the row before.
         highs: Largest loss since the row before.
-        lrs: Learning rate of each parameter group after each of these steps, ``[row, group]``.
+        lrs: Learning rate of each parameter group after each of these steps, ``[row, group]``; NaN before the group
+            joined.
         batch: What each batch was made of, by name: numbers (NaN where there is none) or labels (empty where there is
             none).
         decisions: All that compared or moved something, in order.
         phases: Where not single losses but the phase of the run sets the learning rate.
         metrics: What was logged, by name.
         marks: What the user marked.
-        failures: What broke.
+        failures: What broke, since a process last began to record.
         foreign: Learning rates that somebody else had set.
         resumed: Steps after which a process went on that had loaded a checkpoint.
-        status: ``running``, ``finished``, ``failed`` (an exception ended it), or ``killed`` (it ended without a word).
+        status: ``running``, ``finished``, ``failed`` (an exception ended it), ``killed`` (it ended without a word), or
+            ``abandoned`` (the recorder was dropped without being closed).
         seconds: Duration of the recording, over all processes.
     """
 
@@ -174,7 +178,7 @@ class Trace:
         """
         folder = Path(path)
         file = folder / storage.FILE
-        reading = _Reading()
+        reading, seal = _Reading(), 0
         if not file.exists():
             raise FileNotFoundError(f"{folder} holds no trace: the path is the folder that was given to Recorder")
         with open(file, "rb") as lines:
@@ -183,8 +187,9 @@ class Trace:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    reading.take(json.loads(line))
-                except (ValueError, KeyError, TypeError, IndexError) as error:
+                    record, seal = storage.from_line(line, seal)
+                    reading.take(record)
+                except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                     raise ValueError(f"{file}, line {number}: not a line of a trace ({error!r})") from error
         return reading.trace(folder, being_written)
 
@@ -217,7 +222,7 @@ class Trace:
     @property
     def validation(self) -> str | None:
         """Name of the metric that is the validation loss; None if none was logged."""
-        names = [name for name in self.metrics if name.lower().startswith(("val", "eval"))]
+        names = [name for name in self.metrics if _VALIDATION.match(name)]
         return next((name for name in names if "loss" in name.lower()), names[0] if names else None)
 
     def to_arrow(self) -> pa.Table:
@@ -278,7 +283,7 @@ class _Reading:
             if start["format"] != storage.FORMAT:
                 raise ValueError(f"format {start['format']}, not {storage.FORMAT}")
             self.meta = {name: start[name] for name in ("greedylr", "python", "host", "time")} | start["meta"]
-            self.end, self.seconds_before = "", self.seconds
+            self.end, self.seconds_before, self.failures = "", self.seconds, []
         elif "config" in line:
             self.config = line["config"]
         elif "mark" in line:
@@ -296,10 +301,12 @@ class _Reading:
         first, every, n = line["first"], line.get("every", 1), line["n"]
         made = line.get("decisions")
         decided = np.empty(0, np.int64) if made is None else _steps(made["step"], _length(made["action"]))
-        begins = min([first if n else line["last"] + 1, *decided[:1].tolist()])
-        if begins <= self.last:
-            self._rewind(begins)
-        self.last, self.end = line["last"], ""
+        if n or made is not None:  # else a metric alone, perhaps of before the first step
+            begins = min([first if n else line["last"] + 1, *decided[:1].tolist()])
+            if begins <= self.last and "tail" not in line:
+                self._rewind(begins)
+            self.last = line["last"]
+        self.end = ""
         self.seconds = self.seconds_before + line["seconds"]
         changes = line.get("lr")
         if changes:
@@ -319,12 +326,17 @@ class _Reading:
             self.lr = tuple(change[1][-1].tolist())
         means = _singles(line["mean"]) if "mean" in line else losses
         highs = _singles(line["high"]) if "high" in line else losses
+        if not len(means) == len(highs) == n:
+            raise ValueError(f"{len(means)} means and {len(highs)} highs of {n} losses")
         batch = _batch(line["batch"], n) if "batch" in line else {}
         block = {"steps": steps, "losses": losses, "means": means, "highs": highs, "change": change, "batch": batch}
         self.blocks.append(block)
         for name, (at, logged) in line.get("metrics", {}).items():
             values = _doubles(logged)
-            self.metrics.setdefault(name, []).append((_steps(at, len(values)), values))
+            at = _steps(at, len(values))
+            if len(at) != len(values):
+                raise ValueError(f"{len(values)} values of {name} at {len(at)} steps")
+            self.metrics.setdefault(name, []).append((at, values))
 
     def _rewind(self, first: int) -> None:
         """Forget what a resumed run does again, from this step on."""
@@ -340,17 +352,14 @@ class _Reading:
             block["change"] = (at[at < first], values[at < first])
         for name, parts in self.metrics.items():
             self.metrics[name] = [(at[at < first], values[at < first]) for at, values in parts]
-        # Marks and failures stay: that something went wrong on the way to a checkpoint remains true.
+        self.marks = [mark for mark in self.marks if mark.step < first]
         changes = [block["change"][1][-1] for block in self.blocks if len(block["change"][0])]
         self.lr = tuple(changes[-1].tolist()) if changes else ()
 
     def trace(self, path: Path, being_written: bool) -> Trace:
         steps = _joined([block["steps"] for block in self.blocks], np.int64)
-        metrics = {
-            name: Metric(_joined([at for at, _ in parts], np.int64), _joined([values for _, values in parts], float))
-            for name, parts in self.metrics.items()
-        }
-        status = {"finished": "finished", "failed": "failed"}.get(self.end, "running" if being_written else "killed")
+        metrics = {name: _metric(parts) for name, parts in self.metrics.items()}
+        status = self.end or ("running" if being_written else "killed")
         return Trace(
             path=path,
             meta=self.meta,
@@ -381,9 +390,10 @@ class _Reading:
         changes = [block["change"] for block in self.blocks if len(block["change"][0])]
         if not changes:
             return np.full((len(steps), 1), np.nan)
-        groups = min(values.shape[1] for _, values in changes)
+        groups = max(values.shape[1] for _, values in changes)
         at = np.concatenate([at for at, _ in changes])
-        values = np.concatenate([values[:, :groups] for _, values in changes])
+        padded = [np.pad(known, ((0, 0), (0, groups - known.shape[1])), constant_values=np.nan) for _, known in changes]
+        values = np.concatenate(padded)
         rows = np.searchsorted(at, steps, side="right") - 1
         lrs: NDArray[np.float64] = np.where(rows[:, None] >= 0, values[np.maximum(rows, 0)], np.nan)
         return lrs
@@ -403,6 +413,12 @@ class _Reading:
                 )
             columns[name] = np.concatenate(filled)
         return columns
+
+
+def _metric(parts: list[tuple[Ints, Floats]]) -> Metric:
+    at, values = _joined([at for at, _ in parts], np.int64), _joined([values for _, values in parts], float)
+    order = np.argsort(at, kind="stable")  # They may have been logged in any.
+    return Metric(at[order], values[order])
 
 
 def _label(value: float) -> str:
@@ -429,8 +445,10 @@ def _length(text: str) -> int:
     return len(base64.b64decode(text, validate=True))
 
 
-def _steps(record: str | int, length: int) -> Ints:
-    return record + np.arange(length, dtype=np.int64) if isinstance(record, int) else _counts(record)
+def _steps(record: str | int | list[int], length: int) -> Ints:
+    if isinstance(record, int):
+        return record + np.arange(length, dtype=np.int64)
+    return np.array(record, np.int64) if isinstance(record, list) else _counts(record)
 
 
 def _decisions(

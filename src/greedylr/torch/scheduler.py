@@ -268,7 +268,8 @@ class GreedyLR(LRScheduler):
             self._observe(loss)
             return
         values = self._read(loss)
-        self._batches.append(batch)  # beside the loss, which may be acted on one call later
+        # Beside the loss, which may be acted on one call later, when the caller may have put something else in it.
+        self._batches.append(None if batch is None else dict(batch))
         for value in values:
             self.batch = self._batches.pop(0)
             self._observe(value)
