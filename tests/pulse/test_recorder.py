@@ -562,6 +562,15 @@ def test_a_batch_of_anything_costs_no_run(tmp_path, values, found):
     Trace.load(tmp_path).to_arrow()
 
 
+@pytest.mark.parametrize("loss", [1.0, torch.tensor(1.0)])
+@pytest.mark.parametrize("batch", ["news", ["a"], 3])
+def test_a_batch_is_a_mapping(tmp_path, batch, loss):
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler), pytest.raises(TypeError, match="batch must be a mapping of names"):
+        scheduler.step(loss, batch=batch)
+    assert scheduler.last_epoch == 0
+
+
 def test_bad_numbers_are_refused_where_they_are_given(tmp_path):
     scheduler = GreedyLR(optimizer())
     with Recorder(tmp_path, scheduler) as kept:

@@ -253,8 +253,8 @@ class GreedyLR(LRScheduler):
             batch: What the batch was made of, by name: numbers and labels, for observers (see :attr:`batch`).
 
         Raises:
-            TypeError: If there is no loss, or it is no number.
-            ValueError: If it is a tensor with more than one element.
+            TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping.
+            ValueError: If the loss is a tensor with more than one element.
         """
         if loss.__class__ is float and self._direct:
             if self._follows_hand and paper.may_move(self._config, self._state, loss):
@@ -263,6 +263,8 @@ class GreedyLR(LRScheduler):
             if action is not _GATHERING and action is not _PATIENCE:
                 self._settle()
             return
+        if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
+            raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
         if loss.__class__ is float and not self._indirect:
             self.batch = batch
             self._observe(loss)
