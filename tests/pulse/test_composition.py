@@ -1,12 +1,16 @@
 """Composition: known shares, known sources, a rule that it misleads, and the option that puts that right."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 
 from greedylr import Action, GreedyLR
+from greedylr.control.decision import Decision
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.composition import explain
 from greedylr.torch.levels import Levels
@@ -49,6 +53,94 @@ def test_nothing_is_found_where_nothing_is(record):
     assert all(found.explained < 0.01 for found in results)
     assert sum(found.p_value < 0.05 for found in results) <= 3
     assert "the loss means what it says" in results[0].sentence
+
+
+STEPS = 2000
+DECAY = np.exp(-3 * np.arange(STEPS) / STEPS)
+
+
+def smooth(r, autocorrelation):
+    scale = np.sqrt(1 - autocorrelation**2)
+    return signal.lfilter([scale], [1, -autocorrelation], r.standard_normal(STEPS + 200))[200:]
+
+
+def changing_mix(r):
+    return np.array(["a", "b"], dtype=object)[
+        (r.random(STEPS) < 0.5 * np.linspace(1, 0, STEPS) ** 2 + 0.01).astype(int)
+    ]
+
+
+# Losses, and a column that has nothing to do with them.
+NOTHING = {
+    "both decay": lambda r: (DECAY * r.standard_normal(STEPS), DECAY * r.standard_normal(STEPS)),
+    "the mix changes": lambda r: (DECAY * r.standard_normal(STEPS), changing_mix(r)),
+    "smooth": lambda r: (smooth(r, 0.9), smooth(r, 0.9)),
+}
+
+
+@pytest.mark.parametrize("runs", [pytest.param(30, id="few"), pytest.param(120, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", NOTHING)
+def test_chance_is_as_seldom_as_it_is_said_to_be(record, kind, runs):
+    """Also where the losses, and what they are made of, move more at first than at last."""
+    trace = record(mixed(0.0, steps=STEPS))
+    significant = 0
+    for seed in range(runs):
+        losses, column = NOTHING[kind](np.random.default_rng(seed))
+        significant += explain(replace(trace, losses=losses, batch={"x": column})).p_value < 0.05
+    assert significant <= (0.1 if runs > 100 else 0.12) * runs
+
+
+@pytest.mark.parametrize("decays", ["neither", "noise", "both"])
+def test_a_part_of_the_noise_is_found_be_it_large_or_small(record, decays):
+    r = np.random.default_rng(0)
+    domains = r.integers(0, 2, STEPS)
+    effect, noise = (DECAY if decays == "both" else 1.0), (1.0 if decays == "neither" else DECAY)
+    trace = record(mixed(0.0, steps=STEPS))
+    losses = 2 * effect * domains + noise * r.standard_normal(STEPS)
+    found = explain(replace(trace, losses=losses, batch={"domain": np.array(["a", "b"], dtype=object)[domains]}))
+    share = np.mean((effect / noise) ** 2 / (1 + (effect / noise) ** 2))
+    assert found.explained == pytest.approx(share, abs=0.05)
+
+
+def test_what_explains_nothing_is_not_called_significant(record):
+    trace = record(mixed(0.0, steps=STEPS))
+    found = replace(explain(trace), p_value=0.005)
+    assert replace(found, explained=0.004).sentence == (
+        "Composition explains less than 1% of the loss's movement: the loss means what it says."
+    )
+    assert "p = 0.005" in replace(found, explained=0.02).sentence
+
+
+def test_a_number_is_not_advised_as_a_domain(record):
+    """With level_by, every number would be a domain of its own, and the rule blind."""
+    found = explain(record(mixed(0.0, of_length=4.0)))
+    assert found.much
+    assert "level_by" not in found.sentence
+    assert "'length' most: stratify the batches by it" in found.sentence
+
+
+def test_a_long_label_does_not_make_all_of_them_long(record):
+    trace = record(mixed(0.5, steps=STEPS))
+    labels = trace.batch["domain"].copy()
+    labels[7] = 100_000 * "x"
+    spiked = [Decision(step, 9.0, Action.SPIKE, (0.1,), (0.1,), {}) for step in (8, 9)]
+    tracemalloc.start()
+    found = explain(replace(trace, batch={"domain": labels}, decisions=spiked))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.explained == pytest.approx(1 / 7, abs=0.06)
+    assert most < 100e6
+
+
+@pytest.mark.parametrize("large", [1e308, 1e-308])
+def test_no_size_of_a_number_or_a_loss_breaks_it(record, large):
+    trace = record(mixed(0.0, of_length=4.0, steps=STEPS))
+    plain = explain(trace)
+    lengths = large / 512 * trace.batch["length"]
+    found = explain(replace(trace, batch={**trace.batch, "length": lengths}))
+    assert found.explained == pytest.approx(plain.explained, abs=1e-3)
+    found = explain(replace(trace, losses=large / 20 * trace.losses))
+    assert found.explained == pytest.approx(plain.explained, abs=1e-3)
 
 
 def test_without_columns_or_with_few_steps_there_is_nothing_to_say(record):
@@ -176,6 +268,88 @@ def test_resuming_equals_not_stopping():
     second = scheduler()
     second.load_state_dict(saved)
     assert before + stepped(second, losses[150:], first=150) == through
+
+
+def plainly(losses, domains):
+    """The arithmetic as the docstring has it, with every sum over all domains."""
+    known, common, out = {}, 0.0, []
+    for loss, name in zip(losses, domains):
+        if name not in known:
+            common = common if known else loss
+            known[name] = [loss, 0.0, 1]
+            out.append(common)
+            continue
+        level, variance, count = known[name]
+        corrected = common
+        if len(known) == 1:
+            corrected += loss - level
+        elif count >= 10:
+            sure = [(v, n) for _, v, n in known.values() if n >= 10]
+            together = sum(v * n for v, n in sure) / sum(n for _, n in sure)
+            corrected += (loss - level) * (np.sqrt(together / variance) if variance > 0 else 1.0)
+        weight = 1 / min(count + 1, 50)
+        new = level + weight * (loss - level)
+        known[name] = [new, variance + weight * ((loss - level) ** 2 * (1 - weight) - variance), count + 1]
+        common += known[name][2] / sum(n for _, _, n in known.values()) * (new - level)
+        out.append(corrected)
+    return out
+
+
+@pytest.mark.parametrize("names", [1, 2, 40])
+def test_running_sums_are_sums(names):
+    r = np.random.default_rng(0)
+    domains = [str(x) for x in r.integers(0, names, 3000)]
+    losses = (5 + r.standard_normal(3000)) * 10.0 ** r.integers(-2, 3, names)[np.array(domains, int)]
+    losses[1000] *= 1e12  # of which nothing but roundings would be left
+    levels = Levels("domain")
+    out = [levels.correct(loss, {"domain": name}) for loss, name in zip(losses.tolist(), domains)]
+    assert out == pytest.approx(plainly(losses.tolist(), domains), rel=1e-6)
+
+
+def test_resuming_sums_up_what_was_summed_up():
+    r = np.random.default_rng(0)
+    losses, domains = r.standard_normal(3000).tolist(), [str(x) for x in r.integers(0, 40, 3000)]
+    through, first = Levels("domain"), Levels("domain")
+    want = [through.correct(*one) for one in ((loss, {"domain": name}) for loss, name in zip(losses, domains))]
+    for loss, name in zip(losses[:1500], domains):
+        first.correct(loss, {"domain": name})
+    second = Levels.of(json.loads(json.dumps(first.state_dict(), sort_keys=True)))
+    got = [second.correct(loss, {"domain": name}) for loss, name in zip(losses[1500:], domains[1500:])]
+    assert got == want[1500:]
+    assert second.state_dict() == through.state_dict()
+
+
+def test_a_state_from_before_there_were_running_sums_is_taken():
+    levels = Levels("domain")
+    for step in range(100):
+        levels.correct(float(step % 7), {"domain": "ab"[step % 2]})
+    old = {name: value for name, value in levels.state_dict().items() if name != "sums"}
+    again = Levels.of(old)
+    assert again.correct(3.0, {"domain": "a"}) == pytest.approx(levels.correct(3.0, {"domain": "a"}))
+
+
+@pytest.mark.parametrize(
+    "number", [0.5, float("nan"), np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)]
+)
+def test_a_measure_is_no_domain(number):
+    with pytest.raises(TypeError, match=r"level_by='domain' must hold the name of a domain.* got .*put a measure into"):
+        scheduler(level_by="domain").step(1.0, batch={"domain": number})
+
+
+@pytest.mark.parametrize("name", [3, 3.0, np.int64(3), torch.tensor(3), True, None, "0.5"])
+def test_labels_and_whole_numbers_are_domains(name):
+    scheduler(level_by="domain").step(1.0, batch={"domain": name})
+
+
+def test_a_thousand_domains_are_enough():
+    levels = Levels("length")
+    for number in range(1000):
+        levels.correct(1.0, {"length": number})
+    levels.correct(1.0, {"length": 7})
+    with pytest.raises(
+        ValueError, match=r"level_by='length' has more than 1,000 domains, '1000' is the next: it looks"
+    ):
+        levels.correct(1.0, {"length": 1000})
 
 
 def test_with_one_domain_it_changes_nothing_to_speak_of():

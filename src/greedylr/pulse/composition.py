@@ -1,10 +1,12 @@
 """How much of the loss's movement, and of the decisions, is the composition of the batches.
 
 The loss and the logged columns (labels as one column each) are taken relative to their running means, so that only
-what moves within a hundred steps counts. A least-squares fit on four fifths of the run is tried on the fifth left
-out, in turn: the share of the variance that it explains there is the answer, negative where it explains nothing. The
-permutation test turns the columns against the loss by random amounts, which keeps the order within each, and asks how
-often chance does as well.
+what moves within a hundred steps counts. The loss is divided by its running standard deviation, so that every stretch
+counts alike, be its losses noisy or quiet. What a column does to it may be the same all along, or grow and shrink with
+that deviation: each column is there divided and as it is. A least-squares fit on four fifths of the run is tried on
+the fifth left out, in turn: the share of the variance that it explains there is the answer, negative where it explains
+nothing. The permutation test turns the columns against the loss by random amounts, which keeps the order within each,
+and asks how often chance does as well.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from greedylr.pulse.trace import Floats, Trace
 MUCH = 0.1
 """Share of the movement from which composition matters."""
 
-_SPAN = 101  # steps of the running mean
+_NOTHING = 0.01
+_SPAN = 101  # steps of the running mean and standard deviation
+_QUIETEST = 1e-3  # of the largest standard deviation: what is quieter counts less
 _ROWS = 20_000  # rows at most, in stretches
 _TURNS = 199
 _LABELS = 30
@@ -59,6 +63,7 @@ class Composition:
         explained: Share of the loss's movement, out of sample.
         p_value: Of the permutation test.
         by_column: The same share for each column alone.
+        labels: The columns that hold labels.
         moves: Raises and cuts by comparison that could be looked at.
         moves_explained: Of those, how many rest on a difference that composition explains by more than half.
         sources: Where spikes come from, the surest first.
@@ -67,6 +72,7 @@ class Composition:
     explained: float
     p_value: float
     by_column: dict[str, float]
+    labels: frozenset[str]
     moves: int
     moves_explained: int
     sources: tuple[Source, ...]
@@ -79,12 +85,16 @@ class Composition:
     @property
     def sentence(self) -> str:
         """What it comes to, and what to do."""
-        share = f"Composition explains {max(self.explained, 0.0):.0%} of the loss's movement (p = {self.p_value:.2g})"
+        share = f"Composition explains {self.explained:.0%} of the loss's movement (p = {self.p_value:.2g})"
+        if self.explained < _NOTHING:  # be it significant or not
+            share = "Composition explains less than 1% of the loss's movement"
         if self.moves:
             share += f", and {self.moves_explained} of {self.moves} raises and cuts"
         if not self.much:
             return f"{share}: the loss means what it says."
         best = max(self.by_column, key=lambda name: self.by_column[name])
+        if best not in self.labels:
+            return f"{share}, {best!r} most: stratify the batches by it, so that each has its share of every band."
         return (
             f"{share}, {best!r} most: stratify the batches by it, or compare each loss with its own domain's level: "
             f"GreedyLR(..., level_by={best!r})."
@@ -107,38 +117,51 @@ def explain(trace: Trace, seed: int = 0) -> Composition | None:
     if not columns or int(finite.sum()) < _LEAST_ROWS:
         return None
     steps, losses = trace.steps[finite], trace.losses[finite]
-    # One spike must not outweigh everything else.
+    # One spike must not outweigh everything else; no square must be too large.
+    scale = float(np.abs(losses).max()) or 1.0
+    losses = losses / scale
     losses = np.clip(losses, *np.quantile(losses, [0.001, 0.999]))
     every = np.hstack(list(columns.values()))
     rows = _sample(len(losses))
-    moving, loss = _moving(every)[rows], _moving(losses[:, None])[rows, 0]
-    explained = _out_of_sample(moving, loss)
+    moving = _moving(losses[:, None])
+    spread = np.sqrt(np.maximum(ndimage.uniform_filter1d(moving**2, _SPAN, axis=0, mode="nearest"), 0.0))
+    spread = np.maximum(spread, max(_QUIETEST * float(spread.max()), 1e-300))
+    loss = (moving / spread)[rows, 0]
+    composition = {name: _both(_moving(values), spread)[rows] for name, values in columns.items()}
+    together = _both(_moving(every), spread)[rows]
+    explained = _out_of_sample(together, loss)
     random = np.random.default_rng(seed)
     turned = [
         _out_of_sample(
-            np.roll(moving, int(random.integers(len(loss) // 20, len(loss) - len(loss) // 20)), axis=0), loss
+            np.roll(together, int(random.integers(len(loss) // 20, len(loss) - len(loss) // 20)), axis=0), loss
         )
         for _ in range(_TURNS)
     ]
     p_value = (1 + sum(one >= explained for one in turned)) / (1 + _TURNS)
-    by_column = {name: _out_of_sample(_moving(values)[rows], loss) for name, values in columns.items()}
-    fitted = every @ _fit(moving, loss)
-    moves, moves_explained = _moves(trace, steps, losses, fitted) if explained > 0 else (0, 0)
-    return Composition(explained, p_value, by_column, moves, moves_explained, _sources(trace))
+    by_column = {name: _out_of_sample(values, loss) for name, values in composition.items()}
+    steady, growing = np.split(_fit(together, loss), 2)
+    fitted = every @ steady + every @ growing * spread[:, 0]
+    moves, moves_explained = _moves(trace, steps, losses, fitted, scale) if explained > 0 else (0, 0)
+    labels = frozenset(name for name in columns if trace.batch[name].dtype.kind != "f")
+    return Composition(explained, p_value, by_column, labels, moves, moves_explained, _sources(trace))
 
 
 def _encoded(values: NDArray[Any]) -> Floats:
     """A column as numbers: standardised, or one column for each of its labels but the last."""
     if values.dtype.kind == "f":
         known = np.isfinite(values)
+        # So that no sum or square is too large.
+        values = values / (float(np.abs(values[known]).max(initial=0.0)) or 1.0)
         if not known.any() or np.ptp(values[known]) == 0:
             return np.empty((len(values), 0))
         filled = np.where(known, values, values[known].mean())
         scaled: Floats = ((filled - filled.mean()) / filled.std())[:, None]
         return scaled
-    labels, codes, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
-    common = np.argsort(-counts)[:_LABELS]
-    common = common if len(labels) > len(common) else common[:-1]
+    # As an array of strings, all would be as long as the longest.
+    numbers: dict[Any, int] = {}
+    codes = np.array([numbers.setdefault(label, len(numbers)) for label in values.tolist()], np.int64)
+    common = np.argsort(-np.bincount(codes), kind="stable")[:_LABELS] if numbers else codes
+    common = common if len(numbers) > len(common) else common[:-1]
     encoded: Floats = (codes[:, None] == common[None, :]).astype(float)
     return encoded
 
@@ -147,6 +170,11 @@ def _moving(values: Floats) -> Floats:
     """What is left after the running mean is taken out."""
     moved: Floats = values - ndimage.uniform_filter1d(values, _SPAN, axis=0, mode="nearest")
     return moved
+
+
+def _both(moving: Floats, spread: Floats) -> Floats:
+    """What a column does to the loss is the same all along, or is larger where the loss moves more."""
+    return np.hstack([moving / spread, moving])
 
 
 def _sample(rows: int) -> NDArray[np.int64]:
@@ -159,10 +187,16 @@ def _sample(rows: int) -> NDArray[np.int64]:
 
 
 def _fit(x: Floats, y: Floats) -> Floats:
-    # A trace of ridge, for columns that are sums of others.
     gram = x.T @ x
-    weights: Floats = np.linalg.solve(gram + 1e-6 * max(np.trace(gram), 1e-12) * np.eye(x.shape[1]), x.T @ y)
-    return weights
+    weights = np.linalg.solve(gram + _ridge(gram), x.T @ y)
+    return np.asarray(weights, np.float64)
+
+
+def _ridge(gram: Floats) -> Floats:
+    """A trace of each column's own size, for columns that are sums of others; and something for those without any."""
+    sizes = np.diag(gram)
+    ridge: Floats = np.diag(1e-6 * sizes + 1e-12 * max(float(sizes.sum()), 1e-12)).astype(np.float64)
+    return ridge
 
 
 def _out_of_sample(x: Floats, y: Floats) -> float:
@@ -172,7 +206,7 @@ def _out_of_sample(x: Floats, y: Floats) -> float:
         return 0.0
     edges = np.linspace(0, len(y), _FOLDS + 1).astype(int)
     gram, moment, left = x.T @ x, x.T @ y, 0.0
-    ridge = 1e-6 * max(float(np.trace(gram)), 1e-12) * np.eye(x.shape[1])
+    ridge = _ridge(gram)
     for first, last in pairwise(edges):
         part, there = x[first:last], y[first:last]
         weights = np.linalg.solve(gram - part.T @ part + ridge, moment - part.T @ there)
@@ -180,7 +214,7 @@ def _out_of_sample(x: Floats, y: Floats) -> float:
     return 1 - left / total
 
 
-def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Floats) -> tuple[int, int]:
+def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Floats, scale: float) -> tuple[int, int]:
     """Moves by comparison: all, and those of whose difference composition is the larger half."""
     sums, fits = np.cumsum(np.r_[0.0, losses]), np.cumsum(np.r_[0.0, fitted])
     looked_at = explained = 0
@@ -197,7 +231,7 @@ def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Float
             for total in (sums, fits)
         )
         if {"mean", "previous_mean"} <= set(one.evidence):  # what the rule compared, corrected by level_by or not
-            seen = one.evidence["mean"] - one.evidence["previous_mean"]
+            seen = one.evidence["mean"] / scale - one.evidence["previous_mean"] / scale
         looked_at += 1
         explained += bool(abs(seen - made) < 0.5 * abs(seen))
     return looked_at, explained
@@ -212,7 +246,7 @@ def _sources(trace: Trace) -> tuple[Source, ...]:
         return ()
     found = []
     for name, values in trace.batch.items():
-        labels = _bands(values) if values.dtype.kind == "f" else values.astype(str)
+        labels = _bands(values) if values.dtype.kind == "f" else values.astype(object)
         names, counts = np.unique(labels[labels != ""], return_counts=True)
         for label, count in zip(names.tolist(), counts.tolist()):
             hits = int(np.sum(labels[rows] == label))

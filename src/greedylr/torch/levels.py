@@ -10,6 +10,9 @@ MEMORY = 50
 """Losses of a domain that its level is a running mean of."""
 
 
+MOST = 1000
+"""Domains at most: a column of more values is a number, or a name for every batch."""
+
 _ENOUGH = 10  # losses of a new domain after which its level and spread are known
 
 
@@ -30,7 +33,7 @@ class Levels:
     domain that joins others are passed on as :math:`R`.
 
     Args:
-        by: Name of the column of the batch that holds the domain.
+        by: Name of the column of the batch that holds the domain: a label, or a whole number; a thousand at most.
 
     Example:
         Two domains far apart, none of which improves:
@@ -46,23 +49,36 @@ class Levels:
         self.by = by
         self._levels: dict[str, list[float]] = {}  # level, variance and count of each
         self._common = 0.0
+        # Running sums, as there may be many domains: losses; those of domains that are known well, and their variances
+        # times their losses, now and at most since it was added up.
+        self._seen, self._known, self._spread, self._summed = 0.0, 0.0, 0.0, 0.0
 
     def correct(self, loss: float, batch: Mapping[str, Any] | None) -> float:
         """The loss without its domain's level; what is not finite is passed on, and changes no level.
 
         Raises:
-            ValueError: If the batch does not name its domain.
+            ValueError: If the batch does not name its domain, or the column turns out to have too many.
+            TypeError: If the domain is a number that is not whole.
         """
         if batch is None or self.by not in batch:
             raise ValueError(f"level_by={self.by!r} needs step(loss, batch={{{self.by!r}: ...}}), got batch={batch!r}")
+        domain = batch[self.by]
+        if not isinstance(domain, str):
+            self._refuse_measure(domain)
         if not math.isfinite(loss):
             return loss
-        name = str(batch[self.by])
+        name = str(domain)
         known = self._levels.get(name)
         if known is None:
+            if len(self._levels) >= MOST:
+                raise ValueError(
+                    f"level_by={self.by!r} has more than {MOST:,} domains, {name!r} is the next: it looks like a "
+                    "number or a name for every batch, not like a domain; put it into buckets"
+                )
             if not self._levels:
                 self._common = loss
             self._levels[name] = [loss, 0.0, 1.0]
+            self._seen += 1.0
             return self._common
         level, variance, count = known
         difference = loss - level
@@ -70,20 +86,39 @@ class Levels:
         if len(self._levels) == 1:
             corrected += difference
         elif count >= _ENOUGH:
-            corrected += difference * (math.sqrt(self._variance() / variance) if variance > 0 else 1.0)
+            corrected += difference * (math.sqrt(self._spread / self._known / variance) if variance > 0 else 1.0)
         known[2] = count = count + 1.0
         weight = 1.0 / min(count, MEMORY)
         known[0] = level + weight * difference
         # Around the level from before, which is that much off itself.
         known[1] = variance + weight * (difference * difference * (1 - weight) - variance)
-        share = count / sum(seen for _, _, seen in self._levels.values())
-        self._common += share * (known[0] - level)
+        self._seen += 1.0
+        if count >= _ENOUGH:
+            self._take(known[1] * count, variance * (count - 1.0) if count > _ENOUGH else 0.0)
+            self._known += 1.0 if count > _ENOUGH else count
+        self._common += count / self._seen * (known[0] - level)
         return corrected
 
-    def _variance(self) -> float:
-        """Of all domains that are known well, each weighed by its share of the steps."""
+    def _take(self, new: float, old: float) -> None:
+        """Keep the sum of the variances of all domains that are known well, each times its losses."""
+        self._spread += new - old
+        self._summed = max(self._summed, self._spread)
+        # What is left when almost all is taken away is a difference of roundings: add up anew.
+        if not self._spread > 1e-6 * self._summed:
+            self._add_up()
+
+    def _add_up(self) -> None:
         known = [(variance, count) for _, variance, count in self._levels.values() if count >= _ENOUGH]
-        return sum(variance * count for variance, count in known) / sum(count for _, count in known)
+        self._spread = self._summed = sum((variance * count for variance, count in known), 0.0)
+
+    def _refuse_measure(self, domain: Any) -> None:
+        of_one = getattr(domain, "item", None) if getattr(domain, "shape", None) == () else None
+        number = domain if of_one is None else of_one()
+        if isinstance(number, float) and not number.is_integer():
+            raise TypeError(
+                f"level_by={self.by!r} must hold the name of a domain, a label or a whole number, got {domain!r}: "
+                "put a measure into buckets"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data, valid in strict JSON."""
@@ -91,6 +126,7 @@ class Levels:
             "by": self.by,
             "levels": {name: list(one) for name, one in self._levels.items()},
             "common": self._common,
+            "sums": [self._spread, self._summed],
         }
 
     @classmethod
@@ -99,4 +135,10 @@ class Levels:
         self = cls(state["by"])
         self._levels = {name: [float(x) for x in one] for name, one in state["levels"].items()}
         self._common = float(state["common"])
+        counts = [count for _, _, count in self._levels.values()]
+        self._seen = sum(counts, 0.0)
+        self._known = sum((count for count in counts if count >= _ENOUGH), 0.0)
+        self._add_up()
+        if "sums" in state:  # to the last digit
+            self._spread, self._summed = (float(x) for x in state["sums"])
         return self
