@@ -106,6 +106,20 @@ def test_bad_arguments_are_refused(run, training, arguments):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("missing", "path", "extra"), [("scipy", "run", "pulse"), ("plotly", "run", "pulse"), ("sklearn", "store", "lab")]
+)
+def test_what_a_report_misses_depends_on_what_it_is_of(missing, path, extra, tmp_path):
+    (tmp_path / "run").mkdir()
+    Store(tmp_path / "store").close()
+    code = f"import sys; sys.modules[{missing!r}] = None; from greedylr.cli import main; main()"
+    command = [sys.executable, "-c", code, "report", str(tmp_path / path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert f"pip install 'greedylr[{extra}]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("missing", ["typer", "plotly.offline", "sklearn"])
 def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path):
     code = f"import sys; sys.modules[{missing!r}] = None; from greedylr.cli import main; main()"

@@ -17,6 +17,8 @@ def main() -> None:
         if missing.name is None or missing.name.split(".")[0] == "greedylr":
             raise
         extra = {"lab": "lab", "report": "pulse", "watch": "pulse"}.get("".join(sys.argv[1:2]), "demo")
+        if extra == "pulse" and "greedylr.lab" in sys.modules:
+            extra = "lab"  # The report was to be of a store.
         sys.exit(
             f"greedylr: the command line needs {missing.name}, which is not installed. This installs it:\n"
             f"    pip install 'greedylr[{extra}]'"
