@@ -148,10 +148,103 @@ def test_several_runs_are_compared(browser, show, wait, reading, tmp_path):
     reading("a", moves=4)
     reading("b", moves=2)
     show(pages(tmp_path, "a", "b"))
-    assert [entry.text for entry in browser.find_elements(By.CSS_SELECTOR, ".legendtext")] == ["a", "b"]
+    legend = browser.find_elements(By.CSS_SELECTOR, "#runs-shown button")
+    assert [entry.text for entry in legend] == ["a", "b"]
     assert markers(browser)[0][0] == 4
+    visible = "return chart.data.filter((one) => one.mode === 'lines' && one.name === 'b').map((one) => one.visible)"
+    assert set(browser.execute_script(visible)) == {True}
+    legend[1].click()
+    wait(lambda driver: set(driver.execute_script(visible)) == {False})
+    assert legend[1].get_attribute("aria-pressed") == "false"
+    legend[1].click()
+    wait(lambda driver: set(driver.execute_script(visible)) == {True})
     browser.find_element(By.CSS_SELECTOR, "#front option[value='1']").click()
     wait(lambda _: markers(browser)[0][0] == 2)
+
+
+def test_a_metric_may_have_any_name(browser, show, wait, record, tmp_path):
+    odd = "constructor", "toString", "__proto__"
+
+    def logs(*metrics):
+        def run(script, recorder):
+            for step in range(100):
+                script.step(1.0 + 0.1 * np.sin(step))
+                recorder.log(**dict.fromkeys(metrics, step))
+
+        return run
+
+    record(logs("val_loss"), name="a")
+    record(logs(*odd), name="b")
+    show(pages(tmp_path, "a", "b"))
+    shown = (
+        "return [chart.layout.yaxis3.title.text,"
+        "...chart.data.filter((one) => one.yaxis === 'y3').map((one) => one.name)]"
+    )
+    assert browser.execute_script(shown) == ["val_loss", "a"]
+    for option in browser.find_elements(By.CSS_SELECTOR, "#metric option")[1:]:
+        option.click()
+        wait(lambda driver, name=option.text: driver.execute_script(shown) == [name, "b"])
+
+
+def test_ten_runs_leave_room_for_the_chart(browser, show, resize, reading, tmp_path):
+    names = [f"run-with-a-long-descriptive-name-{number}" for number in range(10)]
+    for name in names:
+        reading(name, moves=1)
+    show(pages(tmp_path, *names))
+    for width in (400, 1200):
+        resize(width)
+        overlap = (
+            "const box = (one) => document.querySelector(one).getBoundingClientRect();"
+            "return [box('#runs-shown').bottom <= box('#chart').top, box('#runs-shown').height,"
+            "document.querySelectorAll('#chart .legend').length, chart._fullLayout._size.h]"
+        )
+        apart, height, legends, plot = browser.execute_script(overlap)
+        assert apart
+        assert legends == 0
+        assert height < 200 < 400 < plot
+
+
+def test_long_names_of_others_wrap(show, resize, record, tmp_path):
+    def run(script, recorder):
+        for step in range(400):
+            script.step(1.0 + 0.1 * np.sin(step), batch={"c" * 300: float(step % 7), "d": "ab"[step % 2]})
+        recorder.mark("m" * 2000)
+        recorder.log(**{"v" * 300: 1.0})
+        recorder.fail(RuntimeError("e" * 900))
+
+    names = ["r" * 200, "s" * 200]
+    for name in names:
+        record(run, name=name, meta={"n" * 300: "w" * 900, name: 1})
+    html = pages(tmp_path, *names)
+    assert "m" * 60 not in html
+    show(html)
+    resize(400)  # which waits until it fits
+
+
+def test_of_many_marks_some_are_shown(browser, show, reading, tmp_path):
+    reading(moves=30, marks=range(1, 1000))
+    show(pages(tmp_path, "run"))
+    read = "return chart.layout.shapes.filter((one) => one.type === 'line').map((one) => one.x0)"
+    lines = browser.execute_script(read)
+    assert len(lines) == 200
+    assert (lines[0], lines[-1]) == (1, 999)
+    assert browser.find_element(By.ID, "some").text == "200 of 999 marks are shown."
+
+
+def test_the_settings_are_folded_and_the_chart_says_that_it_takes_keys(browser, show, reading, tmp_path):
+    reading()
+    show(pages(tmp_path, "run"))
+    settings = browser.find_element(By.CSS_SELECTOR, "details dl")
+    assert not settings.is_displayed()
+    browser.find_element(By.CSS_SELECTOR, "details summary").click()
+    lines = [one.text.split("\n") for one in settings.find_elements(By.TAG_NAME, "div")]
+    assert [" ".join(line) for line in lines if line[0].startswith(("family", "window"))] == [
+        "family DefaultConfig",
+        "window 20",
+    ]
+    chart = browser.find_element(By.ID, "chart")
+    assert (chart.aria_role, chart.get_attribute("tabindex")) == ("application", "0")
+    assert "arrow keys" in chart.accessible_name
 
 
 def test_it_follows_the_colour_scheme_and_fits_the_screen(show, adapts, reading, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,11 +13,18 @@ from greedylr.pulse import words
 from greedylr.pulse.reading import Reading
 from greedylr.pulse.trace import Floats, Ints
 
+_Item = TypeVar("_Item")
+
 POINTS = 1000
 """Points of a curve."""
 
 MARKERS = 3000
 """Decisions marked on a page, over all its runs; of more, the reflexes and refuted ones first, then evenly spaced."""
+
+MARKS = 200
+"""Marks drawn of a run; of more, evenly spaced ones."""
+
+_LONG = 60  # Characters of a mark's name; more would cover the chart.
 
 _LOOK = {
     "RAISED": "raise",
@@ -68,7 +75,8 @@ def run_data(reading: Reading, runs: int) -> dict[str, Any]:
             }
             for one in reading.findings
         ],
-        "marks": [{"step": one.step, "name": html.escape(one.name)} for one in trace.marks],
+        "marks": [{"step": one.step, "name": html.escape(_shortened(one.name))} for one in _spaced(trace.marks, MARKS)],
+        "marks_in_all": len(trace.marks),
         "phases": [one._asdict() for one in trace.phases],
         "last": trace.last,
     }
@@ -106,11 +114,21 @@ def _shown(reading: Reading, most: int) -> tuple[list[Decision], int]:
     refuted = {one.decision.step for one in reading.audit.moves if one.verdict.short == "refuted"}
     rare = [one for one in marked if one.step in refuted or one.action not in (Action.RAISED, Action.CUT)]
     if len(rare) > most // 2:
-        rare = [rare[row] for row in np.linspace(0, len(rare) - 1, most // 2).astype(int)]
+        rare = _spaced(rare, most // 2)
     kept = {one.step for one in rare}
-    others = [one for one in marked if one.step not in kept]
-    others = [others[row] for row in np.linspace(0, len(others) - 1, most - len(rare)).astype(int)]
+    others = _spaced([one for one in marked if one.step not in kept], most - len(rare))
     return sorted([*rare, *others], key=lambda one: one.step), len(marked)
+
+
+def _spaced(items: list[_Item], most: int) -> list[_Item]:
+    """All, or of more so many, evenly spaced."""
+    if len(items) <= most:
+        return items
+    return [items[row] for row in np.linspace(0, len(items) - 1, most).astype(int)]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONG else f"{name[: _LONG - 1]}…"
 
 
 def _lr_points(steps: Ints, lrs: Floats) -> tuple[Ints, Floats]:

@@ -3,7 +3,8 @@ const runs = [...document.querySelectorAll("script.run")].map((node) => JSON.par
 for (const run of runs) {
   for (const name of ["steps", "mean", "low", "high", "lr_steps", "lr"]) run[name] = decode(run[name]);
   for (const name of ["loss", "lr"]) run.decisions[name] = decode(run.decisions[name]);
-  for (const name of Object.keys(run.metrics)) run.metrics[name] = run.metrics[name].map(decode);
+  // Not an object, in which a metric named "constructor" would always be there.
+  run.metrics = new Map(Object.entries(run.metrics).map(([name, points]) => [name, points.map(decode)]));
 }
 const chart = document.getElementById("chart");
 const find = (id) => document.getElementById(id);
@@ -12,8 +13,9 @@ const hues = { light: ["#2a5db0", "#b0562a", "#5d3fa8", "#227a70", "#a83f78", "#
 const hue = (number) => hues[dark.matches ? "dark" : "light"][number % 8];
 const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
 let front = 0, chosen = -1;
+const hidden = new Set();
 
-const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))];
+const names = [...new Set(runs.flatMap((run) => [...run.metrics.keys()]))];
 const first = names.find((name) => /^(val|eval)/i.test(name)) ?? names[0];
 for (const name of names) {
   const option = document.createElement("option");
@@ -42,7 +44,7 @@ function markers(run, name, axis) {
   const { step, look, verdict, text } = run.decisions;
   return {
     type: "scatter", mode: "markers", name: "decisions", x: step, y: run.decisions[name], yaxis: axis,
-    hovertext: text, hoverinfo: "text", showlegend: false,
+    hovertext: text, hoverinfo: "text", visible: !hidden.has(front),
     marker: {
       symbol: look.map((one, number) => symbol(one, verdict[number])),
       color: look.map((one) => css(symbols[one][1])),
@@ -57,19 +59,18 @@ function traces() {
   runs.forEach((run, number) => {
     const color = hue(number), ahead = number === front;
     const line = { color, width: ahead ? 1.8 : 1.1 };
-    const shared = { type: "scatter", mode: "lines", legendgroup: `run ${number}`, name: run.name };
+    const shared = { type: "scatter", mode: "lines", name: run.name, visible: !hidden.has(number) };
     if (ahead) {
-      drawn.push({ ...shared, x: run.steps, y: run.low, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
+      drawn.push({ ...shared, x: run.steps, y: run.low, line: { width: 0 }, hoverinfo: "skip" });
       drawn.push({ ...shared, x: run.steps, y: run.high, line: { width: 0 }, fill: "tonexty", fillcolor: `${color}22`,
-                   hoverinfo: "skip", showlegend: false });
+                   hoverinfo: "skip" });
     }
     const words = "%{y:.4g} at step %{x}";
-    drawn.push({ ...shared, x: run.steps, y: run.mean, line, showlegend: runs.length > 1, hovertemplate: words });
-    drawn.push({ ...shared, x: run.lr_steps, y: run.lr, yaxis: "y2", line: { ...line, shape: "hv" }, showlegend: false,
-                 hovertemplate: words });
-    if (run.metrics[below]) {
-      const [x, y] = run.metrics[below];
-      drawn.push({ ...shared, mode: x.length < 60 ? "lines+markers" : "lines", x, y, yaxis: "y3", line, showlegend: false,
+    drawn.push({ ...shared, x: run.steps, y: run.mean, line, hovertemplate: words });
+    drawn.push({ ...shared, x: run.lr_steps, y: run.lr, yaxis: "y2", line: { ...line, shape: "hv" }, hovertemplate: words });
+    if (run.metrics.has(below)) {
+      const [x, y] = run.metrics.get(below);
+      drawn.push({ ...shared, mode: x.length < 60 ? "lines+markers" : "lines", x, y, yaxis: "y3", line,
                    marker: { size: 5 }, hovertemplate: words });
     }
   });
@@ -111,8 +112,7 @@ function layout() {
   const [loss, lr, metric] = below ? [[.5, 1], [.25, .46], [0, .2]] : [[.42, 1], [0, .37]];
   const made = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 50, r: 12, t: 8, b: 40 },
-    hoverlabel: { align: "left" }, hovermode: "closest", showlegend: runs.length > 1,
-    legend: { orientation: "h", y: -.08 }, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
+    hoverlabel: { align: "left" }, hovermode: "closest", showlegend: false, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
     xaxis: { ...axis, title: { text: "step" }, anchor: below ? "y3" : "y2" },
     yaxis: { ...axis, title: { text: "loss" }, domain: loss, type: find("scale").value },
     yaxis2: { ...axis, title: { text: "LR" }, domain: lr, type: "log", exponentformat: "power" },
@@ -123,9 +123,15 @@ function layout() {
 }
 
 function draw() {
-  const run = runs[front], shown = run.decisions.step.length;
-  find("some").hidden = shown === run.decisions_in_all;
-  find("some").textContent = `${shown} of ${run.decisions_in_all} decisions are marked: reflexes and refuted ones first.`;
+  const run = runs[front], shown = run.decisions.step.length, some = [];
+  if (shown < run.decisions_in_all) some.push(`${shown} of ${run.decisions_in_all} decisions are shown: reflexes and refuted ones first.`);
+  if (run.marks.length < run.marks_in_all) some.push(`${run.marks.length} of ${run.marks_in_all} marks are shown.`);
+  find("some").hidden = !some.length;
+  find("some").textContent = some.join(" ");
+  document.querySelectorAll("#runs-shown button").forEach((button, number) => {
+    button.style.setProperty("--hue", hue(number));
+    button.setAttribute("aria-pressed", String(!hidden.has(number)));
+  });
   return Plotly.react(chart, traces(), layout(), config);
 }
 
@@ -147,6 +153,10 @@ function choose(number) {
 find("previous").addEventListener("click", () => choose(chosen < 0 ? 0 : chosen - 1));
 find("next").addEventListener("click", () => choose(chosen + 1));
 find("whole").addEventListener("click", () => zoom(null));
+document.querySelectorAll("#runs-shown button").forEach((button, number) => button.addEventListener("click", () => {
+  if (!hidden.delete(number)) hidden.add(number);
+  draw();
+}));
 find("metric").addEventListener("change", draw);
 find("scale").addEventListener("change", draw);
 find("front")?.addEventListener("change", (event) => { front = Number(event.target.value); chosen = -1; draw(); });
