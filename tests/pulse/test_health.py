@@ -1,10 +1,12 @@
 """Every finding: a made-up trace that has it, and ones that come near and must not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 
 from greedylr import Action
 from greedylr.pulse import Trace
@@ -141,6 +143,36 @@ def test_level_shift(record, jump):
     trace = record(course(losses))
     assert kinds(trace) - {Kind.DIVERGENCE} == {Kind.LEVEL_SHIFT}
     assert abs(only(trace, Kind.LEVEL_SHIFT).first - 1208) <= 2
+
+
+def smoothly(autocorrelation, seed, n=4000):
+    """A run in order, of which one batch is much like the one before."""
+    noise = np.random.default_rng(seed).standard_normal(n + 500)
+    scale = math.sqrt(1 - autocorrelation**2)
+    return falling(n, noise=0.0) + 0.05 * signal.lfilter([scale], [1, -autocorrelation], noise)[500:]
+
+
+@pytest.mark.parametrize(("autocorrelation", "most"), [(0.8, 0), (0.9, 1), (0.99, 2)])
+def test_smooth_noise_jumps_to_no_other_level(record, autocorrelation, most):
+    trace = record(course(np.full(4000, 1.0)))
+    found = []
+    for seed in range(25):
+        losses = smoothly(autocorrelation, seed)
+        found += [
+            one.kind for one in examine(replace(trace, losses=losses, means=losses, highs=losses)) if one.kind in JUMPS
+        ]
+    assert found.count(Kind.LEVEL_SHIFT) <= most
+    assert len(found) <= most + 1
+
+
+JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY, Kind.DISRUPTION}
+
+
+@pytest.mark.parametrize("autocorrelation", [0.9, 0.99])
+def test_a_jump_is_seen_through_smooth_noise(record, autocorrelation):
+    losses = smoothly(autocorrelation, seed=0, n=2000)
+    losses[1207:] += 1.0
+    assert abs(only(record(course(losses)), Kind.LEVEL_SHIFT).first - 1208) <= 5
 
 
 @pytest.mark.parametrize("factor", [8.0, 1 / 8])

@@ -302,6 +302,7 @@ def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:
 def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
     """New levels that last: another scale, other data, or a damaged model."""
     mean, spread = windows.mean, windows.spread
+    changes = _changes(mean)
     number = 3
     while number + _TAIL < len(mean):
         before, after = mean[number - 3 : number], mean[number + 1 : number + 1 + _TAIL]
@@ -328,6 +329,7 @@ def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
         lasting = bool(np.all(later > expected + 0.4 * jump))
         climbing = float(after[-1] - after[0]) > 0.5 * abs(jump)
         jumped = jump > max(1.5 * noise, 8 * drift, 0.02 * abs(level)) and lasting and not climbing
+        jumped = jumped and jump > _usual(changes, number)
         peaked = False
         if jump > 0 and (scaled or jumped):
             usual = _peak(trace, int(windows.first[number - 3]), int(windows.last[number - 1]))
@@ -352,6 +354,30 @@ def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
                 f"{words}, {jump / noise if noise else np.inf:.1f} standard deviations",
             )
         number += _TAIL
+
+
+def _changes(mean: Floats) -> Floats:
+    """By how much the level, of five windows, is above that of three before, with one in between, all along the run."""
+    if len(mean) < 3 + 1 + _TAIL:
+        return np.empty(0)
+    before = np.lib.stride_tricks.sliding_window_view(mean, 3)[: -_TAIL - 1].mean(axis=1)
+    after = np.lib.stride_tricks.sliding_window_view(mean, _TAIL)[4:]
+    changes: Floats = np.median(after, axis=1) - before
+    return changes
+
+
+def _usual(changes: Floats, number: int) -> float:
+    """What a change at a window must be above, as the level wanders that much anyway where noise is smooth.
+
+    Three times the spread of the changes elsewhere in the run, each beside the one before that it shares no window
+    with: what the loss falls by is no spread. It is taken from their lowest quarter, as a short run may be half steep
+    fall and disruption. Nothing for less than ten of them.
+    """
+    apart = 3 + 1 + _TAIL
+    turns = np.abs(changes[apart:] - changes[:-apart]) / np.sqrt(2)
+    own = number - 3
+    elsewhere = np.r_[turns[: max(own - 2 * apart + 1, 0)], turns[own + apart :]]
+    return 3 * float(np.quantile(elsewhere, 0.25)) / 0.3186 if len(elsewhere) >= 10 else 0.0
 
 
 def _going_on(history: Floats, level: float, windows: Ints) -> Floats:
