@@ -805,6 +805,35 @@ def test_many_groups_do_not_fill_the_disk(tmp_path, monkeypatch):
     assert [tuple(lrs) for lrs in trace.lrs.tolist()] == [every[step] for step in trace.steps.tolist()]
 
 
+def test_spikes_of_a_thinned_run_keep_their_batches(tmp_path, monkeypatch):
+    from greedylr.pulse.composition import explain
+
+    monkeypatch.setattr(recorder, "THIN_FROM", 20_000)
+    scheduler, r = GreedyLR(optimizer(), decade_steps=0), random.Random(0)
+    planted = range(4003, 20_000, 797)
+    with Recorder(tmp_path, scheduler) as kept:
+        for step in range(1, 20_001):
+            bad = step in planted
+            batch = {
+                "domain": "bad" if bad or r.random() < 0.02 else "good",
+                "length": 900 + step % 7 if bad else step % 300,
+            }
+            scheduler.step(50.0 if bad else 2.0 + r.gauss(0, 0.1), batch=batch)
+            if step % 50 == 0:
+                kept.flush()
+    trace = Trace.load(tmp_path)
+    assert len(trace.steps) < 5000
+    assert set(planted) <= set(trace.troubled) | set(trace.steps.tolist())
+    assert {trace.troubled[step]["domain"] for step in planted if step in trace.troubled} == {"bad"}
+    sources = {one.column: one for one in explain(trace).sources}
+    assert (sources["domain"].value, sources["domain"].spikes, sources["domain"].of) == (
+        "bad",
+        len(planted),
+        len(planted),
+    )
+    assert sources["length"].spikes == len(planted)
+
+
 def test_what_thinning_left_out_is_kept_at_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "THIN_FROM", 1000)
     scheduler = GreedyLR(optimizer(), total_steps=2000)

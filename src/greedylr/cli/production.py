@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from greedylr.cli.pulse import tables
+from greedylr.cli.pulse import plain, tables
 from greedylr.cli.training import RefusedError, code_of, progress
 from greedylr.lab.production import Production, evaluate
 from greedylr.lab.report import production_page as page
@@ -40,18 +40,18 @@ def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> i
                 raise RefusedError(_nothing(path, others))
             found = _read(console, store, runs)
         for line in page.about(found, others):
-            console.print(escape(line), soft_wrap=True)
+            console.print(escape(plain(line)), soft_wrap=True)
         console.print()
         for table in tables("All runs", found.table, console.width):
             console.print(table)
         rates = " and of each learning rate alone" if found.by_rate else ""
         console.print(
             f"Every row is defined in docs/pulse.md. Verdicts, cases and curves: greedylr lab report SUITE --store "
-            f"{escape(str(path))} --out FOLDER",
+            f"{escape(plain(str(path)))} --out FOLDER",
             soft_wrap=True,
         )
         page.write(file, path.name, found, others)
-        console.print(f"Page, with the table of all runs{rates}: {escape(str(file))}", soft_wrap=True)
+        console.print(f"Page, with the table of all runs{rates}: {escape(plain(str(file)))}", soft_wrap=True)
 
     return code_of(console, work, interrupted="The store is as it was.")
 

@@ -195,6 +195,7 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
         highs=losses,
         lrs=np.array([*result.lrs[1:], *result.lrs[-1:]]).reshape(-1, 1),  # A trace has those after each step.
         batch={},
+        troubled={},
         decisions=[_decision(event) for event in result.events],
         phases=[],
         metrics={"val_loss": Metric(np.array(result.validation_steps, np.int64), np.array(result.validation_losses))},

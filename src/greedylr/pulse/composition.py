@@ -242,18 +242,23 @@ def _sources(trace: Trace) -> tuple[Source, ...]:
     spikes = [one.step for one in trace.decisions if one.action in (Action.SPIKE, Action.EXPLOSION)]
     spikes = sorted({*spikes, *trace.steps[~np.isfinite(trace.losses)].tolist()})
     rows = np.flatnonzero(np.isin(trace.steps, spikes))
-    if not len(rows):
+    apart = [trace.troubled[step] for step in spikes if step in trace.troubled]  # where thinning has left no row
+    if not len(rows) + len(apart):
         return ()
     found = []
     for name, values in trace.batch.items():
-        labels = _bands(values) if values.dtype.kind == "f" else values.astype(object)
-        names, counts = np.unique(labels[labels != ""], return_counts=True)
+        steps, number = len(values), values.dtype.kind == "f"
+        empty = np.nan if number else ""
+        values = np.concatenate([values, np.array([batch.get(name, empty) for batch in apart], values.dtype)])
+        labels = _bands(values) if number else values.astype(object)
+        names, counts = np.unique(labels[:steps][labels[:steps] != ""], return_counts=True)
+        at = np.concatenate([labels[rows], labels[steps:]])
         for label, count in zip(names.tolist(), counts.tolist()):
-            hits = int(np.sum(labels[rows] == label))
-            share = count / len(labels)
-            chance = float(stats.binom.sf(hits - 1, len(rows), share)) * len(names)
+            hits = int(np.sum(at == label))
+            share = count / steps
+            chance = float(stats.binom.sf(hits - 1, len(at), share)) * len(names)
             if hits and share < 1 and chance < 0.05:
-                found.append(Source(name, label, hits, len(rows), share, min(chance, 1.0)))
+                found.append(Source(name, label, hits, len(at), share, min(chance, 1.0)))
     return tuple(sorted(found, key=lambda one: one.p_value))
 
 

@@ -327,6 +327,7 @@ class Recorder:
         self._found: list[tuple[int, tuple[float, ...]]] = []
         self._phases: list[tuple[int, str]] = []
         self._batches: list[tuple[int, dict[str, Any]]] = []
+        self._troubled: list[tuple[int, dict[str, Any]]] = []  # of decisions at steps that have no row
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
         self._first = self._step + 1
 
@@ -356,6 +357,10 @@ class Recorder:
         known = self._lrs
         if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
             self._note_foreign(before[0])
+        if self._every > 1 and decision.action in storage.TROUBLE and self._observed is not None:
+            batch = self._observed.batch
+            if batch is not None and step % self._every:
+                self._troubled.append((len(self._decisions), dict(batch)))
         self._decisions.append(decision)
 
     def _thin(self, step: int, loss: float, lrs: tuple[float, ...]) -> None:
@@ -445,6 +450,8 @@ class Recorder:
             record["phases"] = self._phases
         if self._decisions:
             record["decisions"] = storage.decisions(self._decisions, self._found, self._every > 1)
+            if self._troubled:
+                record["decisions"]["batch"] = storage.columns(self._troubled)
         if self._batches:
             record["batch"] = storage.columns(self._batches)
         metrics = {name: kept for name, kept in self._metrics.items() if kept[0]}

@@ -36,6 +36,9 @@ FORMAT = 1
 PHASES = frozenset({Action.CLIMBING, Action.ANNEALING})
 """Where not single losses but the phase of the run sets the learning rate."""
 
+TROUBLE = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
+"""Losses that are out of the ordinary: what their batches were made of is kept of every one."""
+
 QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP}) | PHASES
 """What compared nothing: losses and learning rates are kept, and say all there is."""
 

@@ -131,6 +131,8 @@ class Trace:
             joined.
         batch: What each batch was made of, by name: numbers (NaN where there is none) or labels (empty where there is
             none).
+        troubled: What the batches of spikes, explosions and losses not finite were made of at steps that have no row,
+            by step.
         decisions: All that compared or moved something, in order.
         phases: Where not single losses but the phase of the run sets the learning rate.
         metrics: What was logged, by name.
@@ -152,6 +154,7 @@ class Trace:
     highs: Floats
     lrs: NDArray[np.float64]
     batch: dict[str, NDArray[Any]]
+    troubled: dict[int, dict[str, Any]]
     decisions: list[Decision]
     phases: list[Phase]
     metrics: dict[str, Metric]
@@ -265,6 +268,7 @@ class _Reading:
     lr: tuple[float, ...] = ()
     metrics: dict[str, list[tuple[Ints, Floats]]] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
+    troubled: dict[int, dict[str, Any]] = field(default_factory=dict)
     turns: list[tuple[int, str]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -322,6 +326,10 @@ class _Reading:
         if made is not None:
             known = _doubles(made["loss"]) if "loss" in made else losses[decided - first]
             self.decisions += _decisions(made, decided, known, self.lr, change)
+            for name, column in _batch(made["batch"], len(decided)).items() if "batch" in made else ():
+                for step, value in zip(decided.tolist(), column.tolist()):
+                    if value == value and value != "":
+                        self.troubled.setdefault(step, {})[name] = value
         if changes:
             self.lr = tuple(change[1][-1].tolist())
         means = _singles(line["mean"]) if "mean" in line else losses
@@ -342,6 +350,7 @@ class _Reading:
         """Forget what a resumed run does again, from this step on."""
         self.resumed.append(first - 1)
         self.decisions = [one for one in self.decisions if one.step < first]
+        self.troubled = {step: batch for step, batch in self.troubled.items() if step < first}
         self.turns = [turn for turn in self.turns if turn[0] < first]
         for block in self.blocks:
             kept = int(np.searchsorted(block["steps"], first))
@@ -370,6 +379,7 @@ class _Reading:
             highs=_joined([block["highs"] for block in self.blocks], float),
             lrs=self._lrs(steps),
             batch=self._batch(),
+            troubled=self.troubled,
             decisions=self.decisions,
             phases=self._phases(),
             metrics={name: metric for name, metric in metrics.items() if len(metric.steps)},
