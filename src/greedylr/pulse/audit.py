@@ -41,6 +41,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from greedylr.control.decision import Action, Decision
+from greedylr.pulse.storage import TROUBLE
 from greedylr.pulse.trace import Floats, Ints, Trace
 
 LEVEL = 0.05
@@ -56,7 +57,6 @@ _LEAST_BEFORE, _LEAST_AFTER = 8, 5
 _LEAST_PROBES = 4, 2
 _BLOCKS = 4  # of a window
 _MOST_ALIKE = 0.99
-_EXTRAORDINARY = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
 _REFLEXES = frozenset({Action.EXPLOSION, Action.NON_FINITE})
 
 
@@ -176,7 +176,7 @@ def audit(trace: Trace) -> Audit:
     else:
         steps, values = trace.steps, trace.sign * trace.means
         finite = np.isfinite(values)
-        trouble = np.array([one.step for one in trace.decisions if one.action in _EXTRAORDINARY], np.int64)
+        trouble = np.array([one.step for one in trace.decisions if one.action in TROUBLE], np.int64)
         least = _LEAST_BEFORE, _LEAST_AFTER
     usable = finite & ~np.isin(steps, trouble)
     broken = steps[~finite]
