@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from greedylr import Action, Decision, GreedyLR
+from greedylr.control.observers import hand_on
 from greedylr.pulse import Recorder, Trace, recorder, storage
 from greedylr.pulse.storage import QUIET
 
@@ -623,6 +624,7 @@ def test_a_closed_recorder_does_not_stop_the_training(tmp_path):
     kept.close()
     steps(scheduler, 3)
     scheduler.load_state_dict(scheduler.state_dict())
+    hand_on([kept], {"val_loss": 1.0})  # as adapters do
     kept.flush()
     assert Trace.load(tmp_path).last == 3
     for late in (lambda: kept.log(val_loss=1.0), lambda: kept.mark("late"), lambda: kept.fail(ValueError())):

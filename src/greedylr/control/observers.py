@@ -16,7 +16,8 @@ observes: something with the settings in force as ``config``, and possibly with 
 the ``batch``.
 
 One that has a method ``log`` is handed further numbers as keyword arguments, which belong to the last decision: what
-adapters know of validation, under names that begin with ``val`` or ``eval``.
+adapters know of validation, under names that begin with ``val`` or ``eval``. Not if it has an attribute ``closed`` that
+is true.
 """
 
 
@@ -32,5 +33,5 @@ def hand_on(observers: Iterable[Observer], metrics: Mapping[str, Any]) -> None:
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
     for observer in observers:
         log = getattr(observer, "log", None)
-        if log is not None and numbers:
+        if log is not None and numbers and not getattr(observer, "closed", False):
             log(**numbers)

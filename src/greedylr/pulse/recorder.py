@@ -241,6 +241,11 @@ class Recorder:
             failure = {"step": self._step, "kind": kind, "message": message, "out_of_memory": memory}
             self._write({"failure": failure})
 
+    @property
+    def closed(self) -> bool:
+        """Whether the record has ended."""
+        return self._closed
+
     def flush(self) -> None:
         """Hand everything to the operating system now."""
         with self._lock:
