@@ -310,6 +310,26 @@ def test_two_recorders_do_not_share_a_folder(tmp_path):
         Recorder(tmp_path)
 
 
+def test_who_reads_does_not_keep_out_who_writes(tmp_path):
+    Recorder(tmp_path).close()
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            Trace.load(tmp_path)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(200):
+            Recorder(tmp_path).close()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+
+
 def test_other_ranks_record_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     scheduler = GreedyLR(optimizer())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+_TRIES = 10
+"""Whoever reads a trace looks for a moment whether it is being written, by the same lock."""
 
 
 class Journal:
@@ -31,11 +36,7 @@ class Journal:
         self._path = folder / storage.FILE
         self._file = open(self._path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
         try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise OSError(error.errno, f"another recorder is writing to {folder}") from error
+            self._lock(folder)
             self.size = _last_newline(self._file, self._file.seek(0, os.SEEK_END))
             self._seal = self._last_seal()
             self._file.truncate(self.size)
@@ -61,6 +62,19 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+    def _lock(self, folder: Path) -> None:
+        if fcntl is None:
+            return
+        for left in reversed(range(_TRIES)):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if not left:
+                    raise OSError(error.errno, f"another recorder is writing to {folder}") from error
+                time.sleep(0.02)
+            else:
+                return
 
     def _last_seal(self) -> int:
         if not self.size:
