@@ -36,7 +36,8 @@ class Journal:
         self._path = folder / storage.FILE
         self._file = open(self._path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
         try:
-            self._lock(folder)
+            if fcntl is not None:
+                self._lock(folder)
             self.size = _last_newline(self._file, self._file.seek(0, os.SEEK_END))
             self._seal = self._last_seal()
             self._file.truncate(self.size)
@@ -64,8 +65,6 @@ class Journal:
         self._file.close()
 
     def _lock(self, folder: Path) -> None:
-        if fcntl is None:
-            return
         for left in reversed(range(_TRIES)):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
