@@ -193,10 +193,10 @@ class Recorder:
                 if value.__class__ is not float:
                     # A tensor may be part of a graph, of which float() would warn.
                     value = float(value.item() if hasattr(value, "item") else value)
-                kept = self._metrics.get(name)
-                if kept is None:
-                    kept = self._metrics[name] = ([], [])
-                steps, values = kept
+                try:
+                    steps, values = self._metrics[name]
+                except KeyError:
+                    steps, values = self._metrics[name] = ([], [])
                 if self._every > 1:
                     last = steps[-1] if steps else self._logged.get(name, -self._every)
                     if at - last < self._every:

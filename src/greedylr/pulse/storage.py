@@ -24,6 +24,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from greedylr.control.decision import Action, Decision
@@ -190,28 +191,28 @@ def columns(batches: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     Whatever is neither a number nor a string is a label by its text: it must not cost the run.
     """
     columns = {}
-    for name in dict.fromkeys(name for _, batch in batches for name in batch):
-        columns[label(name)] = _column([batch.get(name) for _, batch in batches])
+    rows, of_rows = zip(*batches)
+    for name in dict.fromkeys(chain.from_iterable(of_rows)):
+        columns[label(name)] = _column([batch.get(name) for batch in of_rows])
     record: dict[str, Any] = {"columns": columns}
-    if batches[-1][0] != len(batches) - 1:
-        record["row"] = counts([row for row, _ in batches])
+    if rows[-1] != len(rows) - 1:
+        record["row"] = counts(rows)
     return record
 
 
 def _column(values: list[Any]) -> str | dict[str, Any]:
-    try:
-        return singles(values)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # labels, nothing at some steps, or something odd
-        clean = all(value is None or value.__class__ is str for value in values)
-        plain = values if clean else list(map(_entry, values))
-    found = dict.fromkeys(plain)
-    numbers = [math.nan if value is None else value for value in plain if not isinstance(value, str)]
-    if len(numbers) == len(plain):
-        return singles(numbers)
+    if not set(map(type, values)) <= {str, type(None)}:
+        try:
+            return singles(values)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # labels, nothing at some steps, or something odd
+            values = list(map(_entry, values))
+    found = dict.fromkeys(values)
+    if not any(isinstance(value, str) for value in found):
+        return singles([math.nan if value is None else value for value in values])
     labels = list(dict.fromkeys(_name(value) for value in found if value is not None))
     codes = {text: code for code, text in enumerate(labels, start=1)}
     of_value = {value: 0 if value is None else codes[_name(value)] for value in found}
-    coded = [of_value[value] for value in plain]
+    coded = [of_value[value] for value in values]
     wide = len(codes) > 255
     return {"labels": labels, "wide": wide, "code": counts(coded) if wide else small(coded)}
 
