@@ -892,3 +892,126 @@ def test_what_is_validation(tmp_path, name, validates):
     with Recorder(tmp_path) as kept:
         kept.log(**{name: 1.0})
     assert (Trace.load(tmp_path).validation is not None) == validates
+
+
+@pytest.mark.parametrize("how", ["rank", "closed"])
+def test_what_is_not_recorded_is_not_kept(tmp_path, monkeypatch, how):
+    if how == "rank":
+        monkeypatch.setenv("RANK", "1")
+    scheduler, kept = GreedyLR.core(optimizer()), Recorder(tmp_path / "run")
+    scheduler.subscribe(kept)
+    if how == "closed":
+        kept.close()
+    steps(scheduler, 1000, batch={"domain": "a"})
+    if how == "rank":
+        kept.log(val_loss=1.0)
+    assert not any((kept._losses, kept._decisions, kept._batches, kept._changes, kept._metrics))
+
+
+def test_a_step_that_somebody_elses_error_kept_from_the_record_costs_that_step(tmp_path):
+    scheduler = GreedyLR(optimizer())
+
+    def faulty(decision):
+        if decision.step == 3:
+            raise OSError("full")
+
+    scheduler.subscribe(faulty)
+    with Recorder(tmp_path, scheduler):
+        steps(scheduler, 2)
+        with pytest.raises(OSError, match="full"):
+            scheduler.step(1.0)
+        steps(scheduler, 5)
+    trace = Trace.load(tmp_path)
+    assert trace.steps.tolist() == [1, 2, 4, 5, 6, 7, 8]
+    assert trace.foreign == []
+
+
+def test_a_group_may_join_while_it_is_thinned(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 3000)
+    monkeypatch.setattr(recorder, "WRITE_EVERY", 1000.0)
+    scheduler = GreedyLR.core(optimizer())
+    seen = []
+    scheduler.subscribe(seen.append)
+    with Recorder(tmp_path, scheduler):
+        for number in range(400):
+            if number in (100, 150, 250):
+                scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.05})
+            scheduler.step(1.0 + number % 3)
+    trace = Trace.load(tmp_path)
+    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
+
+
+def test_going_back_in_a_thinned_run_leaves_nothing_of_what_is_done_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 1)
+    scheduler = GreedyLR(optimizer(), total_steps=3000, window=5)
+    with Recorder(tmp_path, scheduler) as kept:
+        for step in range(1, 301):
+            if step % 40 == 0:
+                kept.flush()
+            if step == 150:
+                saved = scheduler.state_dict()
+            scheduler.step(math.nan if step in (153, 290) else 100.0 + step)
+            kept.log(val_loss=float(step))
+            if step == 290:
+                kept.mark("disruption")
+        kept.flush()
+        scheduler.load_state_dict(saved)
+        for step in range(150, 400):
+            scheduler.step(1.0)
+            kept.log(val_loss=-float(step))
+            if step % 40 == 0:
+                kept.flush()
+    trace = Trace.load(tmp_path)
+    assert np.all(np.diff(trace.steps) > 0)
+    assert trace.resumed == [149]
+    assert trace.marks == []
+    again = trace.steps >= 150
+    assert set(trace.losses[again]) == set(trace.means[again]) == set(trace.highs[again]) == {1.0}
+    assert not [one for one in trace.decisions if one.step >= 150 and one.loss != 1.0]
+    metric = trace.metrics["val_loss"]
+    assert (metric.values[metric.steps >= 150] < 0).all()
+    assert np.sum(metric.steps >= 150) > 3
+    assert metric.steps[-1] == 399
+
+
+def test_the_last_step_of_a_thinned_run_has_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 1)
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler) as kept:
+        steps(scheduler, 64)
+        kept.flush()
+        steps(scheduler, 131)
+        kept.flush()
+    assert Trace.load(tmp_path).steps[-1] == 195
+
+
+def test_going_back_and_ending_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "THIN_FROM", 1)
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path, scheduler) as kept:
+        for step in range(1, 300):
+            scheduler.step(float(step))
+            if step == 150:
+                saved = scheduler.state_dict()
+                kept.flush()
+        scheduler.load_state_dict(saved)
+    trace = Trace.load(tmp_path)
+    assert np.all(np.diff(trace.steps) > 0)
+    assert trace.losses.tolist() == trace.steps.tolist()
+
+
+@pytest.mark.parametrize("back", [100, 239, 250])
+def test_phases_after_going_back_and_after_going_on(tmp_path, back):
+    scheduler, states = GreedyLR(optimizer(), total_steps=400), {}
+    with Recorder(tmp_path, scheduler):
+        for step in range(1, 261):
+            scheduler.step(2.0)
+            states[step] = scheduler.state_dict()
+        scheduler.load_state_dict(states[back])
+        steps(scheduler, 10)
+        saved = scheduler.state_dict()
+    second = GreedyLR(optimizer())
+    second.load_state_dict(saved)
+    with Recorder(tmp_path, second):
+        steps(second, 400 - second.last_epoch)
+    assert Trace.load(tmp_path).phases == [(1, 239, "climbing"), (240, 400, "annealing")]

@@ -55,7 +55,7 @@ class Recorder:
     initialised, else the environment variable ``RANK``), and in processes that are forked, nothing is recorded.
 
     It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``. Close it, or use it
-    in a ``with`` block. Any thread may log.
+    in a ``with`` block. Any thread may log; a signal handler may not, but may set a flag for the loop to act on.
 
     Args:
         path: The folder; made if need be. One for each run, and for each scheduler.
@@ -67,7 +67,7 @@ class Recorder:
             :meth:`GreedyLR.step` once the disk is full, when nothing is lost yet.
         TypeError: If something in ``meta`` is neither a number nor a string.
         ValueError: If the folder holds something else under the name of a trace; from :meth:`GreedyLR.step`, if a
-            second scheduler tells its decisions in between.
+            second scheduler tells its decisions in between, so that steps go back.
 
     Example:
         >>> import tempfile, torch
@@ -104,7 +104,7 @@ class Recorder:
         self._step = 0  # the last one
         self._lrs: tuple[float, ...] | None = None  # after it
         self._recorded: tuple[float, ...] | None = None  # the last that were recorded: of thinned steps, not all are
-        self._quiet = Action.GATHERING
+        self._quiet: Action | None = None  # the last that compared nothing; None: unknown
         self._every = 1
         self._stretch: list[float] = []  # losses since the last row that was kept
         self._logged: dict[str, int] = {}
@@ -131,11 +131,7 @@ class Recorder:
             self._observed = scheduler if hasattr(scheduler, "batch") else None
             self._optimizer = getattr(scheduler, "optimizer", None)
             self._counts = hasattr(scheduler, "last_epoch")
-            if self._counts:
-                self._step = int(scheduler.last_epoch)
-                self._first = self._step + 1
-            # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
-            self._lrs = self._recorded = None
+            self._go_on_after(int(scheduler.last_epoch) if self._counts else self._step)
             config = scheduler.config
             # What is derived from the settings is not among them.
             span = getattr(config, "window_length", None) or getattr(config, "window", None)
@@ -143,6 +139,8 @@ class Recorder:
 
     def __call__(self, decision: Decision) -> None:
         """Record one decision."""
+        if self._journal is None:
+            return
         with self._lock:
             step, loss, action, before, after, _ = decision
             if step != self._step + 1:
@@ -158,7 +156,7 @@ class Recorder:
             if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
                 self._keep(decision, recorded)
             if action is not self._quiet and action in _QUIET:
-                if action in storage.PHASES or self._quiet in storage.PHASES:
+                if action in storage.PHASES or self._quiet in storage.PHASES or self._quiet is None:
                     self._phases.append((step, action.name if action in storage.PHASES else ""))
                 self._quiet = action
             self._lrs = after
@@ -188,6 +186,8 @@ class Recorder:
         with self._lock:
             if self._closed:
                 self._check_open()
+            if self._journal is None:
+                return
             at = self._step if step is None else _checked(step)
             for name, value in metrics.items():
                 if value.__class__ is not float:
@@ -199,7 +199,7 @@ class Recorder:
                     steps, values = self._metrics[name] = ([], [])
                 if self._every > 1:
                     last = steps[-1] if steps else self._logged.get(name, -self._every)
-                    if at - last < self._every:
+                    if 0 <= at - last < self._every:
                         self._skipped[name] = at, value
                         continue
                     self._skipped.pop(name, None)
@@ -334,22 +334,30 @@ class Recorder:
         self._batches: list[tuple[int, dict[str, Any]]] = []
         self._troubled: list[tuple[int, dict[str, Any]]] = []  # of decisions at steps that have no row
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
-        self._first = self._step + 1
+        self._first = self._made = self._step + 1  # the first step in this block that has a row, and that was made
 
     def _jump(self, step: int) -> None:
         """Steps are left out, or done again: another block."""
-        if self._counts and not self._closed:
+        if self._counts and step <= self._step:
             raise ValueError(
                 f"{self.path}: step {step} follows step {self._step}: two schedulers tell this recorder their "
                 f"decisions; give each a recorder and a folder of its own"
             )
         self._flush()
-        self._step = step - 1
-        self._first = step
+        self._go_on_after(step - 1)
+
+    def _go_on_after(self, step: int) -> None:
+        """What is known of the steps before may be of others than those that led here."""
+        self._step = step
+        self._first = self._made = step + 1
+        # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
+        self._lrs = self._recorded = self._quiet = None
+        self._stretch.clear()
+        self._skipped.clear()
 
     def _change(self, step: int, lrs: tuple[float, ...]) -> None:
         if self._changes and len(lrs) != len(self._changes[-1][1]):
-            self._flush()  # A group joined: there is one number of them in a block.
+            self._flush(within_a_step=True)  # A group joined: there is one number of them in a block.
         self._changes.append((step, lrs))
         self._recorded = lrs
 
@@ -394,7 +402,7 @@ class Recorder:
             if self._lrs is not None and self._lrs != self._recorded:
                 self._changes.append((self._step, self._lrs))
         self._metrics.update({name: ([at], [value]) for name, (at, value) in self._skipped.items()})
-        self._flush(tail=True)
+        self._flush()
 
     def _look_at_optimizer(self) -> None:
         """Whether somebody else has set the learning rate since; seldom, and never on a device."""
@@ -429,15 +437,14 @@ class Recorder:
             except OSError:
                 return  # It is kept, and whoever makes the next step, or closes, is told.
 
-    def _flush(self, tail: bool = False) -> None:
-        if not (self._losses or self._decisions or self._metrics or self._changes):
+    def _flush(self, within_a_step: bool = False) -> None:
+        # Of thinned steps nothing may be left but that they were made.
+        if self._step < self._made and not (self._losses or self._metrics):
             return
         if self._journal is None:
             self._clear()
             return
-        record: dict[str, Any] = {"first": self._first, "n": len(self._losses), "last": self._step}
-        if tail:
-            record["tail"] = True
+        record: dict[str, Any] = {"first": self._first, "n": len(self._losses), "made": self._made, "last": self._step}
         record["seconds"] = round(time.monotonic() - self._began, 3)
         if self._losses:
             record["loss"] = storage.doubles(self._losses)
@@ -466,8 +473,9 @@ class Recorder:
             }
         self._journal.write(record)
         self._logged.update({name: steps[-1] for name, (steps, _) in metrics.items()})
-        over = self._journal.size - THIN_FROM
-        self._every = 1 if over < 0 else min(2 ** (1 + 8 * over // THIN_FROM), _THINNEST)
+        if not within_a_step:
+            over = self._journal.size - THIN_FROM
+            self._every = 1 if over < 0 else min(2 ** (1 + 8 * over // THIN_FROM), _THINNEST)
         self._clear()
 
     def _write(self, record: dict[str, Any]) -> None:

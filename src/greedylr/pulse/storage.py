@@ -8,7 +8,8 @@ A trace is a folder with one file, :data:`FILE`: lines of strict JSON that are o
 ``first``
     A block of consecutive steps: ``n`` losses, one every ``every`` steps, the first at step ``first``; ``lr``, where
     the learning rates changed; ``phases`` that began; ``decisions``; ``batch``, columns of what the batches were made
-    of; ``metrics``. With ``tail``, the last row of a thinned part, beside what was kept of that step before.
+    of; ``metrics``. ``made`` is the first step that was made since the block before, up to ``last``; where it is after
+    that, none was.
 ``foreign``, ``mark``, ``failure``, ``end``
     Somebody else set the learning rate; the user marked a step; something broke; the process stopped recording.
 
@@ -145,7 +146,11 @@ def scalar(name: str, value: Any) -> int | float | str:
 
 def label(value: object) -> str:
     """A label, of any length and characters, as one that can be shown and written everywhere."""
-    return str(value)[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
+    try:
+        text = str(value)
+    except Exception:  # It is somebody else's, and must not cost the run.
+        text = type(value).__name__
+    return text[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 def number(value: float) -> float | str:

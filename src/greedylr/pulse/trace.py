@@ -139,7 +139,7 @@ class Trace:
         marks: What the user marked.
         failures: What broke, since a process last began to record.
         foreign: Learning rates that somebody else had set.
-        resumed: Steps after which a process went on that had loaded a checkpoint.
+        resumed: Steps to which the run went back, as a checkpoint was loaded that is earlier than the record.
         status: ``running``, ``finished``, ``failed`` (an exception ended it), ``killed`` (it ended without a word), or
             ``abandoned`` (the recorder was dropped without being closed).
         seconds: Duration of the recording, over all processes.
@@ -305,10 +305,11 @@ class _Reading:
         first, every, n = line["first"], line.get("every", 1), line["n"]
         made = line.get("decisions")
         decided = np.empty(0, np.int64) if made is None else _steps(made["step"], _length(made["action"]))
-        if n or made is not None:  # else a metric alone, perhaps of before the first step
-            begins = min([first if n else line["last"] + 1, *decided[:1].tolist()])
-            if begins <= self.last and "tail" not in line:
-                self._rewind(begins)
+        if (
+            line["made"] <= line["last"]
+        ):  # else no step: metrics of before the first one, or the last row of a thinned part
+            if line["made"] <= self.last:
+                self._rewind(line["made"])
             self.last = line["last"]
         self.end = ""
         self.seconds = self.seconds_before + line["seconds"]
@@ -392,8 +393,11 @@ class _Reading:
         )
 
     def _phases(self) -> list[Phase]:
-        ends = [step - 1 for step, _ in self.turns[1:]] + [self.last]
-        return [Phase(step, end, name.lower().replace("_", " ")) for (step, name), end in zip(self.turns, ends) if name]
+        before = [None, *(name for _, name in self.turns)]
+        # A process that goes on says again in which phase it is.
+        turns = [turn for turn, name in zip(self.turns, before) if turn[1] != name]
+        ends = [step - 1 for step, _ in turns[1:]] + [self.last]
+        return [Phase(step, end, name.lower().replace("_", " ")) for (step, name), end in zip(turns, ends) if name]
 
     def _lrs(self, steps: Ints) -> NDArray[np.float64]:
         """The learning rates at all rows, from where they changed."""
