@@ -156,6 +156,25 @@ def test_observers_are_told_from_within_the_compiled_step(problem, tmp_path, sca
     assert (trace.losses.tolist(), trace.lrs[:, 0].tolist()) == (values.tolist(), lrs.tolist())
 
 
+def test_a_state_that_is_put_back_is_nobody_elses_learning_rate(problem, tmp_path):
+    params, images, labels, loss = problem
+    with Recorder(tmp_path) as recorder:
+        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder], **BRISK))
+        step = jax.jit(training_step(optimizer, loss))
+        carry = (params, optimizer.init(params))
+        for number, batch in enumerate(zip(images, labels)):
+            if number == 20:
+                saved = carry
+            carry, _ = step(carry, batch)
+        jax.effects_barrier()
+        carry = saved
+        for batch in zip(images[20:30], labels[20:30]):
+            carry, _ = step(carry, batch)
+        jax.effects_barrier()
+    trace = Trace.load(tmp_path)
+    assert (trace.last, trace.resumed, trace.foreign) == (30, [20], [])
+
+
 def test_mapped_over_many_runs_each_follows_its_own_loss(problem):
     params, images, labels, loss = problem
     optimizer = optax.chain(optax.sgd(0.1), greedy_lr(**BRISK))
