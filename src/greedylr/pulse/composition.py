@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats  # type: ignore[import-untyped]
 
 from greedylr.control.decision import Action
+from greedylr.pulse.storage import TROUBLE
 from greedylr.pulse.trace import Floats, Trace
 
 MUCH = 0.1
@@ -239,8 +240,7 @@ def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Float
 
 def _sources(trace: Trace) -> tuple[Source, ...]:
     """Where spikes come from."""
-    spikes = [one.step for one in trace.decisions if one.action in (Action.SPIKE, Action.EXPLOSION)]
-    spikes = sorted({*spikes, *trace.steps[~np.isfinite(trace.losses)].tolist()})
+    spikes = sorted({one.step for one in trace.decisions if one.action in TROUBLE})
     rows = np.flatnonzero(np.isin(trace.steps, spikes))
     apart = [trace.troubled[step] for step in spikes if step in trace.troubled]  # where thinning has left no row
     if not len(rows) + len(apart):

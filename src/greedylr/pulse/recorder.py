@@ -184,15 +184,13 @@ class Recorder:
             ValueError: If ``step`` is negative, or the recorder is closed.
         """
         with self._lock:
-            if self._closed:
-                self._check_open()
             if self._journal is None:
+                self._check_open()
                 return
             at = self._step if step is None else _checked(step)
             for name, value in metrics.items():
                 if value.__class__ is not float:
-                    # A tensor may be part of a graph, of which float() would warn.
-                    value = float(value.item() if hasattr(value, "item") else value)
+                    value = storage.as_float(value)
                 try:
                     steps, values = self._metrics[name]
                 except KeyError:
@@ -234,12 +232,11 @@ class Recorder:
         words = message.lower()
         memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
         memory = memory or "out of memory" in words or "can't allocate memory" in words
-        message = message[:1000].encode("utf-8", "replace").decode()
         with self._lock:
             self._check_open()
             self._flush()
-            failure = {"step": self._step, "kind": kind, "message": message, "out_of_memory": memory}
-            self._write({"failure": failure})
+            failure = {"step": self._step, "kind": kind, "message": storage.label(message, 1000)}
+            self._write({"failure": failure | {"out_of_memory": memory}})
 
     @property
     def closed(self) -> bool:

@@ -46,7 +46,6 @@ QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WA
 
 _DOUBLE, _SINGLE, _UNSIGNED = "d", "f", "I"
 _SEAL = b',"crc":'
-_LONGEST_LABEL = 200
 
 
 def to_line(record: dict[str, Any], seal: int) -> tuple[bytes, int]:
@@ -144,13 +143,18 @@ def scalar(name: str, value: Any) -> int | float | str:
     raise TypeError(f"{name} must be a number or a string, got {value!r}")
 
 
-def label(value: object) -> str:
-    """A label, of any length and characters, as one that can be shown and written everywhere."""
+def as_float(value: Any) -> float:
+    """A number, or a tensor or array with one element; of a tensor in a graph, float() alone would warn."""
+    return float(value.item() if hasattr(value, "item") else value)
+
+
+def label(value: object, longest: int = 200) -> str:
+    """A text, of any length and characters, as one that can be shown and written everywhere."""
     try:
         text = str(value)
     except Exception:  # It is somebody else's, and must not cost the run.
         text = type(value).__name__
-    return text[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
+    return text[:longest].encode("utf-8", "replace").decode()
 
 
 def number(value: float) -> float | str:
@@ -226,7 +230,7 @@ def _entry(value: Any) -> float | str | None:
     if value is None or isinstance(value, str):
         return value
     try:
-        return float(value.item() if hasattr(value, "item") else value)
+        return as_float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return label(value)
 

@@ -305,9 +305,8 @@ class _Reading:
         first, every, n = line["first"], line.get("every", 1), line["n"]
         made = line.get("decisions")
         decided = np.empty(0, np.int64) if made is None else _steps(made["step"], _length(made["action"]))
-        if (
-            line["made"] <= line["last"]
-        ):  # else no step: metrics of before the first one, or the last row of a thinned part
+        # Else no step was made: metrics from before the first one, or the last row of a thinned part.
+        if line["made"] <= line["last"]:
             if line["made"] <= self.last:
                 self._rewind(line["made"])
             self.last = line["last"]
