@@ -46,6 +46,25 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls the command line in this process and in an empty folder; ``words`` is what it said, one blank apart."""
+    from typer.testing import CliRunner
+
+    from greedylr.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments, width=160):
+        result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": str(width)})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        result.words = " ".join(result.output.split())
+        return result
+
+    return invoke
+
+
 @pytest.fixture(scope="session")
 def browser():
     from selenium import webdriver

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import greedylr
-from greedylr.cli import app as commands
 from greedylr.cli import demo as demo_command
 from greedylr.cli import main
 from greedylr.cli import training as training_command
@@ -36,14 +34,8 @@ SAMPLE = [
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Calls the command line in this process and in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        return CliRunner().invoke(commands.app, arguments)
-
-    return call
+def run(call):
+    return lambda *arguments: call(*arguments, width=80)
 
 
 @pytest.fixture
@@ -106,29 +98,29 @@ def test_bad_arguments_are_refused(run, training, arguments):
     assert list(Path().iterdir()) == []
 
 
+def without(package, *arguments):
+    """What the command line says where a package is not installed."""
+    code = f"import sys; sys.modules[{package!r}] = None; from greedylr.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
 @pytest.mark.parametrize(
     ("missing", "path", "extra"), [("scipy", "run", "pulse"), ("plotly", "run", "pulse"), ("sklearn", "store", "lab")]
 )
 def test_what_a_report_misses_depends_on_what_it_is_of(missing, path, extra, tmp_path):
     (tmp_path / "run").mkdir()
     Store(tmp_path / "store").close()
-    code = f"import sys; sys.modules[{missing!r}] = None; from greedylr.cli import main; main()"
-    command = [sys.executable, "-c", code, "report", str(tmp_path / path)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert f"pip install 'greedylr[{extra}]'" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert f"pip install 'greedylr[{extra}]'" in without(missing, "report", tmp_path / path)
 
 
 @pytest.mark.parametrize("missing", ["typer", "plotly.offline", "sklearn"])
 def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path):
-    code = f"import sys; sys.modules[{missing!r}] = None; from greedylr.cli import main; main()"
-    command = [sys.executable, "-c", code, "demo", "--out", str(tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert "pip install 'greedylr[demo]'" in result.stderr
-    assert missing.split(".")[0] in result.stderr
-    assert "Traceback" not in result.stderr
+    said = without(missing, "demo", "--out", tmp_path / "out")
+    assert "pip install 'greedylr[demo]'" in said
+    assert missing.split(".")[0] in said
     assert not (tmp_path / "out").exists()
 
 

@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from greedylr.cli import app as commands
 from greedylr.lab import content
 from greedylr.lab.engines import ENGINES, Engine
 from greedylr.lab.perturbations import KINDS
@@ -38,18 +36,8 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Calls the command line in this process and in an empty folder; words are one blank apart."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        result = CliRunner().invoke(commands.app, ["lab", *arguments], env={"COLUMNS": "200"})
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        result.words = " ".join(result.output.split())
-        return result
-
-    return call
+def run(call):
+    return lambda *arguments: call("lab", *arguments, width=200)
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from selenium.webdriver.common.by import By
-from typer.testing import CliRunner
 
-from greedylr.cli.app import app
 from greedylr.cli.pulse import tables
 from greedylr.lab import content, production
 from greedylr.lab.perturbations import PERTURBATIONS
@@ -227,20 +225,6 @@ def test_where_no_fixed_schedule_ran_there_is_no_regret_and_elsewhere_what_lacks
 
 
 # The command.
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*arguments, width=160):
-        result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": str(width)})
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        result.words = " ".join(result.output.split())
-        return result
-
-    return invoke
 
 
 @pytest.fixture

@@ -5,18 +5,9 @@ import io
 import numpy as np
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from greedylr import Action
-from greedylr.cli.app import app
 from greedylr.pulse import Recorder
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
 def play(script, recorder):
@@ -121,15 +112,14 @@ def test_text_of_others_gives_the_terminal_no_orders(call, tmp_path, script, mon
         assert not [one for one in output if (one < " " and one != "\n") or "\x7f" <= one < "\xa0"]
 
 
-def test_on_a_narrow_screen_no_word_is_cut_off(call, record, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
+def test_on_a_narrow_screen_no_word_is_cut_off(call, record):
     record(play, name="a")
     for command in (["report", "a"], ["watch", "--once", "a"]):
-        output = call(*command).output
+        output = call(*command, width=40).output
         assert "…" not in output
         assert max(map(len, output.splitlines())) <= 40
         assert "the loss was not finite, step 300:" in output
-    output = call("report", "a").output
+    output = call("report", "a", width=40).output
     assert all(name in output for name in ("moves", "confirmed", "refuted", "undecidable", "second third"))
 
 
