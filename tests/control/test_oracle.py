@@ -105,6 +105,10 @@ def default_by_the_book(config, initial_lrs, losses):
                 scale = back_off()
                 climbing = False
                 ceiling = line(max(loss, smoothed[-1]), math.sqrt(variances[-1]))
+            elif len(climbed) > settled and len(set(climbed[-settled - 1 :])) == 1:
+                action = Action.SILENT
+                variances.append(noise())
+                ceiling = line(smoothed[-1], math.sqrt(variances[-1]))
             else:
                 action = Action.CLIMBING
                 scale = min(max(scale * 10.0 ** (1 / decade), min(lows)), max(highs))
@@ -133,8 +137,8 @@ def default_by_the_book(config, initial_lrs, losses):
                     action = Action.NOT_SIGNIFICANT
         scale = min(max(scale, min(lows)), max(highs))
         climbing = climbing and not anneals
-        if anneals and action in (Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING):
-            action = Action.ANNEALING
+        if anneals and action in (Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT):
+            action = Action.ANNEALING if step <= total else Action.OVER
         yield action, rates(step)
 
 
@@ -295,13 +299,13 @@ def paper_configs(draw, groups):
 
 DEFAULT_ACTIONS = {
     Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION, Action.BACKED_OFF, Action.CLIMBING,
-    Action.ANNEALING, Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
+    Action.ANNEALING, Action.OVER, Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
 }  # fmt: skip
 PAPER_ACTIONS = {
     Action.RAISED, Action.CUT, Action.NON_FINITE, Action.RESET, Action.GATHERING, Action.AT_MAX, Action.AT_MIN,
     Action.PATIENCE, Action.COOLDOWN, Action.WARMUP, Action.BELOW_EPS,
 }  # fmt: skip
-CLIMB_ACTIONS = DEFAULT_ACTIONS - {Action.AT_MAX, Action.AT_MIN}
+CLIMB_ACTIONS = DEFAULT_ACTIONS - {Action.AT_MAX, Action.AT_MIN, Action.OVER}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +333,7 @@ def test_agrees_decision_by_decision(by_the_book, configs, actions):
     agree()
     assert reached.pop(None) >= 300
     # An oracle that is hardly asked proves nothing. (The bounds are far away from some of these.)
-    bounds = {Action.AT_MAX, Action.AT_MIN}
+    bounds = {Action.AT_MAX, Action.AT_MIN, Action.SILENT, Action.OVER}
     assert set(reached) - bounds == actions - bounds
     assert all(reached[action] >= (20 if action is Action.BACKED_OFF else 50) for action in actions), reached
 

@@ -19,6 +19,12 @@ from greedylr import GreedyLR
 
 NAN = math.nan
 
+# These checkpoints are of runs that go on past their end, and come with settings of their own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:total_steps=150 are over"),
+    pytest.mark.filterwarnings("ignore:the loaded state has other settings"),
+]
+
 
 def sgd(*lrs, tensors=False):
     groups = [
@@ -233,7 +239,7 @@ def test_checkpoint_just_after_a_group_was_added(make, after, optimizer_first):
     trajectory(straight, losses[:after])
     add_group(straight.optimizer, 0.06)
     saved, saved_optimizer = through_json(straight.state_dict()), copy.deepcopy(straight.optimizer.state_dict())
-    assert saved["groups"] == 2
+    assert len(saved["state"]["lrs"]) == 2
     optimizer = sgd(0.1)
     add_group(optimizer, 0.06)
     resumed = make(optimizer)
@@ -321,7 +327,10 @@ WRONG = {
     "losses": (changed(["state", "losses"], ["a"]), "losses must be"),
     "scale": (changed(["state", "scale"], None), "scale must be"),
     "bounds": (changed(["config", "min_scale"], [0.1, 0.1, 0.1]), "min_scale has 3 values"),
-    "pending loss": (changed(["pending_loss"], "soon"), "could not convert string to float: 'soon'"),
+    "pending loss": (
+        changed(["pending_loss"], "soon"),
+        "pending_loss in the saved state must be a number or None, got 'soon'",
+    ),
 }
 
 

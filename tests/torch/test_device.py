@@ -93,9 +93,9 @@ def test_climbs_in_any_precision(dtype):
     """Growing by 2.3 % at every step, which is more than bfloat16's last bit, too."""
     controller = DeviceController(torch.tensor([0.1], dtype=dtype), DefaultConfig(start_scale=0.05, decade_steps=100))
     scalar = rule.start(DefaultConfig(start_scale=0.05, decade_steps=100), [0.1])
-    for _ in range(50):
-        controller.step(torch.tensor([2.0], dtype=dtype))
-        rule.observe(DefaultConfig(start_scale=0.05, decade_steps=100), scalar, 2.0)
+    for loss in (2 - step / 128 for step in range(50)):
+        controller.step(torch.tensor([loss], dtype=dtype))
+        rule.observe(DefaultConfig(start_scale=0.05, decade_steps=100), scalar, loss)
     assert controller.actions() == [Action.CLIMBING]
     assert float(controller.lrs[0]) == pytest.approx(scalar.lrs[0], rel=1e-5 if dtype is torch.float32 else 0.2)
 

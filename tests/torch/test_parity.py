@@ -12,6 +12,9 @@ from transformers.optimization import GreedyLR as Peer
 
 from greedylr import Action, GreedyLR
 
+# A state of transformers brings its settings, which are not those that these schedulers were given.
+pytestmark = pytest.mark.filterwarnings("ignore:the loaded state has other settings")
+
 
 def sgd(lrs):
     return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], lr=0.1)

@@ -1,5 +1,6 @@
 """GreedyLR as users of torch's schedulers meet it."""
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -124,11 +125,13 @@ def test_defaults_are_those_of_the_configuration(function, config):
     parameters = inspect.signature(function).parameters
     fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
     assert {name: parameters[name].default for name in fields} == fields
-    others = {"optimizer", "read", "average_ranks"} | ({"self", "level_by"} if config is DefaultConfig else set())
+    others = {"optimizer", "read", "average_ranks", "unknown"} | (
+        {"self", "level_by"} if config is DefaultConfig else set()
+    )
     assert set(parameters) - set(fields) == others
     assert (parameters["read"].default, parameters["average_ranks"].default) == ("later", True)
     # Everything but the optimizer is said by name.
-    kinds = {parameter.kind for name, parameter in parameters.items() if name not in ("self", "optimizer")}
+    kinds = {parameter.kind for name, parameter in parameters.items() if name not in ("self", "optimizer", "unknown")}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -136,7 +139,7 @@ def test_defaults_are_those_of_the_configuration(function, config):
 def test_every_argument_is_in_the_docstring(function):
     described = inspect.getdoc(function).split("Args:")[1]
     for name in inspect.signature(function).parameters:
-        assert name == "self" or f"\n    {name}: " in described
+        assert name == "self" or f"    {'**' * (name == 'unknown')}{name}: " in described
 
 
 @families
@@ -217,7 +220,7 @@ def test_groups_have_their_own_bounds():
 
 @pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("as_tensor", [False, True])
-def test_an_added_group_joins_with_the_next_decision(watched, as_tensor):
+def test_an_added_group_joins_with_the_next_step(watched, as_tensor):
     early, late = GreedyLR(sgd(0.1, 0.01), **QUICK), GreedyLR(sgd(0.1), **QUICK)
     if watched:
         late.subscribe(lambda decision: None)
@@ -225,7 +228,7 @@ def test_an_added_group_joins_with_the_next_decision(watched, as_tensor):
     feed(early, RAISE)
     feed(late, map(given, RAISE))
     add_group(late.optimizer, 0.01)
-    assert feed(late, [given(7.0)]) == [0.2, 0.01]  # gathered, nothing decided
+    assert feed(late, [given(7.0)]) == [0.2, 0.02]  # gathered, nothing decided
     assert feed(late, [given(9.0)]) == feed(early, [7.0, 9.0]) == [0.4, 0.04]
     assert late.base_lrs == early.base_lrs == [0.1, 0.01]
     assert late.state_dict() == early.state_dict()
@@ -237,7 +240,7 @@ def test_an_added_group_may_bring_an_initial_learning_rate(make):
     scheduler = make(sgd(0.1))
     add_group(scheduler.optimizer, 0.01)
     scheduler.optimizer.param_groups[1]["initial_lr"] = 0.05
-    assert feed(scheduler, RAISE)[1] == 2 * (0.01 if make is quick_paper else 0.05)
+    assert feed(scheduler, RAISE)[1] == 2 * (2 * 0.01 if make is quick_paper else 0.05)
 
 
 def test_an_added_group_climbs_with_the_others():
@@ -258,8 +261,8 @@ def test_an_added_group_of_the_paper_keeps_its_learning_rate(watched):
     feed(scheduler, [3, 2])
     add_group(scheduler.optimizer, 0.03)
     assert feed(scheduler, [1]) == [0.2, 0.03]
-    assert feed(scheduler, [0]) == [0.4, 0.03]
-    assert feed(scheduler, [-1, -2]) == [0.8, 0.06]
+    assert feed(scheduler, [0]) == [0.4, 0.06]
+    assert feed(scheduler, [-1, -2]) == [0.8, 0.12]
 
 
 def test_an_added_group_does_not_undo_a_learning_rate_set_by_hand():
@@ -276,8 +279,12 @@ def test_an_added_group_with_bounds_for_others(make):
     bounds = {"min_scale": [0.5]} if make is not quick_paper else {"min_lr": [0.01]}
     scheduler = GreedyLR(sgd(0.1), **QUICK, **bounds) if make is not quick_paper else quick_paper(sgd(0.1), **bounds)
     add_group(scheduler.optimizer)
-    with pytest.raises(ValueError, match=r"min_\w+ has 1 values, but the optimizer has 2 parameter groups"):
-        feed(scheduler, RAISE)
+    with pytest.warns(UserWarning, match="1 of 2 parameter groups joined later, .* the widest of them"):
+        scheduler.step(RAISE[0])
+    feed(scheduler, RAISE[1:])
+    name = "min_lr" if make is quick_paper else "min_scale"
+    assert getattr(scheduler.config, name) == (*bounds[name], *bounds[name])
+    copy.deepcopy(scheduler).step(1.0)
 
 
 def test_a_lost_group():
@@ -288,6 +295,26 @@ def test_a_lost_group():
 
 
 # Learning rates that are tensors.
+
+
+@pytest.mark.parametrize("bounds", [{}, {"max_scale": [4.0, 8.0]}])
+def test_groups_that_share_a_tensor_get_one_each(bounds):
+    lr = torch.tensor(0.1, dtype=torch.float64)
+    shared, floats = (
+        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=lr),
+        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+    )
+    for optimizer in (shared, floats):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    schedulers = [GreedyLR(optimizer, **QUICK, **bounds) for optimizer in (shared, floats)]
+    assert shared.param_groups[0]["lr"] is lr  # what captured optimizers hold on to
+    for optimizer in () if bounds else (shared, floats):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    for loss in [*RAISE, -30, -28, -60, -58]:
+        for scheduler in schedulers:
+            scheduler.step(float(loss))
+        assert lrs_of(schedulers[0]) == pytest.approx(lrs_of(schedulers[1]))
+    assert len({id(group["lr"]) for group in shared.param_groups}) == len(shared.param_groups)
 
 
 @with_climb
@@ -410,10 +437,40 @@ def test_what_is_no_loss(make, loss, error, message):
 # Learning rates set by hand.
 
 
-def test_the_default_family_does_not_listen_to_hands():
-    scheduler = GreedyLR(sgd(), **QUICK)
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_default_family_goes_on_from_a_learning_rate_that_was_set_by_hand(watched):
+    scheduler = GreedyLR(sgd(0.1, 0.3), **QUICK, max_scale=4.0)
+    seen = []
+    if watched:
+        scheduler.subscribe(seen.append)
     scheduler.optimizer.param_groups[0]["lr"] = 5.0
-    assert feed(scheduler, RAISE) == [0.2]
+    assert scheduler.get_last_lr() == [5.0, 0.3]
+    assert feed(scheduler, RAISE) == [10.0, 0.6]
+    scheduler.optimizer.param_groups[0]["lr"] = 1.0
+    assert scheduler.get_last_lr() == [1.0, 0.6]
+    assert scheduler.state_dict()["state"]["lrs"] == [1.0, 0.6]
+    assert scheduler.base_lrs == [0.5, 0.3]
+    feed(scheduler, [-30, -28])
+    assert feed(scheduler, [-60, -58]) == [2.0, 1.2]  # max_scale, of the initial learning rate that this makes
+    assert not watched or seen[4].lr_before == (1.0, 0.6)
+
+
+def test_before_the_first_step_a_learning_rate_that_was_set_by_hand_is_the_initial_one():
+    scheduler = GreedyLR(sgd(0.1), start_scale=0.25, decade_steps=10)
+    scheduler.optimizer.param_groups[0]["lr"] = 1e-3
+    assert scheduler.get_last_lr() == [1e-3]
+    assert feed(scheduler, [2.0]) == pytest.approx([1e-3 * 0.25 * 10**0.1])
+    assert scheduler.base_lrs == [1e-3]
+
+
+def test_the_learning_rate_in_the_optimizer_is_the_initial_one():
+    optimizer = sgd(0.1)
+    GreedyLR(optimizer)
+    assert lrs_of(GreedyLR(optimizer)) == [0.1 * 0.05]  # The cell was run twice.
+    optimizer.param_groups[0]["lr"] = 1e-3
+    assert lrs_of(GreedyLR(optimizer, decade_steps=0, max_scale=1)) == [1e-3]
+    assert optimizer.param_groups[0]["initial_lr"] == 1e-3
+    assert GreedyLR(optimizer).base_lrs == [1e-3]
 
 
 @pytest.mark.parametrize("watched", [False, True])

@@ -44,6 +44,7 @@ class DefaultArrays(NamedTuple):
     weight: Array
     noise: Array
     last: Array
+    unchanged: Array
     first: Array
     lowest: Array
     fell: Array
@@ -123,6 +124,7 @@ def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
             weight=zero,
             noise=zero,
             last=zero,
+            unchanged=none,
             first=zero,
             lowest=zero,
             fell=none != 0,
@@ -182,12 +184,14 @@ class _Climb(NamedTuple):
     Attributes:
         fields: New values of the state's fields.
         objects: Whether the loss objects.
+        silent: Whether the loss has said nothing.
         mean: The smoothed loss.
         noise: Its variance.
     """
 
     fields: dict[str, Array]
     objects: Array
+    silent: Array
     mean: Array
     noise: Array
 
@@ -215,17 +219,20 @@ def _climb(config: DefaultConfig, state: DefaultArrays, losses: Array, on: Array
     noise = xp.where(climbed > 1, state.noise + share * (difference - state.noise), state.noise)
     go_on = on & ~objects
     noise = xp.where(go_on, noise, state.noise)
+    unchanged = xp.where((climbed > 1) & (losses == state.last), state.unchanged + 1, 0)
+    silent = go_on & (unchanged >= config.settled)
     fields = {
         "climbed": xp.where(on, climbed, state.climbed),
         "total": xp.where(on, total, state.total),
         "weight": xp.where(on, weight, state.weight),
         "noise": noise,
         "last": xp.where(go_on, losses, state.last),
+        "unchanged": xp.where(go_on, unchanged, state.unchanged),
         "first": xp.where(on & just_settled, mean, state.first),
         "lowest": xp.where(go_on, lowest, state.lowest),
         "fell": xp.where(on, fell, state.fell),
     }
-    return _Climb(fields, objects, mean, noise)
+    return _Climb(fields, objects, silent, mean, noise)
 
 
 def _advance_default(
@@ -276,7 +283,8 @@ def _advance_default(
     scale = xp.where(raised, state.scale / config.factor, state.scale)
     scale = xp.where(cut, state.scale * config.factor, scale)
     scale = xp.where(reflex, state.scale * config.reflex_factor, scale)
-    scale = xp.where(climbs, state.scale * config.growth, scale)
+    grows = climbs & ~climb.silent
+    scale = xp.where(grows, state.scale * config.growth, scale)
     scale = xp.where(backs_off, xp.where(given < back, given, back), scale)
     scale = xp.clip(scale, config.min_scale, config.max_scale)
     moved = scale != state.scale
@@ -291,8 +299,10 @@ def _advance_default(
     ceiling = xp.where(full | exploded | settled | climb.objects, level + band, state.ceiling)
 
     held = xp.where(compared, _CODE[Action.NOT_SIGNIFICANT], _CODE[Action.GATHERING])
-    held = xp.where(climbs, _CODE[Action.CLIMBING], held)
+    held = xp.where(climbs, xp.where(climb.silent, _CODE[Action.SILENT], _CODE[Action.CLIMBING]), held)
     action = xp.where(phase, _CODE[Action.ANNEALING], held)
+    if config.total_steps is not None:
+        action = xp.where(phase & (step > config.total_steps), _CODE[Action.OVER], action)
     action = xp.where(raised, xp.where(moved, _CODE[Action.RAISED], _CODE[Action.AT_MAX]), action)
     action = xp.where(cut, xp.where(moved, _CODE[Action.CUT], _CODE[Action.AT_MIN]), action)
     action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
@@ -304,7 +314,7 @@ def _advance_default(
         initial_lrs=state.initial_lrs,
         lrs=_default_lrs(config, state.initial_lrs, scale, step, xp),
         scale=scale,
-        climbing=state.climbing & ~backs_off & ~(climbs & ~moved) & ~phase,
+        climbing=state.climbing & ~backs_off & ~(grows & ~moved) & ~phase,
         **climb.fields,
         step=step,
         count=xp.where(restart, 0, count),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Literal, NoReturn
 
 Bound = float | Sequence[float]
 """One number for all parameter groups, or one per group."""
@@ -281,6 +282,41 @@ def check_groups(config: Config, groups: int) -> None:
         bound = getattr(config, name)
         if isinstance(bound, tuple) and len(bound) != groups:
             raise ValueError(f"{name} has {len(bound)} values, but the optimizer has {groups} parameter groups")
+
+
+def with_another_group(config: Config) -> Config:
+    """The settings for one more parameter group: where bounds are given per group, it gets the widest of them."""
+    names = ("min_scale", "max_scale") if isinstance(config, DefaultConfig) else ("min_lr", "max_lr")
+    bounds = {name: getattr(config, name) for name in names}
+    widest = {names[0]: min, names[1]: max}
+    more = {name: (*bound, widest[name](bound)) for name, bound in bounds.items() if isinstance(bound, tuple)}
+    changes: dict[str, Any] = more
+    return replace(config, **changes) if changes else config
+
+
+def cautions(config: DefaultConfig) -> list[str]:
+    """What settings that are valid leave no room for, in a sentence each."""
+    if config.total_steps is None or config.anneal == 1:
+        return []
+    if config.decade:
+        least = _shortest(lambda total: replace(config, total_steps=total))
+        if config.anneal_start <= config.settled:
+            return [
+                f"total_steps={config.total_steps} leaves no room for the climb, which ends after {config.settled} "
+                f"losses at the earliest: the annealing begins after {config.anneal_start:g}. From {least} steps on "
+                "there is; total_steps counts optimizer steps, not epochs. With decade_steps=0 there is no climb"
+            ]
+    elif config.anneal_start < 2 * config.window_length:
+        return [
+            f"total_steps={config.total_steps} leaves no room to compare two windows of {config.window_length} losses: "
+            "nothing but the annealing will change the learning rate. total_steps counts optimizer steps, not epochs"
+        ]
+    return []
+
+
+def _shortest(of_length: Callable[[int], DefaultConfig]) -> int:
+    """The least number of steps in which the climb can end; never fewer than the eight losses that it takes."""
+    return next(total for total in count(8) if of_length(total).anneal_start > of_length(total).settled)
 
 
 def _pairs(low: Bound, high: Bound) -> list[tuple[float, float]]:

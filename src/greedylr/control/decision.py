@@ -20,6 +20,7 @@ class Action(Enum):
     BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"
     CLIMBING = "climbing: the loss does not object"
     ANNEALING = "annealing: the horizon sets the learning rate"
+    HORIZON = "horizon: total_steps has changed, and the learning rates follow"
     # Holds
     GATHERING = "held: not enough losses yet to compare"
     NOT_SIGNIFICANT = "held: the difference between the windows is not significant"
@@ -29,6 +30,8 @@ class Action(Enum):
     PATIENCE = "held: patience, not enough better or worse losses in a row"
     COOLDOWN = "held: cooldown after a cut, losses ignored"
     WARMUP = "held: warmup after a raise, losses ignored"
+    OVER = "held: total_steps are over, the learning rate stays at its lower bound"
+    SILENT = "held: the loss has not changed for long, which says nothing"
     BELOW_EPS = "held: the change would be smaller than eps"
 
     # Members are singletons; Enum's own hash is a Python function, at the cost of a step of the rule.
@@ -47,7 +50,8 @@ class Decision(NamedTuple):
         evidence: The numbers behind the action, by name, in the unit of the loss. Default family:
             ``mean``, ``previous_mean`` and ``standard_error`` of their difference where two windows
             were compared, ``ceiling`` where a loss went over it, and ``mean``, ``lowest`` and ``standard_error`` of the
-            smoothed loss where the climb ended. Paper family: ``value`` (the loss,
+            smoothed loss where the climb ended, ``total_steps`` and ``previous_total_steps`` where the horizon moved
+            (infinite if there is none). Paper family: ``value`` (the loss,
             smoothed where asked for), ``reference`` (what it was compared with), and the runs of
             ``better`` and ``worse`` observations so far.
     """

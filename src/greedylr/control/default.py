@@ -7,6 +7,7 @@ arithmetic over arrays; an operation moved here must be moved there, or a last b
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from greedylr.control.config import DefaultConfig, bounds_of
 from greedylr.control.decision import Action
@@ -24,7 +25,7 @@ def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState
     if config.decade:
         state.climbing = True
         _rescale(config, state, config.start_scale)
-    _set_lrs(config, state)
+    write_lrs(config, state)
     _follow_horizon(config, state, _GATHERING)
     return state
 
@@ -62,6 +63,8 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
             "lowest": sign * state.lowest,
             "standard_error": _smoothed_error(config, state, mean),
         }
+    if action is Action.HORIZON:
+        return {"total_steps": float(config.total_steps or math.inf), "previous_total_steps": state.moved_from}
     if not state.losses and state.previous_variance >= 0 and action is not Action.NON_FINITE:
         return {
             "mean": sign * state.mean,
@@ -74,10 +77,28 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
 def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> None:
     """A parameter group that joins late, as if it had been there from the start."""
     state.initial_lrs = (*state.initial_lrs, initial_lr)
-    _set_lrs(config, state)
+    write_lrs(config, state)
 
 
-_HOLDS = frozenset({Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.AT_MAX, Action.AT_MIN})
+def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | None) -> DefaultConfig:
+    """Move the end of the run; only the annealing moves with it, not the lengths of climb and windows."""
+    moved = replace(config, total_steps=total_steps, decade_steps=config.decade, window=config.window_length)
+    state.moved_from = float(config.total_steps or math.inf)
+    state.horizon_moved = True
+    if state.step >= config.anneal_start:
+        # What annealing made of the losses is no measure for those of the learning rate that comes back.
+        state.seen += len(state.losses)
+        state.losses.clear()
+        state.variance = state.previous_variance = -1.0
+        state.ceiling = NO_CEILING
+    state.stop = 0  # The next loss does not go the fast way.
+    write_lrs(moved, state)
+    return moved
+
+
+_HOLDS = frozenset(
+    {Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT, Action.AT_MAX, Action.AT_MIN}
+)
 
 LEAST_NOISE = 0.01
 """Share of the loss that its noise is taken to be at least: rounded to half precision it may not seem to have any."""
@@ -109,9 +130,12 @@ def _climb(config: DefaultConfig, state: DefaultState) -> Action:
         difference = min((loss - state.last) * (loss - state.last) / 2, NO_CEILING)
         share = max(NOISE_SHARE * (1 - beta), 1 / (state.climbed - 1))
         state.noise += share * (difference - state.noise)
+        state.unchanged = state.unchanged + 1 if loss == state.last else 0
     state.last = loss
     if state.climbed >= config.settled:
         state.ceiling = _ceiling(config, mean, state.noise)
+    if state.unchanged >= config.settled:
+        return Action.SILENT  # A signal that says nothing has not consented: a reward that is always zero, say.
     if not _rescale(config, state, state.scale * config.growth):
         state.climbing = False
     return Action.CLIMBING
@@ -206,12 +230,22 @@ def _follow_horizon(config: DefaultConfig, state: DefaultState, action: Action) 
         if not state.climbing and step + config.window_length > config.anneal_start:
             state.stop = min(config.window_length, len(state.losses) + int(config.anneal_start) - step)
         if action is not _NOT_SIGNIFICANT and action is not _GATHERING:
-            _set_lrs(config, state)
-        return action
+            write_lrs(config, state)
+        return _told(state, action) if state.horizon_moved else action
     state.stop = 0  # The learning rate changes at every step.
     state.climbing = False
-    _set_lrs(config, state)
-    return Action.ANNEALING if action in _HOLDS else action
+    write_lrs(config, state)
+    if action in _HOLDS and not state.horizon_moved:
+        return Action.ANNEALING if config.total_steps is None or step <= config.total_steps else Action.OVER
+    return _told(state, action)
+
+
+def _told(state: DefaultState, action: Action) -> Action:
+    """That the horizon has moved is told by the first decision that has nothing else to tell."""
+    if not state.horizon_moved or action not in _HOLDS:
+        return action
+    state.horizon_moved = False
+    return Action.HORIZON
 
 
 def _envelope(config: DefaultConfig, step: int) -> float:
@@ -221,7 +255,8 @@ def _envelope(config: DefaultConfig, step: int) -> float:
     return 1.0
 
 
-def _set_lrs(config: DefaultConfig, state: DefaultState) -> None:
+def write_lrs(config: DefaultConfig, state: DefaultState) -> None:
+    """Set the learning rates to what the scale and the horizon make of the initial ones."""
     multiple = state.scale * _envelope(config, state.step)
     low, high = config.min_scale, config.max_scale
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from greedylr.control import default, paper
-from greedylr.control.config import Config, DefaultConfig, check_groups
+from greedylr.control.config import Config, DefaultConfig, check_groups, with_another_group
 from greedylr.control.decision import Action, Decision
 from greedylr.control.state import DefaultState, PaperState, State
 
@@ -81,20 +81,99 @@ def observe(config: Config, state: State, loss: float) -> Decision:
     return _new(Decision, (memory.step, loss, action, before, memory.lrs, numbers))
 
 
-def add_group(config: Config, state: State, initial_lr: float) -> None:
+def add_group(config: Config, state: State, initial_lr: float) -> Config:
     """Take in a parameter group that was added after the start.
 
+    Returns:
+        The settings from now on: a bound per group has one more, the widest of those that were given.
+
     Raises:
-        ValueError: If the learning rate is negative or not finite, or if the settings have a bound per group.
+        ValueError: If the learning rate is negative or not finite.
     """
     check_lr(initial_lr)
-    check_groups(config, len(state.initial_lrs) + 1)
+    config = with_another_group(config)
     if isinstance(config, DefaultConfig):
         assert isinstance(state, DefaultState)
         default.add_group(config, state, initial_lr)
     else:
         assert isinstance(state, PaperState)
         paper.add_group(config, state, initial_lr)
+    return config
+
+
+def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | None) -> DefaultConfig:
+    """Change the length of a run that is under way. The next decision that would be a hold tells of it.
+
+    Args:
+        config: The settings in force.
+        state: What has been seen so far; its learning rates are those of the new horizon afterwards.
+        total_steps: Observations in the whole run, those so far included. None: open-ended.
+
+    Returns:
+        The settings from now on. The lengths of the climb and of the windows stay what they were.
+
+    Raises:
+        TypeError: If ``total_steps`` is no integer.
+        ValueError: If it is less than 1.
+
+    Example:
+        >>> from greedylr.control.config import DefaultConfig
+        >>> config = DefaultConfig(total_steps=10, decade_steps=0, min_scale=0)
+        >>> state = start(config, [0.1])
+        >>> decisions = [observe(config, state, 1.0) for _ in range(10)]
+        >>> state.lrs
+        (0.0,)
+        >>> config = set_horizon(config, state, 30)
+        >>> state.lrs, observe(config, state, 1.0).action.name
+        ((0.1,), 'HORIZON')
+    """
+    return default.set_horizon(config, state, total_steps)
+
+
+def take_over(state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
+    """Let learning rates count that somebody else has set.
+
+    Before the first loss they are the initial ones. Later the initial one of each group is multiplied as its learning
+    rate was, so that the rule goes on from there, and the bounds that are multiples of the initial one move along. In
+    the paper family, whose bounds are absolute, the learning rate alone is another.
+
+    Args:
+        state: Changed in place.
+        lrs: Learning rate of each group as somebody else has set it.
+        written: What the rule had set last.
+
+    Raises:
+        ValueError: If a learning rate is negative or not finite. Nothing has changed then.
+    """
+    found = tuple(map(float, lrs))
+    for lr in found:
+        check_lr(lr)
+    if isinstance(state, DefaultState):
+        if state.step == 0:
+            state.initial_lrs = found
+        else:
+            groups = zip(state.initial_lrs, found, written)
+            state.initial_lrs = tuple([_rebased(initial, lr, before) for initial, lr, before in groups])
+    state.lrs = found
+
+
+def rebase(config: Config, state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
+    """As :func:`take_over`, where the rule has moved since: the learning rates are the move on top of what was set."""
+    moved = state.lrs
+    take_over(state, lrs, written)
+    if not isinstance(config, DefaultConfig):
+        state.lrs = moved
+        return
+    assert isinstance(state, DefaultState)
+    default.write_lrs(config, state)
+
+
+def _rebased(initial: float, lr: float, before: float) -> float:
+    if lr == before:
+        return initial
+    # A learning rate that was zero has no multiple: the new one is then the initial one.
+    rebased = initial * (lr / before) if before > 0 else lr
+    return rebased if math.isfinite(rebased) else lr
 
 
 def check_lr(lr: float) -> None:

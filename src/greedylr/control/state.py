@@ -25,6 +25,7 @@ class DefaultState:
         weight: The sum of those weights.
         noise: Variance of the losses, from their successive differences.
         last: The last of them.
+        unchanged: How many in a row have been equal to the one before.
         first: The smoothed loss when it had settled.
         lowest: The lowest smoothed loss since.
         fell: Whether the smoothed loss has fallen significantly since.
@@ -38,6 +39,9 @@ class DefaultState:
         ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window, and the climb has
             not settled.
         spike_step: The step of the last of them; negative while there is none.
+        moved_from: ``total_steps`` before they were last changed, infinite if there were none; negative if they never
+            were.
+        horizon_moved: Whether no decision has told of that change yet.
     """
 
     initial_lrs: tuple[float, ...]
@@ -49,6 +53,7 @@ class DefaultState:
     weight: float = 0.0
     noise: float = 0.0
     last: float = 0.0
+    unchanged: int = 0
     first: float = 0.0
     lowest: float = 0.0
     fell: bool = False
@@ -61,6 +66,8 @@ class DefaultState:
     previous_variance: float = -1.0
     ceiling: float = NO_CEILING
     spike_step: int = -1
+    moved_from: float = -1.0
+    horizon_moved: bool = False
 
     @property
     def step(self) -> int:

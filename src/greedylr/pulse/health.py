@@ -206,7 +206,7 @@ def _main_phase(trace: Trace) -> tuple[int, int]:
     """First and last step in which the loss, not climb or annealing, sets the learning rate."""
     first, last = 1, trace.last
     for one in trace.phases:
-        if one.name == "annealing":
+        if one.name in ("annealing", "over"):
             last = min(last, one.first - 1)
         else:
             first = max(first, one.last + 1)

@@ -35,7 +35,7 @@ FILE = "trace.jsonl"
 
 FORMAT = 1
 
-PHASES = frozenset({Action.CLIMBING, Action.ANNEALING})
+PHASES = frozenset({Action.CLIMBING, Action.SILENT, Action.ANNEALING, Action.OVER})
 """Where not single losses but the phase of the run sets the learning rate."""
 
 TROUBLE = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})

@@ -12,6 +12,11 @@ def is_active() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_main() -> bool:
+    """Whether this process speaks for all ranks."""
+    return not is_active() or dist.get_rank() == 0
+
+
 def mean_over_ranks(loss: float | Tensor) -> Tensor:
     """The mean of every rank's loss, the same bits on every rank; NaN if any rank has NaN.
 

@@ -26,7 +26,9 @@ class DeferredReader:
             self._value = loss.detach().clone()
             return
         if self._buffer is None:
-            self._buffer = torch.empty((), dtype=torch.float64, pin_memory=True)
+            self._buffer = torch.empty(
+                (), dtype=torch.float64, device="cpu", pin_memory=True
+            )  # whatever the default is
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         assert self._event is not None
         # Converted on the device: a copy that also converts may have to wait.

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, SupportsFloat
+from dataclasses import fields
+from typing import Any, Literal, NoReturn, SupportsFloat
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from greedylr.control import checkpoint, paper, rule
-from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig
+from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, cautions
 from greedylr.control.decision import Action
 from greedylr.control.observers import Observer, introduce
 from greedylr.torch import distributed as ranks
+from greedylr.torch import parameter_groups
 from greedylr.torch.levels import Levels
 from greedylr.torch.reading import DeferredReader
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING
 _PATIENCE = Action.PATIENCE
+_OVER = Action.OVER
 
 
 class GreedyLR(LRScheduler):
@@ -38,8 +42,10 @@ class GreedyLR(LRScheduler):
     :class:`greedylr.control.config.DefaultConfig`.
 
     Args:
-        optimizer: Any optimizer; its learning rates are the initial ones. Learning rates that are tensors
-            stay tensors and are written in place.
+        optimizer: Any optimizer; its learning rates are the initial ones, but where an earlier GreedyLR has set them:
+            then it starts where that one did. They stay yours to set: one that is set before the first step is the
+            initial one, and the rule goes on from one that is set later. Learning rates that are tensors stay tensors
+            and are written in place; those on a device are not compared with what was written, and overwritten.
         total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
             its lower bound over the last part. None: open-ended.
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
@@ -67,6 +73,7 @@ class GreedyLR(LRScheduler):
         level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
             compared with the running level of its own domain, so that a change of composition is no change of the
             loss; in one process only. None: losses are compared as they are.
+        **unknown: Refused, with what to write instead.
 
     Raises:
         ValueError: If an argument is outside what is stated above.
@@ -93,11 +100,15 @@ class GreedyLR(LRScheduler):
     _reader: DeferredReader
     _indirect: bool
     _written: tuple[float, ...]
+    _group_count: int
+    _in_optimizer: list[float]
+    _comparable: bool
     _follows_hand: bool
     _observers: tuple[list[Observer], ...]
     _direct: bool
     _levels: Levels | None
     _batches: list[Mapping[str, Any] | None]
+    _over: bool
     batch: Mapping[str, Any] | None
     """What the batch was made of whose decision observers are being told, as given to :meth:`step`."""
 
@@ -122,7 +133,9 @@ class GreedyLR(LRScheduler):
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
         level_by: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
+        _refuse_unknown("GreedyLR", unknown)
         config = DefaultConfig(
             mode=mode,
             start_scale=start_scale,
@@ -143,6 +156,8 @@ class GreedyLR(LRScheduler):
         if level_by is not None:
             self._levels = Levels(level_by)
             self._choose_path()
+        for caution in cautions(config):
+            warnings.warn(caution, UserWarning, stacklevel=2)
 
     @classmethod
     def paper(
@@ -165,6 +180,7 @@ class GreedyLR(LRScheduler):
         compare: Literal["best", "previous"] = "best",
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
+        **unknown: NoReturn,
     ) -> GreedyLR:
         """The published algorithm, with the arguments, defaults and decisions of its implementation.
 
@@ -190,6 +206,7 @@ class GreedyLR(LRScheduler):
             compare: With the ``"best"`` so far or the ``"previous"`` observation.
             read: As for :class:`GreedyLR`.
             average_ranks: As for :class:`GreedyLR`.
+            **unknown: Refused, with what to write instead.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -207,6 +224,7 @@ class GreedyLR(LRScheduler):
             >>> scheduler.get_last_lr()
             [0.2]
         """
+        _refuse_unknown("GreedyLR.paper", unknown)
         config = PaperConfig(
             mode=mode,
             factor=factor,
@@ -229,7 +247,14 @@ class GreedyLR(LRScheduler):
         return scheduler
 
     @classmethod
-    def core(cls, optimizer: Optimizer, *, factor: float = 0.95, mode: Literal["min", "max"] = "min") -> GreedyLR:
+    def core(
+        cls,
+        optimizer: Optimizer,
+        *,
+        factor: float = 0.95,
+        mode: Literal["min", "max"] = "min",
+        **unknown: NoReturn,
+    ) -> GreedyLR:
         """The core rule: compare with the previous loss at every step, without safeguards or bounds.
 
         To be studied, not to be trained with: without bounds it diverges even on quadratics.
@@ -238,10 +263,12 @@ class GreedyLR(LRScheduler):
             optimizer: Any optimizer.
             factor: F in (0, 1).
             mode: ``"min"`` for a loss, ``"max"`` for a reward.
+            **unknown: Refused, with what to write instead.
 
         Raises:
             ValueError: If an argument is outside its range.
         """
+        _refuse_unknown("GreedyLR.core", unknown)
         return cls._from_config(optimizer, PaperConfig.core(factor, mode), "later", True)
 
     def step(self, loss: SupportsFloat | None = None, *, batch: Mapping[str, Any] | None = None) -> None:
@@ -256,12 +283,14 @@ class GreedyLR(LRScheduler):
             TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping.
             ValueError: If the loss is a tensor with more than one element.
         """
+        if len(self.optimizer.param_groups) != self._group_count:
+            self._take_in_groups()
         if loss.__class__ is float and self._direct:
             if self._follows_hand and paper.may_move(self._config, self._state, loss):
                 self._take_over_lrs()
             action = self._advance(self._config, self._state, loss)
             if action is not _GATHERING and action is not _PATIENCE:
-                self._settle()
+                self._settle(action)
             return
         if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
             raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
@@ -315,10 +344,51 @@ class GreedyLR(LRScheduler):
         config: Config = self._config
         return config
 
+    def set_total_steps(self, total_steps: int | None) -> None:
+        """Change the length of a run that is under way: go on longer, or end earlier.
+
+        The learning rates are those of the new length at once. The next decision that would be a hold tells of it.
+
+        Args:
+            total_steps: Number of :meth:`step` calls in the whole run, those so far included. None: open-ended.
+
+        Raises:
+            TypeError: If this is :meth:`paper` or :meth:`core`, which know no length, or ``total_steps`` is no integer.
+            ValueError: If ``total_steps`` is less than 1.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+            >>> scheduler = GreedyLR(optimizer, total_steps=100, decade_steps=0)
+            >>> for _ in range(100):
+            ...     scheduler.step(1.0)
+            >>> scheduler
+            GreedyLR(step=100, lr=1e-06)
+            >>> scheduler.set_total_steps(200)
+            >>> scheduler
+            GreedyLR(step=100, lr=0.1)
+        """
+        if not isinstance(self._config, DefaultConfig):
+            raise TypeError("the published algorithm does not know the length of a run: it has no total_steps")
+        self._synchronize()
+        self._config = rule.set_horizon(self._config, self._state, total_steps)
+        self._over = False
+        self._write()
+        for (observer,) in self._observers:  # The settings are others now.
+            introduce(observer, self)
+
     @property
-    def last_epoch(self) -> int:  # type: ignore[override]
-        """Number of losses acted on so far (torch's name for it)."""
+    def last_epoch(self) -> int:
+        """Number of losses acted on so far (torch's name for it). It cannot be set."""
         return int(self._state.step)
+
+    @last_epoch.setter
+    def last_epoch(self, value: int) -> NoReturn:
+        raise AttributeError(
+            "GreedyLR counts the losses that it was given, and its last_epoch cannot be set. SequentialLR and "
+            "ChainedScheduler step without a loss: use GreedyLR by itself (its climb is its warmup), or step another "
+            "scheduler first and build GreedyLR when that is done. To go on with an earlier run, load its state_dict"
+        )
 
     @property
     def base_lrs(self) -> list[float | Tensor]:  # type: ignore[override]
@@ -330,11 +400,9 @@ class GreedyLR(LRScheduler):
         return self.get_last_lr()
 
     def get_last_lr(self) -> list[float | Tensor]:
-        """The learning rate of each parameter group, of the same type as in the optimizer; a copy."""
-        if self._follows_hand:
-            self._take_over_lrs()
-        groups = zip(self.optimizer.param_groups, self._written)
-        return [torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr for group, lr in groups]
+        """The learning rate of each parameter group, as it is in the optimizer; of tensors a copy."""
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
 
     @property
     def _last_lr(self) -> list[float | Tensor]:  # type: ignore[override]
@@ -347,53 +415,80 @@ class GreedyLR(LRScheduler):
         It holds everything, a device loss on its way to the host included (which is waited for): a run that is
         resumed from it equals one that never stopped.
         """
-        if self._follows_hand:
-            self._take_over_lrs()
+        self._synchronize()
         pending = self._reader.peek()
-        levels = {}
-        if self._levels is not None:
-            waiting = self._batches[0] if self._batches and pending is not None else None
-            domain = {} if waiting is None else {"pending": str(waiting.get(self._levels.by, ""))}
-            levels = {"levels": {**self._levels.state_dict(), **domain}}
+        waiting = self._batches[0] if self._batches and pending is not None else None
+        domain = None if self._levels is None or waiting is None else str(waiting.get(self._levels.by, ""))
+        # The same entries whatever has happened: some checkpoints restore only those that they find.
         return {
             **checkpoint.save(self._config, self._state),
-            **levels,
-            # More than in the state if a group was added since the last decision.
-            "groups": len(self.optimizer.param_groups),
+            "levels": None if self._levels is None else self._levels.state_dict(),
             # Strict JSON has no NaN.
             "pending_loss": str(pending) if pending is not None and not math.isfinite(pending) else pending,
+            "pending_domain": domain,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned, and write the learning rates to the optimizer.
 
-        As in torch, the saved settings replace those given at construction. A :meth:`paper` scheduler also takes a
-        state dict of ``transformers.optimization.GreedyLR``.
+        As in torch, the saved settings replace those given at construction, but for ``total_steps``: if it was given
+        here, it is the length of the run that goes on. A :meth:`paper` scheduler also takes a state dict of
+        ``transformers.optimization.GreedyLR``.
 
         Args:
             state_dict: From :meth:`state_dict` of a scheduler of the same family.
 
         Raises:
             ValueError: If it is something else, or for another number of parameter groups. Nothing has changed then.
+
+        Warns:
+            UserWarning: If ``total_steps`` is another than the saved one, or other settings are replaced.
         """
+        given, given_levels = self._config, None if self._levels is None else self._levels.by
+        self._load(state_dict)
+        said = _differences(given, self._config)
+        levels = None if self._levels is None else self._levels.by
+        if given_levels != levels:
+            said.append(f"level_by={levels!r} in place of {given_levels!r}")
+        if said and ranks.is_main():
+            warnings.warn(
+                f"the loaded state has other settings than this scheduler was given, and replaces them: "
+                f"{', '.join(said)}",
+                UserWarning,
+                stacklevel=2,
+            )
+        own = given.total_steps if isinstance(given, DefaultConfig) else None
+        if own is not None and own != self._config.total_steps:
+            if ranks.is_main():
+                warnings.warn(
+                    f"total_steps={own}, as given to this scheduler, counts in place of the saved "
+                    f"{self._config.total_steps}: the run ends at step {own}, and is at step {self._state.step}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self.set_total_steps(own)
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        if not isinstance(state_dict, Mapping):
+            raise ValueError(f"not a state dict of GreedyLR: it is {state_dict!r}")
         entries = dict(state_dict)
-        pending, saved_groups = entries.pop("pending_loss", None), entries.pop("groups", None)
+        loss, domain = _pending(entries.pop("pending_loss", None), entries.pop("pending_domain", None))
         levels = entries.pop("levels", None)
         config, state = checkpoint.load(entries, checkpoint.family_of(self._config))
-        saved_groups = len(state.lrs) if saved_groups is None else saved_groups
         groups = len(self.optimizer.param_groups)
-        if saved_groups != groups or len(state.lrs) > groups:
-            raise ValueError(f"the saved state has {saved_groups} parameter groups, the optimizer has {groups}")
-        loss = None if pending is None else float(pending)
+        if len(state.lrs) != groups:
+            raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
         restored_levels = None if levels is None else Levels.of(levels)
         # Nothing raises from here on.
         self._config, self._state = config, state
         self._reader.restore(loss)
         self._levels = restored_levels
-        waiting = {levels["by"]: levels["pending"]} if levels and "pending" in levels else None
+        waiting = None if restored_levels is None or domain is None else {restored_levels.by: domain}
         self._batches = [] if loss is None else [waiting]
-        self._indirect = self._average_ranks or pending is not None
+        self._indirect = self._average_ranks or loss is not None
+        self._group_count, self._over = groups, False
         self._choose_path()
+        parameter_groups.unshare_lrs(self.optimizer)
         self._write()
         for (observer,) in self._observers:  # Settings and learning rates may be others now.
             introduce(observer, self)
@@ -414,8 +509,8 @@ class GreedyLR(LRScheduler):
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        self._attach(saved["optimizer"], saved["config"], saved["read"], saved["average_ranks"])
-        self.load_state_dict(saved["state_dict"])
+        self._set_up(saved["optimizer"], saved["config"], saved["read"], saved["average_ranks"])
+        self._load(saved["state_dict"])
 
     @classmethod
     def _from_config(cls, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> GreedyLR:
@@ -432,6 +527,21 @@ class GreedyLR(LRScheduler):
             raise ValueError(f"read must be 'later' or 'now', got {read!r}")
         if not isinstance(average_ranks, bool):
             raise TypeError(f"average_ranks must be True or False, got {average_ranks!r}")
+        self._set_up(optimizer, config, read, average_ranks)
+        parameter_groups.unshare_lrs(optimizer)
+        lrs = self._initial_lrs(0)
+        self._state = rule.start(config, lrs)
+        parameter_groups.note_initial_lrs(optimizer, lrs)
+        self._group_count = len(lrs)
+        self._write()
+
+    def _initial_lrs(self, first: int) -> list[float]:
+        if isinstance(self._config, DefaultConfig):
+            return parameter_groups.initial_lrs(self.optimizer, first)
+        # The published implementation starts from the learning rate in force.
+        return [parameter_groups.lr_of(group) for group in self.optimizer.param_groups[first:]]
+
+    def _set_up(self, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> None:
         self.optimizer = optimizer
         self._config = config
         self._advance = rule.advancer(config)
@@ -443,13 +553,8 @@ class GreedyLR(LRScheduler):
         # Whether there are other ranks is asked at the first step: a process group may be initialised until then.
         self._indirect = average_ranks
         self._observers = ()
+        self._over = False  # whether it has been said that total_steps are over
         self._choose_path()
-        for group in optimizer.param_groups:
-            _note_initial_lr(group)
-        # The published implementation starts from the learning rate in force, torch's schedulers from "initial_lr".
-        self._initial = "initial_lr" if isinstance(config, DefaultConfig) else "lr"
-        self._state = rule.start(config, [float(group[self._initial]) for group in optimizer.param_groups])
-        self._write()
 
     def _choose_path(self) -> None:
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
@@ -465,9 +570,12 @@ class GreedyLR(LRScheduler):
                     f"level_by={self._levels.by!r} is for one process: the mean over ranks belongs to no one domain"
                 )
             value = ranks.mean_over_ranks(value)
+        later = isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later"
+        now = math.nan if later else float(value)  # What may raise comes before anything has changed.
         before = self._reader.take()
         known = [] if before is None else [before]
-        if isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later":
+        if later:
+            assert isinstance(value, Tensor)
             self._reader.put(value)
             self._indirect = True
             self._choose_path()
@@ -475,11 +583,10 @@ class GreedyLR(LRScheduler):
         if self._indirect and not averaged:
             self._indirect = False
             self._choose_path()
-        return [*known, float(value)]
+        return [*known, now]
 
     def _observe(self, loss: float) -> None:
-        if self._follows_hand:
-            self._take_over_lrs()
+        self._take_over_lrs()
         seen = loss if self._levels is None else self._levels.correct(loss, self.batch)
         if not self._observers:
             self._settle_after(self._advance(self._config, self._state, seen))
@@ -494,58 +601,169 @@ class GreedyLR(LRScheduler):
     def _settle_after(self, action: Action) -> None:
         # As in step(): a watched scheduler does exactly what an unwatched one does.
         if action is not _GATHERING and action is not _PATIENCE:
-            self._settle()
+            self._settle(action)
 
-    def _settle(self) -> None:
-        """Write what has changed; groups that were added since join in."""
-        if len(self.optimizer.param_groups) != len(self._written):
-            self._take_in_groups()
+    def _settle(self, action: Action) -> None:
+        """Write what has changed, on top of what somebody else has set."""
         if self._state.lrs is not self._written:
+            if self._comparable and not self._follows_hand:
+                self._move_on_from_hand()
             self._write()
+        if action is _OVER and not self._over:
+            self._over = True
+            if ranks.is_main():
+                warnings.warn(
+                    f"total_steps={self._config.total_steps} are over, and this is step {self._state.step}: the "
+                    "learning rates stay at their lower bound. total_steps counts optimizer steps, not epochs; "
+                    "set_total_steps(...) goes on",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+    def _synchronize(self) -> None:
+        """Take in what has happened to the optimizer since the last step."""
+        if len(self.optimizer.param_groups) != self._group_count:
+            self._take_in_groups()
+        self._take_over_lrs()
 
     def _take_in_groups(self) -> None:
-        if self._follows_hand and self._state.lrs is self._written:
-            self._take_over_lrs()
-        groups, known = self.optimizer.param_groups, len(self._written)
+        groups, known = self.optimizer.param_groups, self._group_count
         if len(groups) < known:
             raise ValueError(f"the optimizer has lost parameter groups: {known} before, {len(groups)} now")
-        for group in groups[known:]:
-            _note_initial_lr(group)
-            rule.add_group(self._config, self._state, float(group[self._initial]))
+        self._take_over_lrs()
+        parameter_groups.unshare_lrs(self.optimizer)
+        before = self._config
+        for lr in self._initial_lrs(known):
+            self._config = rule.add_group(self._config, self._state, lr)
+        parameter_groups.note_initial_lrs(self.optimizer, self._state.initial_lrs)
+        self._group_count = len(groups)
+        self._write()
+        if self._config is not before:
+            warnings.warn(
+                f"{len(groups) - known} of {len(groups)} parameter groups joined later, and bounds were given per "
+                "group: those that joined get the widest of them",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _take_over_lrs(self) -> None:
-        """Let learning rates that were set by hand count, as the published implementation does."""
-        lrs = tuple([group["lr"] for group in self.optimizer.param_groups[: len(self._written)]])
-        if lrs != self._written:
-            for lr in lrs:
-                rule.check_lr(lr)
-            self._state.lrs = self._written = tuple(map(float, lrs))
+        """Let learning rates that were set by hand count."""
+        if not self._comparable:
+            return
+        lrs = [group["lr"] for group in self.optimizer.param_groups[: self._group_count]]
+        if lrs == self._in_optimizer:
+            return
+        found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
+        rule.take_over(self._state, found, self._written)
+        self._written = self._state.lrs
+        self._in_optimizer = lrs
+
+    def _move_on_from_hand(self) -> None:
+        """As :meth:`_take_over_lrs`, where the rule has just moved: on top of what was set."""
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        if lrs != self._in_optimizer:
+            found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
+            rule.rebase(self._config, self._state, found, self._written)
 
     def _write(self) -> None:
         self._written = self._state.lrs
-        tensors = False
+        on_device = tensors = False
         for group, lr in zip(self.optimizer.param_groups, self._written):
             if group["lr"].__class__ is float or not isinstance(group["lr"], Tensor):
                 group["lr"] = lr
             else:
                 group["lr"].fill_(lr)
                 tensors = True
-        # A tensor is not compared with what was written: on a device that would wait for it.
+                on_device = on_device or group["lr"].device.type != "cpu"
+        # A tensor on a device is not compared with what was written, for that would wait for it.
+        self._comparable = not on_device
         self._follows_hand = not tensors and isinstance(self._config, PaperConfig)
-
-
-def _note_initial_lr(group: dict[str, Any]) -> None:
-    lr = group["lr"]
-    group.setdefault("initial_lr", lr.clone() if isinstance(lr, Tensor) else lr)
+        self._in_optimizer = list(self._written)
+        if tensors and not on_device:
+            self._in_optimizer = [float(group["lr"]) for group in self.optimizer.param_groups]
+        parameter_groups.remember(self.optimizer, self._state.initial_lrs, self._in_optimizer)
 
 
 def _checked(loss: SupportsFloat | None) -> float | Tensor:
     if isinstance(loss, Tensor):
-        if loss.numel() != 1 or loss.is_complex():
-            raise ValueError(f"loss must be one real number, got a tensor of shape {tuple(loss.shape)}, {loss.dtype}")
-        return loss.detach()
+        spread = getattr(loss, "full_tensor", None)  # torch.distributed.tensor: over the ranks of a mesh
+        tensor: Tensor = loss if spread is None else spread()
+        if tensor.numel() != 1 or tensor.is_complex() or tensor.device.type == "meta":
+            raise ValueError(
+                f"loss must be one real number, got a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, "
+                f"on {tensor.device}"
+            )
+        return tensor.detach()
     if loss is None:
-        raise TypeError("GreedyLR.step() needs the loss: call scheduler.step(loss) after optimizer.step()")
-    if isinstance(loss, (str, bytes)):
+        raise TypeError(
+            "GreedyLR.step() needs the loss: call scheduler.step(loss) after optimizer.step(). What steps schedulers "
+            "without a loss (SequentialLR, ChainedScheduler, some trainers) cannot step this one"
+        )
+    if isinstance(loss, (str, bytes)) or getattr(getattr(loss, "dtype", None), "kind", "f") == "c":
         raise TypeError(f"loss must be a float or a tensor with one element, got {loss!r}")
     return float(loss)
+
+
+def _pending(loss: Any, domain: Any) -> tuple[float | None, str | None]:
+    if isinstance(loss, str) and loss in ("nan", "inf", "-inf"):
+        loss = float(loss)
+    if loss is not None and (isinstance(loss, bool) or not isinstance(loss, (int, float))):
+        raise ValueError(f"pending_loss in the saved state must be a number or None, got {loss!r}")
+    if domain is not None and not isinstance(domain, str):
+        raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
+    return None if loss is None else float(loss), domain
+
+
+def _differences(given: Config, saved: Config) -> list[str]:
+    """Settings that a load replaces, but for ``total_steps`` and what follows from it."""
+    said = []
+    for name in (field.name for field in fields(given) if field.init and field.name != "total_steps"):
+        mine, other = getattr(given, name), getattr(saved, name)
+        if name in ("decade_steps", "window") and isinstance(saved, DefaultConfig):
+            if mine is None:
+                continue
+            other = saved.decade if name == "decade_steps" else saved.window_length
+        if mine != other:
+            said.append(f"{name}={other!r} in place of {mine!r}")
+    return said
+
+
+_ELSEWHERE = {
+    "it belongs to the published algorithm: GreedyLR.paper(optimizer, {name}=...)": (
+        *("patience", "threshold", "threshold_mode", "cooldown", "warmup"),
+        *("eps", "smooth", "window_size", "reset_start"),
+    ),
+    "write min_scale=..., a multiple of the initial one, or GreedyLR.paper(optimizer, min_lr=...)": (
+        *("min_lr", "eta_min", "final_lr"),
+    ),
+    "write max_scale=..., a multiple of the initial one, or GreedyLR.paper(optimizer, max_lr=...)": (
+        *("max_lr", "base_lr"),
+    ),
+    "write total_steps=..., the number of optimizer steps in the whole run": (
+        *("T_max", "T_0", "num_training_steps", "max_steps", "epochs", "steps_per_epoch", "total_iters"),
+    ),
+    "the climb is the warmup, and decade_steps=... its length": (
+        *("warmup_steps", "num_warmup_steps", "warmup_ratio", "warmup_epochs", "pct_start"),
+    ),
+    "to go on with an earlier run, load its state_dict": ("last_epoch",),
+    "the initial learning rates are those in the optimizer": ("lr",),
+    "write start_scale=..., a multiple of the initial learning rate": ("start_lr",),
+}
+"""What those write here who come from another scheduler."""
+
+
+def _refuse_unknown(call: str, unknown: Mapping[str, Any]) -> None:
+    if not unknown:
+        return
+    method: Any = {"GreedyLR": GreedyLR.__init__, "GreedyLR.paper": GreedyLR.paper, "GreedyLR.core": GreedyLR.core}[
+        call
+    ]
+    known = [name for name in inspect.signature(method).parameters if name not in ("self", "optimizer", "unknown")]
+    said = []
+    for name in unknown:
+        hints = [hint.format(name=name) for hint, names in _ELSEWHERE.items() if name in names]
+        hint = hints[0] if hints and call == "GreedyLR" else ""
+        near = difflib.get_close_matches(name, known, 1)
+        hint = hint or (f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}")
+        said.append(f"no argument {name!r} ({hint})")
+    raise TypeError(f"{call} has {'; '.join(said)}")
