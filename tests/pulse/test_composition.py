@@ -265,33 +265,39 @@ def test_resuming_equals_not_stopping():
     first = scheduler(level_by="domain")
     before = stepped(first, losses[:150])
     saved = json.loads(json.dumps(first.state_dict()))
-    second = scheduler()
+    second = scheduler(level_by="domain")
     second.load_state_dict(saved)
     assert before + stepped(second, losses[150:], first=150) == through
 
 
 def plainly(losses, domains):
     """The arithmetic as the docstring has it, with every sum over all domains."""
-    known, common, out = {}, 0.0, []
+    known, meeting, common, out = {}, {}, 0.0, []
     for loss, name in zip(losses, domains):
         if name not in known:
-            common = common if known else loss
-            known[name] = [loss, 0.0, 1]
-            out.append(common)
+            if name not in meeting and len(meeting) == 1 and not known:
+                common = np.median(*meeting.values())
+            first = meeting.setdefault(name, [])
+            off = loss - np.median(first) if len(first) >= 3 else 0
+            first.append(loss)
+            out.append(loss if len(meeting) == 1 else common + off)
+            if len(first) == 10:
+                level = np.median(first)
+                known[name] = [level, 2.28 * np.mean(np.sort((np.array(first) - level) ** 2)[:8]), 10, False]
+                common = level if len(meeting) == 1 else common
             continue
-        level, variance, count = known[name]
-        corrected = common
-        if len(known) == 1:
-            corrected += loss - level
-        elif count >= 10:
-            sure = [(v, n) for _, v, n in known.values() if n >= 10]
-            together = sum(v * n for v, n in sure) / sum(n for _, n in sure)
-            corrected += (loss - level) * (np.sqrt(together / variance) if variance > 0 else 1.0)
+        level, variance, count, outlier_before = known[name]
+        together = sum(v * n for _, v, n, _ in known.values()) / sum(n for _, _, n, _ in known.values())
+        scale = np.sqrt(together / variance) if variance > 0 else 1.0
+        out.append(loss if len(meeting) == 1 else common + (loss - level) * scale)
+        outlier = abs(loss - level) > 6 * max(np.sqrt(variance), abs(level) / 100)
+        known[name][3] = outlier
+        if outlier and not outlier_before:
+            continue
         weight = 1 / min(count + 1, 50)
         new = level + weight * (loss - level)
-        known[name] = [new, variance + weight * ((loss - level) ** 2 * (1 - weight) - variance), count + 1]
-        common += known[name][2] / sum(n for _, _, n in known.values()) * (new - level)
-        out.append(corrected)
+        known[name][:3] = [new, variance + weight * ((loss - level) ** 2 * (1 - weight) - variance), count + 1]
+        common += known[name][2] / sum(n for _, _, n, _ in known.values()) * (new - level)
     return out
 
 
@@ -319,13 +325,91 @@ def test_resuming_sums_up_what_was_summed_up():
     assert second.state_dict() == through.state_dict()
 
 
-def test_a_state_from_before_there_were_running_sums_is_taken():
-    levels = Levels("domain")
-    for step in range(100):
-        levels.correct(float(step % 7), {"domain": "ab"[step % 2]})
-    old = {name: value for name, value in levels.state_dict().items() if name != "sums"}
-    again = Levels.of(old)
-    assert again.correct(3.0, {"domain": "a"}) == pytest.approx(levels.correct(3.0, {"domain": "a"}))
+@pytest.mark.parametrize("size", [10.0, 1e200])
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("domains", [1, 4])
+def test_one_outlier_is_a_spike_and_nothing_else(size, mode, domains):
+    sign = 1 if mode == "min" else -1
+    for seed in range(20):
+        r = np.random.default_rng(seed)
+        one = scheduler(decade_steps=0, level_by="domain", mode=mode)
+        actions = []
+        one.subscribe(lambda decision, actions=actions: actions.append(decision.action))
+        for step in range(600):
+            loss = 2 + 0.5 * (step % domains) + r.normal(0, 0.1)
+            one.step(sign * loss * (size if step == 300 else 1), batch={"domain": str(step % domains)})
+        # The first window is of levels that were not known yet.
+        assert [at for at, action in enumerate(actions) if action is Action.SPIKE and at >= 150] == [300]
+        assert Action.EXPLOSION not in actions
+        assert np.isfinite(one._levels.correct(2.0, {"domain": "0"}))
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 9, 10])
+def test_an_outlier_among_the_first_losses_of_a_domain_does_not_stay(at):
+    r = np.random.default_rng(0)
+    late, first = Levels("domain"), []
+    for step in range(800):
+        name = "a" if step % 2 or step < 100 else "b"
+        loss = (2 if name == "a" else 5) + r.normal(0, 0.1)
+        number = sum(1 for one in first if one == "b")
+        first.append(name)
+        corrected = late.correct(loss * (1e6 if name == "b" and number == at else 1), {"domain": name})
+        if step > 200:
+            assert corrected == pytest.approx(2, abs=0.7)
+
+
+def test_a_domain_whose_level_jumps_is_followed():
+    r = np.random.default_rng(0)
+    levels, out = Levels("domain"), []
+    for step in range(4000):
+        loss = 2 + step % 4 + r.normal(0, 0.1) + (3 if step % 4 == 0 and step > 2000 else 0)
+        out.append(levels.correct(loss, {"domain": str(step % 4)}))
+    assert np.mean(out[-400:]) == pytest.approx(np.mean(out[1600:2000]) + 3 / 4, abs=0.1)
+
+
+def test_the_entries_of_a_state_do_not_depend_on_what_was_seen():
+    fresh, trained = scheduler(level_by="domain"), scheduler(level_by="domain")
+    stepped(trained, np.random.default_rng(0).standard_normal(100))
+
+    def keys(tree, path=()):
+        if not isinstance(tree, dict):
+            return {path}
+        return {path}.union(*(keys(value, (*path, name)) for name, value in tree.items()))
+
+    assert keys(fresh.state_dict()) == keys(trained.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_checkpoint_brings_the_levels_back(tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    trained, fresh = scheduler(level_by="domain"), scheduler(level_by="domain")
+    losses = np.random.default_rng(0).standard_normal(200) + np.arange(200) // 7 % 2
+    stepped(trained, losses[:100])
+    dcp.save({"scheduler": trained.state_dict()}, checkpoint_id=tmp_path, no_dist=True)
+    state = {"scheduler": fresh.state_dict()}
+    dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
+    fresh.load_state_dict(state["scheduler"])
+    assert fresh.state_dict() == trained.state_dict()
+    assert stepped(fresh, losses[100:], 100) == stepped(trained, losses[100:], 100)
+
+
+@pytest.mark.parametrize(
+    "entry", ["by", "names", "levels", "variances", "counts", "outliers", "first", "common", "sums"]
+)
+@pytest.mark.parametrize("bad", [None, "x", -1, float("nan"), [], [None], [-1.0, -1.0], {}])
+def test_damaged_levels_are_refused(entry, bad):
+    trained = scheduler(level_by="domain")
+    stepped(trained, [1.0] * 30)
+    state = trained.state_dict()
+    state["levels"][entry] = bad
+    before = scheduler(level_by="domain")
+    kept = before.state_dict()
+    if (entry, bad) in [("common", -1), ("levels", [-1.0, -1.0]), ("by", "x")]:
+        return  # These may be.
+    with pytest.raises(ValueError, match="level"):
+        before.load_state_dict(state)
+    assert before.state_dict() == kept
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """Going back: everything is restored, the learning rate is cut, time goes on, and there is an end to it."""
 
+import copy
 import gc
 import math
+import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from greedylr import GreedyLR
+from greedylr.control import rule
+from greedylr.control.config import DefaultConfig, PaperConfig
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.health import Kind, examine
 from greedylr.pulse.rescue import Rescue, RescueError, _Snapshot
@@ -339,3 +345,144 @@ def test_new_data_are_not_the_models_fault(tmp_path):
             loop.step((1.0 if step < 200 else 5.0) + noise[step])
     marks = Trace.load(tmp_path).marks
     assert [mark.name for mark in marks] in (["rescue", "explosion let be", "rescue"], [])
+
+
+# Everything goes back, and the horizon stays where it is.
+
+
+def one_weight(lr=0.1, build=torch.optim.SGD, **settings):
+    weight = torch.nn.Linear(1, 1)
+    return weight, build(weight.parameters(), lr=lr, **settings)
+
+
+@pytest.mark.parametrize("at", [30, 101, 150, 199, 239, 241, 250, 333, 355, 390, 399])
+@pytest.mark.parametrize("chosen", [{"decade_steps": 0, "window": 50, "anneal": 0.1}, {}, {"anneal": 1.0}])
+def test_a_rescue_does_not_miss_the_horizon(chosen, at):
+    model, optimizer = one_weight()
+    scheduler = GreedyLR(optimizer, total_steps=400, **chosen)
+    rescue = Rescue(model, optimizer, scheduler, every=100)
+    for step in range(1, 401):
+        noise = 0.1 * ((7 * step) % 5)
+        scheduler.step(float("nan") if step == at else 2 + noise)
+        rescue.step()
+    assert rescue.last >= 0
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 60), st.integers(0, 60), st.floats(0.1, 1.0), st.sampled_from([None, 40, 80, 150]), st.booleans())
+def test_the_memory_of_then_goes_on_at_the_step_of_now(before, between, factor, total, paper):
+    config = PaperConfig(patience=1, min_lr=1e-4) if paper else DefaultConfig(total_steps=total, window=5)
+    then = rule.start(config, [0.1])
+    for step in range(before):
+        rule.observe(config, then, 2 + 0.1 * ((7 * step) % 5))
+    kept = copy.deepcopy(then)
+    resumed = rule.resume(config, then, before + between, factor)
+    assert then == kept
+    assert resumed.step == before + between
+    fresh = None
+    for step in range(150):
+        loss = 2 + 0.1 * ((3 * step) % 7)
+        decision = rule.observe(config, resumed, loss)
+        rule.observe(config, then, loss)
+        assert decision.step == before + between + step + 1
+        if not paper and total is not None and decision.step >= total:
+            fresh = decision.lr_after[0]
+    if fresh is not None:
+        assert fresh == pytest.approx(1e-6)
+    assert kept.losses is not resumed.losses
+
+
+def test_numbers_that_an_optimizer_keeps_in_its_groups_go_back_too():
+    prodigyopt = pytest.importorskip("prodigyopt")
+    schedulefree = pytest.importorskip("schedulefree")
+    for build in (prodigyopt.Prodigy, schedulefree.AdamWScheduleFree):
+        model, optimizer = one_weight(1.0, build)
+        if hasattr(optimizer, "train"):
+            optimizer.train()
+        scheduler = GreedyLR(optimizer, decade_steps=0)
+        rescue = Rescue(model, optimizer, scheduler, every=10)
+        for step in range(40):
+            loss = model(torch.ones(1)).square().sum() * (float("nan") if step == 20 else 1.0)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step(loss)
+            if rescue.step():
+                assert rescue.last == 10
+                numbers = [value for value in optimizer.param_groups[0].values() if isinstance(value, float)]
+                assert not any(map(math.isnan, numbers)), optimizer.param_groups[0]
+        assert math.isfinite(float(model(torch.ones(1)).detach()))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4, bias=False)
+        self.b.weight = self.a.weight
+        self.base = torch.nn.Linear(100, 100).requires_grad_(False)
+        self.register_buffer("lost", torch.zeros(3), persistent=False)
+
+
+def test_what_is_copied_is_copied_once_and_what_is_lost_is_not():
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = GreedyLR(optimizer, decade_steps=0)
+    rescue = Rescue(model, optimizer, scheduler, every=10)
+    (snapshot,) = rescue._snapshots
+    assert sum(one.numel() for one in snapshot.modules[0].values()) == 16 + 3
+    before = model.a.weight.detach().clone()
+    model.lost.fill_(7)
+    with torch.no_grad():
+        model.a.weight.fill_(float("nan"))
+    scheduler.step(float("nan"))
+    assert rescue.step()
+    assert model.a.weight is model.b.weight
+    assert torch.equal(model.a.weight, before)
+    assert model.lost.tolist() == [0, 0, 0]
+
+
+class Stubborn:
+    def __init__(self, value, refuses=False):
+        self.value, self.refuses = value, refuses
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        if self.refuses:
+            raise KeyError("value")
+        self.value = state["value"]
+
+
+def test_all_goes_back_or_nothing():
+    model, optimizer = one_weight()
+    scheduler = GreedyLR(optimizer, decade_steps=0)
+    willing, stubborn = Stubborn(1), Stubborn(1, refuses=True)
+    rescue = Rescue(model, optimizer, scheduler, also=[willing, stubborn])
+    willing.value = stubborn.value = 2
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    scheduler.step(float("nan"))
+    before = scheduler.state_dict()
+    with pytest.raises(RescueError, match=r"Stubborn refused its own state \(KeyError.*Nothing has been restored"):
+        rescue.step()
+    assert (willing.value, model.weight.item()) == (2, 3.0)
+    assert scheduler.state_dict() == before
+    stubborn.refuses = False
+    scheduler.step(float("nan"))
+    assert rescue.step()
+    assert (willing.value, stubborn.value) == (1, 1)
+
+
+def test_one_outlier_of_a_domain_restores_nothing():
+    for seed in range(20):
+        r = random.Random(seed)
+        model, optimizer = one_weight()
+        scheduler = GreedyLR(optimizer, decade_steps=0, level_by="d")
+        rescue = Rescue(model, optimizer, scheduler)
+        for step in range(600):
+            loss = 2 + 0.5 * (step % 4) + r.gauss(0, 0.1)
+            scheduler.step(loss * (10 if step == 300 else 1), batch={"d": str(step % 4)})
+            assert not rescue.step()

@@ -96,6 +96,16 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
     return moved
 
 
+def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) -> DefaultState:
+    """The memory of an earlier step at a later one, with a smaller scale."""
+    state = replace(then, losses=list(then.losses))
+    state.seen += step - then.step
+    _rescale(config, state, state.scale * factor)
+    state.stop = 0  # What it was derived from has changed: the next loss goes the slow way, and derives it anew.
+    write_lrs(config, state)
+    return state
+
+
 _HOLDS = frozenset(
     {Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT, Action.AT_MAX, Action.AT_MIN}
 )

@@ -7,6 +7,8 @@ implementation is sound; ``docs/paper.md`` lists where it is not, and what is do
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from greedylr.control.config import PaperConfig, bounds_of
 from greedylr.control.decision import Action
 from greedylr.control.state import PaperState
@@ -19,6 +21,13 @@ _PATIENCE = Action.PATIENCE
 def start(config: PaperConfig, initial_lrs: tuple[float, ...]) -> PaperState:
     """The state before the first loss."""
     return PaperState(initial_lrs, initial_lrs, reset_left=config.reset_start)
+
+
+def resume(config: PaperConfig, then: PaperState, step: int, factor: float) -> PaperState:
+    """The memory of an earlier step at a later one, with smaller learning rates."""
+    bounds = bounds_of(config.min_lr, len(then.lrs))
+    lrs = tuple([min(lr, max(lr * factor, bound)) for lr, bound in zip(then.lrs, bounds)])
+    return replace(then, losses=list(then.losses), step=step, lrs=lrs)
 
 
 def advance(config: PaperConfig, state: PaperState, loss: float) -> Action:

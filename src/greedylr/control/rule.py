@@ -130,6 +130,25 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
     return default.set_horizon(config, state, total_steps)
 
 
+def resume(config: Config, then: State, step: int, factor: float) -> State:
+    """The memory of an earlier step, to go on with at a later one: what came in between has not happened.
+
+    Args:
+        config: The settings in force.
+        then: The memory of the earlier step; not changed.
+        step: Losses observed by now: a horizon stays where it is.
+        factor: What the learning rates are multiplied by, within their bounds, in (0, 1].
+
+    Returns:
+        A state of its own.
+    """
+    if isinstance(config, DefaultConfig):
+        assert isinstance(then, DefaultState)
+        return default.resume(config, then, step, factor)
+    assert isinstance(then, PaperState)
+    return paper.resume(config, then, step, factor)
+
+
 def take_over(state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
     """Let learning rates count that somebody else has set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -27,8 +28,15 @@ class _Snapshot(NamedTuple):
     step: int
     groups: list[int]  # how many parameters each group had
     scheduler: dict[str, Any]
-    models: list[dict[str, Any]]
-    optimizer: list[dict[str, Any]]
+    modules: list[_Tensors]
+    others: list[dict[str, Any]]
+    optimizer: list[dict[str, Any]]  # of each parameter
+    settings: list[dict[str, Any]]  # of each parameter group
+
+
+_Tensors = dict[str, Any]
+_OWNED = frozenset({"params", "lr", "initial_lr"})
+"""What a parameter group holds that is not the optimizer's to change."""
 
 
 class Rescue:
@@ -47,13 +55,14 @@ class Rescue:
     batches are over by that time, and what they did is undone. If it explodes again, that is let be.
 
     Args:
-        model: What is trained.
+        model: What is trained. Its parameters that require no gradient are not copied.
         optimizer: Its optimizer, with any parameter groups.
         scheduler: A :class:`greedylr.GreedyLR`.
         every: Steps between snapshots. Each copies everything to the host.
         factor: What the learning rate is multiplied by after going back, in (0, 1].
         most: Rescues in a row, without a new snapshot in between, after which it gives up.
         also: Further objects with ``state_dict`` and ``load_state_dict``: an average of the weights, a ``GradScaler``.
+            If one of them refuses its state, nothing is restored.
         recorder: Where rescues are marked.
 
     Raises:
@@ -95,7 +104,7 @@ class Rescue:
             raise ValueError(f"factor must be a number with 0 < factor <= 1, got {factor!r}")
         self.last = -1
         """The step that was last gone back to; -1 if there was no rescue."""
-        self._stateful = [model, *also]
+        self._model, self._also = model, tuple(also)
         self._optimizer, self._scheduler, self._recorder = optimizer, scheduler, recorder
         self._every, self._factor, self._most = every, factor, most
         self._in_a_row = 0
@@ -132,8 +141,8 @@ class Rescue:
             if step < due:
                 return False
             self._mark("rescue", f"once more, bad batches may be over: back to step {snapshot.step}")
-            self._again = None
             self._restore(snapshot, step, 1.0)
+            self._again = None
             return True
         healthy_since = max(self._snapshots[-1].step, self._back_at)
         if step - healthy_since >= self._every:
@@ -177,10 +186,10 @@ class Rescue:
         sound = [one for one in possible if step - one.step >= MARGIN]
         chosen = (sound or possible)[-1 if self._in_a_row == 0 else 0]
         self._mark("rescue", f"{cause}: back to step {chosen.step}")
+        # One cut more for each rescue in a row: what did not help is not tried again.
+        self._restore(chosen, step, self._factor ** (self._in_a_row + 1))
         self._again = None
         self._in_a_row += 1
-        # One cut more for each rescue in a row: what did not help is not tried again.
-        self._restore(chosen, step, self._factor**self._in_a_row)
         # What was taken in between is on the way to the trouble.
         self._snapshots = [one for one in self._snapshots if one.step <= chosen.step]
         return True
@@ -191,47 +200,82 @@ class Rescue:
 
     def _snapshot(self) -> _Snapshot:
         state = self._optimizer.state
+        modules, others = self._parts()
         return _Snapshot(
             step=self._scheduler.last_epoch,
             groups=_sizes(self._optimizer),
             scheduler=self._scheduler.state_dict(),
-            models=[_on_host(one.state_dict()) for one in self._stateful],
+            modules=[_on_host(_tensors(module, module is self._model)) for module in modules],
+            others=[_on_host(one.state_dict()) for one in others],
             optimizer=[
                 _on_host(state[parameter]) if parameter in state else {} for parameter in _parameters(self._optimizer)
             ],
+            settings=[_on_host(_settings(group)) for group in self._optimizer.param_groups],
         )
+
+    def _parts(self) -> tuple[list[torch.nn.Module], list[Any]]:
+        modules = [self._model, *(one for one in self._also if isinstance(one, torch.nn.Module))]
+        return modules, [one for one in self._also if not isinstance(one, torch.nn.Module)]
 
     @torch.no_grad()
     def _restore(self, snapshot: _Snapshot, now: int, factor: float) -> None:
-        for one, kept in zip(self._stateful, snapshot.models):
-            # A module copies; of others, some keep what they are given.
-            one.load_state_dict(kept if isinstance(one, torch.nn.Module) else _on_host(kept))
+        modules, others = self._parts()
+        self._restore_others(others, snapshot.others, now)
+        # Nothing raises from here on.
+        for module, kept in zip(modules, snapshot.modules):
+            for name, tensor in _tensors(module, module is self._model).items():
+                if name in kept:
+                    tensor.copy_(kept[name])
         for parameter, saved in zip(_parameters(self._optimizer), snapshot.optimizer):
-            state = self._optimizer.state[parameter]
-            for name in [name for name in state if name not in saved]:
-                del state[name]
-            for name, value in saved.items():
-                if isinstance(value, Tensor) and isinstance(state.get(name), Tensor):
-                    state[name].copy_(value)  # In place: captured and compiled optimizers hold on to their tensors.
-                else:
-                    state[name] = _copied(value, parameter.device)
-        self._scheduler.load_state_dict(self._cut(snapshot, now, factor))
+            _put_back(self._optimizer.state[parameter], saved, parameter.device)
+        for group, saved in zip(self._optimizer.param_groups, snapshot.settings):
+            _put_back(group, saved, torch.device("cpu"), keep=_OWNED)
+        self._scheduler.go_back(snapshot.scheduler, factor)
         self.last, self._back_at = snapshot.step, now
 
-    def _cut(self, snapshot: _Snapshot, now: int, factor: float) -> dict[str, Any]:
-        """The scheduler's state of then, at the step of now, with a smaller learning rate."""
-        entries = {**snapshot.scheduler, "pending_loss": None}
-        state, config = dict(entries["state"]), entries["config"]
-        low = config["min_scale" if "scale" in state else "min_lr"]
-        bounds = low if isinstance(low, list) else [low] * len(state["lrs"])
-        if "scale" in state:
-            state["scale"] = max(state["scale"] * factor, min(bounds))
-            state["seen"] += now - snapshot.step
-            bounds = [bound * lr for bound, lr in zip(bounds, state["initial_lrs"])]
+    def _restore_others(self, others: list[Any], states: list[dict[str, Any]], now: int) -> None:
+        """All of them or none."""
+        before = [_on_host(one.state_dict()) for one in others]
+        tried = 0
+        try:
+            for one, state in zip(others, states):
+                tried += 1
+                one.load_state_dict(_on_host(state))  # A copy: some keep what they are given.
+        except Exception as error:
+            for one, state in zip(others[:tried], before):
+                with contextlib.suppress(Exception):  # It has refused one state, and may be as it was.
+                    one.load_state_dict(state)
+            raise RescueError(
+                f"cannot go back at step {now}: {type(others[tried - 1]).__name__} refused its own state "
+                f"({type(error).__name__}: {error}). Nothing has been restored"
+            ) from error
+
+
+def _tensors(module: torch.nn.Module, trained: bool) -> _Tensors:
+    """Parameters and buffers by name, each once, those that no checkpoint has included.
+
+    Args:
+        module: The module.
+        trained: Whether to leave out parameters that require no gradient.
+    """
+    parameters = {name: one for name, one in module.named_parameters() if one.requires_grad or not trained}
+    return {**parameters, **dict(module.named_buffers())}
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in _OWNED}
+
+
+def _put_back(
+    present: dict[str, Any], saved: dict[str, Any], device: torch.device, keep: frozenset[str] = frozenset()
+) -> None:
+    for name in [name for name in present if name not in saved and name not in keep]:
+        del present[name]
+    for name, value in saved.items():
+        if isinstance(value, Tensor) and isinstance(present.get(name), Tensor):
+            present[name].copy_(value)  # In place: captured and compiled optimizers hold on to their tensors.
         else:
-            state["step"] = now
-        state["lrs"] = [min(lr, max(lr * factor, bound)) for lr, bound in zip(state["lrs"], bounds)]
-        return {**entries, "state": state}
+            present[name] = _copied(value, device)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -493,6 +493,26 @@ class GreedyLR(LRScheduler):
         for (observer,) in self._observers:  # Settings and learning rates may be others now.
             introduce(observer, self)
 
+    def go_back(self, state_dict: dict[str, Any], factor: float = 1.0) -> None:
+        """Forget what happened since a state was saved, but not how many steps were made.
+
+        Args:
+            state_dict: From :meth:`state_dict` of this scheduler.
+            factor: What the learning rates of then are multiplied by, within their bounds, in (0, 1].
+
+        Raises:
+            ValueError: If it is not a state of this scheduler, or ``factor`` is outside its range. Nothing has changed
+                then.
+        """
+        if not 0 < factor <= 1:
+            raise ValueError(f"factor must be a number with 0 < factor <= 1, got {factor!r}")
+        config, step = self._config, self._state.step
+        entries = {name: state_dict[name] for name in ("family", "config", "state")}
+        _, then = checkpoint.load(entries, checkpoint.family_of(config))
+        state = rule.resume(config, then, step, factor)
+        present = {**state_dict, **checkpoint.save(config, state), "pending_loss": None, "pending_domain": None}
+        self._load(present)
+
     def __repr__(self) -> str:
         family = "" if isinstance(self._config, DefaultConfig) else ".paper"
         lrs = ", ".join(f"{lr:g}" for lr in self._state.lrs)
