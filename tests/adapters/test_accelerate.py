@@ -130,7 +130,7 @@ def test_resumed_equals_uninterrupted(accelerator, digits, tmp_path):
 
     second = accelerator()
     model, optimizer, loader = setting(second, digits)
-    scheduler = prepare(second, GreedyLR.paper(optimizer, min_lr=0.01))
+    scheduler = prepare(second, GreedyLR.paper(optimizer, **BRISK))
     second.load_state(tmp_path / "state")
     _, resumed = train(second, model, optimizer, loader, scheduler)
     assert scheduler.last_epoch == 44

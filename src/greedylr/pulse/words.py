@@ -94,8 +94,8 @@ def course(trace: Trace) -> list[tuple[str, str]]:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         >>> scheduler = GreedyLR(optimizer, start_scale=0.1, decade_steps=10, total_steps=50)
         >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
-        ...     for loss in [3.0] * 20 + [9.0] * 30:
-        ...         scheduler.step(loss)
+        ...     for step in range(50):
+        ...         scheduler.step(3.0 - step / 100 if step < 20 else 9.0)
         >>> for name, what in course(Trace.load(recorder.path)):
         ...     print(name, what)
         learning rate 0.0126 → 1e-06, at most 1
