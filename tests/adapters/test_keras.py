@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +166,11 @@ def test_on_every_backend(processes, replay, backend):
     assert out["trace"] == [40, "DefaultConfig", 40, True]
     assert out["validated"] == {name: [[40], values] for name, values in out["history"].items()}
     assert out["torch"] is (backend == "torch"), "the rule on Keras needs no PyTorch"
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:2])
+def test_models_of_ones_own_are_observed_and_left_as_they_were(backend):
+    script = Path(__file__).with_name("keras_models.py")
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "fine", result.stderr[-3000:]

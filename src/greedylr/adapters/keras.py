@@ -1,21 +1,26 @@
 """GreedyLR as a Keras 3 callback, on any of its backends; PyTorch need not be there.
 
 The loss that Keras hands to callbacks is the mean over the epoch so far, which one NaN makes NaN until the epoch ends.
-So the callback adds a metric to the model, ``batch_loss``, that keeps the last value of ``compute_loss``: it is part of
-the compiled training step, and comes out of it with the other metrics.
+So while a training step runs, the callback looks on as the model's own loss tracker is told the loss of the batch, and
+lets that value leave the step, compiled or not, among its logs, from which it is taken out again. The model itself, and its metrics, stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import Any
 
 import keras  # type: ignore[import-untyped]
 
 from greedylr.control import checkpoint, rule
-from greedylr.control.config import Config, DefaultConfig, PaperConfig
-from greedylr.control.observers import Observer, hand_on, introduce
-from greedylr.control.state import State
+from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions
+from greedylr.control.decision import Action
+from greedylr.control.observers import Observer, hand_on, introduce, tell
+from greedylr.control.state import DefaultState, State
 
 
 class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
@@ -23,7 +28,9 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
 
     With the optimizer's ``gradient_accumulation_steps`` the mean over the accumulated batches is one observation. The
     loss is read on the host after every batch, which waits for the device. Training goes on where it was when ``fit``
-    is called again; for another process save :meth:`state_dict` beside the model.
+    is called again on the same model and optimizer, and with others it starts afresh; for another process save
+    :meth:`state_dict` beside the model. A ``train_step`` of one's own must tell the model's loss tracker its loss, as
+    Keras' guide has it, call ``compute_loss`` (not on JAX), or return the loss as ``batch_loss`` among its logs.
 
     Args:
         family: :class:`~greedylr.control.config.DefaultConfig`, or
@@ -33,11 +40,12 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         observers: Each is called with every decision: a recorder, say. One that has a method ``watch`` is told by it of
             this callback at the beginning of every ``fit``, when the settings are known. One that has a method ``log``
             is handed the metrics of validations, ``val_loss`` and so on, at the end of their epoch.
-        **settings: Those of the family. For the default family on the loss, ``total_steps`` is the length of the first
-            ``fit`` unless given, if Keras knows it; ``total_steps=None`` is open-ended.
+        **settings: Those of the family. For the default family on the loss, ``total_steps`` is the length of the run
+            unless given, if Keras knows it: a ``fit`` that goes on moves it; ``total_steps=None`` is open-ended.
 
     Raises:
-        ValueError: If a setting is outside its range; in ``fit``, if ``steps_per_execution`` is not 1.
+        ValueError: If a setting is outside its range; in ``fit``, if ``steps_per_execution`` is not 1, or the loss
+            cannot be seen.
         TypeError: If a setting is unknown; in ``fit``, from Keras, if the optimizer has a schedule of its own.
 
     Example:
@@ -53,12 +61,26 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         **settings: Any,
     ) -> None:
         super().__init__()
+        if not callable(family):
+            raise TypeError(f"family must be DefaultConfig or PaperConfig, got {family!r}")
         self._family, self._monitor, self._settings = family, monitor, settings
-        self._config = family(**settings)
+        try:
+            self._config = family(**settings)
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            known = ", ".join(field.name for field in fields(family) if field.init)  # type: ignore[arg-type]
+            raise TypeError(
+                f"{error}: the settings of {getattr(family, '__name__', family)} are {known}; those of the published "
+                "algorithm belong to GreedyLR(PaperConfig, ...)"
+            ) from None
         self._state: State | None = None
         self._observers = tuple(observers)
         self._losses: list[float] = []
-        self._watched: Any = None
+        self._loss = math.nan
+        self._optimizer: Any = None  # of the fit before
+        self._first_epoch = True
+        self._over = False
 
     @property
     def config(self) -> Config:
@@ -82,36 +104,65 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             ValueError: If it is something else, or of another family.
         """
         self._config, self._state = checkpoint.load(state_dict, checkpoint.family_of(self._config))
-
-    def set_model(self, model: Any) -> None:
-        """Keras' own event, as all that follow: before it takes stock of the model's variables."""
-        super().set_model(model)
-        if self._monitor is None and self._watched is not model:
-            _watch(model)
-            # What was compiled in an earlier fit does not know the metric.
-            model.make_train_function(force=True)
-            self._watched = model
+        self._optimizer = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start, or go on."""
         optimizer = self.model.optimizer
+        if self._monitor is None and self.model.steps_per_execution != 1:
+            raise ValueError(f"steps_per_execution must be 1, got {self.model.steps_per_execution}")
+        if self._optimizer is not None and self._optimizer is not optimizer:
+            self._state = None  # another model, or another fold: none of this is its past
+        self._optimizer = optimizer
         if self._state is None:
-            if self._family is DefaultConfig and self._monitor is None and "total_steps" not in self._settings:
-                self._config = DefaultConfig(**self._settings, total_steps=self._steps())
+            self._config = self._family(**self._settings)
+            if self._length_is_keras():
+                self._config = DefaultConfig(**self._settings, total_steps=self._steps(0))
+                for caution in cautions(self._config):
+                    warnings.warn(caution, UserWarning, stacklevel=2)
             self._state = rule.start(self._config, [float(keras.ops.convert_to_numpy(optimizer.learning_rate))])
+        self._first_epoch, self._over = True, False
         self._write()
         self._losses.clear()
         for observer in self._observers:
             introduce(observer, self)
-        if self._monitor is None and self.model.steps_per_execution != 1:
-            raise ValueError(f"steps_per_execution must be 1, got {self.model.steps_per_execution}")
+        if self._monitor is None:
+            self._look_on()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Of the first epoch, the one that a fit which goes on begins with."""
+        if not self._first_epoch:
+            return
+        self._first_epoch = False
+        assert self._state is not None
+        remaining = self._steps(epoch) if self._length_is_keras() else None
+        if remaining is None or not isinstance(self._config, DefaultConfig):
+            return
+        total = self._state.step + remaining
+        if total != self._config.total_steps:
+            before = self._config.total_steps
+            assert isinstance(self._state, DefaultState)
+            self._config = rule.set_horizon(self._config, self._state, total)
+            warnings.warn(
+                f"total_steps={total}, the length of this fit, counts in place of {before}: the run is at step "
+                f"{self._state.step}",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._write()
+            for observer in self._observers:
+                introduce(observer, self)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leave the model as it was."""
+        if self._monitor is None:
+            self.model.train_function = None  # The next fit makes its own.
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """One micro-batch."""
         if self._monitor is not None:
             return
-        assert logs is not None
-        self._losses.append(float(logs["batch_loss"]))
+        self._losses.append(self._loss)
         if len(self._losses) == (self.model.optimizer.gradient_accumulation_steps or 1):
             loss = sum(self._losses) / len(self._losses)
             self._losses.clear()
@@ -126,17 +177,22 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             if self._monitor not in logs:
                 raise ValueError(f"there is no {self._monitor!r} to observe; there are {sorted(logs)}")
             self._observe(float(logs[self._monitor]))
-        # Without our own metric, which there is of the last batch alone.
-        validated = {name: value for name, value in logs.items() if name.startswith("val_")}
-        hand_on(self._observers, {name: value for name, value in validated.items() if name != "val_batch_loss"})
+        hand_on(self._observers, {name: value for name, value in logs.items() if name.startswith("val_")})
 
     def _observe(self, loss: float) -> None:
         assert self._state is not None
         decision = rule.observe(self._config, self._state, loss)
         if decision.lr_after != decision.lr_before:
             self._write()
-        for observer in self._observers:
-            observer(decision)
+        if decision.action is Action.OVER and not self._over:
+            self._over = True
+            warnings.warn(
+                f"total_steps={self._config.total_steps} are over, and this is step {decision.step}: the learning rate "  # type: ignore[union-attr]
+                "stays at its lower bound. total_steps counts optimizer steps, not epochs",
+                UserWarning,
+                stacklevel=2,
+            )
+        tell(self._observers, decision)
 
     def _write(self) -> None:
         assert self._state is not None
@@ -145,41 +201,103 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.jax_state_sync()
         self.model.optimizer.learning_rate = self._state.lrs[0]
 
-    def _steps(self) -> int | None:
+    def _length_is_keras(self) -> bool:
+        return self._family is DefaultConfig and self._monitor is None and "total_steps" not in self._settings
+
+    def _steps(self, first_epoch: int) -> int | None:
+        """Optimizer steps from that epoch on."""
         steps: int | None = self.params.get("steps")
         epochs: int | None = self.params.get("epochs")
         if steps is None or epochs is None:
             return None
         accumulated: int = self.model.optimizer.gradient_accumulation_steps or 1
-        return max(1, steps * epochs // accumulated)
+        return max(1, steps * (epochs - first_epoch) // accumulated)
+
+    def _look_on(self) -> None:
+        """Have every training step bring out the loss of its batch."""
+        model = self.model
+        with _looked_on(model):
+            model.make_train_function(force=True)  # On JAX the step is taken from the model here,
+        function = model.train_function
+
+        def train_function(*args: Any) -> Any:
+            try:
+                with _looked_on(model):  # on others at every call.
+                    result = function(*args)
+            except BaseException:
+                model.train_function = None  # No one tells when training breaks off.
+                raise
+            logs, state = (dict(result[0]), result[1:]) if isinstance(result, tuple) else (dict(result), None)
+            loss = keras.ops.convert_to_numpy(logs.pop(_LOSS))
+            if loss.size != 1:
+                raise ValueError(f"the loss of a batch must be one number, got an array of shape {loss.shape}")
+            self._loss = float(loss.reshape(()))
+            return logs if state is None else (logs, *state)
+
+        model.train_function = train_function
 
 
-class _LastLoss(keras.metrics.Metric):  # type: ignore[misc]
-    """The loss of the last batch."""
-
-    def __init__(self) -> None:
-        super().__init__(name="batch_loss")
-        self.last = self.add_variable((), "zeros", name="last")
-
-    def update_state(self, loss: Any) -> None:
-        self.last.assign(keras.ops.cast(loss, self.last.dtype))
-
-    def result(self) -> Any:
-        return keras.ops.add(self.last, 0.0)  # not the variable itself, which is reset before the value is read
+_LOSS = "batch_loss"
 
 
-def _watch(model: Any) -> None:
-    """Add the metric to the model, and fill it where the loss is computed."""
-    if not any(isinstance(metric, _LastLoss) for metric in model.metrics):
-        model._greedylr_last_loss = _LastLoss()  # Keras finds metrics among the attributes of a model.
-    last, original = model._greedylr_last_loss, model.compute_loss
+@contextmanager
+def _looked_on(model: Any) -> Iterator[None]:
+    """Replace the model's ``train_step`` by one that brings out the loss among the logs, for a moment."""
+    original = model.train_step
 
-    def compute_loss(*args: Any, **kwargs: Any) -> Any:
-        loss = original(*args, **kwargs)
-        last.update_state(loss)
-        return loss
+    def train_step(*args: Any, **kwargs: Any) -> Any:
+        tracked: list[Any] = []
+        computed: list[Any] = []
+        with ExitStack() as stack:
+            tracker = getattr(model, "_loss_tracker", None)
+            if tracker is not None:
+                stack.enter_context(_noting(tracker, "update_state", lambda result, args: tracked.append(args[0])))
+            # On JAX what compute_loss returns may not leave the differentiation that it is part of.
+            if keras.backend.backend() != "jax":
+                stack.enter_context(_noting(model, "compute_loss", lambda result, args: computed.append(result)))
+            result = original(*args, **kwargs)
+        logs, state = (dict(result[0]), result[1:]) if isinstance(result, tuple) else (dict(result), None)
+        if _LOSS not in logs:
+            seen = tracked or computed
+            if not seen:
+                raise ValueError(
+                    "the loss of a batch cannot be seen: this model's train_step tells neither its loss tracker nor "
+                    "compute_loss. Return it as 'batch_loss' among the logs, or let GreedyLR(monitor=...) observe a "
+                    "metric"
+                )
+            logs[_LOSS] = keras.ops.stop_gradient(seen[-1])
+        return logs if state is None else (logs, *state)
 
-    model.compute_loss = compute_loss
+    with _replaced(model, "train_step", train_step):
+        yield
+
+
+@contextmanager
+def _noting(owner: Any, name: str, note: Callable[[Any, tuple[Any, ...]], object]) -> Iterator[None]:
+    original = getattr(owner, name)
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        note(result, args or tuple(kwargs.values()))
+        return result
+
+    with _replaced(owner, name, noted):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of the instance, past what Keras makes of attributes that are set."""
+    own = vars(owner)
+    had, before = name in own, own.get(name)
+    own[name] = value
+    try:
+        yield
+    finally:
+        if had:
+            own[name] = before
+        else:
+            own.pop(name, None)
 
 
 __all__ = ["DefaultConfig", "GreedyLR", "PaperConfig"]

@@ -28,6 +28,22 @@ def introduce(observer: Observer, observed: object) -> None:
         watch(observed)
 
 
+def tell(observers: Iterable[Observer], decision: Decision) -> None:
+    """Call every observer with a decision; what the first of them raises is raised when all have been called.
+
+    Raises:
+        Exception: Whatever an observer raises.
+    """
+    failed: BaseException | None = None
+    for observer in observers:
+        try:
+            observer(decision)
+        except BaseException as error:  # It must not cost the others this step; an interrupt comes out all the same.
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
 def hand_on(observers: Iterable[Observer], metrics: Mapping[str, Any]) -> None:
     """Give observers that take them the numbers of a validation; what is no number is left out."""
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from greedylr.control import checkpoint, paper, rule
 from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, cautions
 from greedylr.control.decision import Action
-from greedylr.control.observers import Observer, introduce
+from greedylr.control.observers import Observer, introduce, tell
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
 from greedylr.torch.levels import Levels
@@ -615,8 +615,7 @@ class GreedyLR(LRScheduler):
         if self._levels is not None:
             decision = decision._replace(loss=loss)
         self._settle_after(decision.action)
-        for (observer,) in self._observers:
-            observer(decision)
+        tell([observer for (observer,) in self._observers], decision)
 
     def _settle_after(self, action: Action) -> None:
         # As in step(): a watched scheduler does exactly what an unwatched one does.
