@@ -1,7 +1,9 @@
 """Lightning, for real: automatic and manual optimization, accumulation, checkpoints, on handwritten digits."""
 
 import contextlib
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -304,3 +306,166 @@ def test_ranks_share_one_learning_rate(processes):
     assert one[0] != other[0]
     assert one[1:] == other[1:]
     assert one[1] == pytest.approx([(a + b) / 2 for a, b in zip(one[0], other[0])], rel=1e-12)
+
+
+# What is made once and used twice.
+
+
+def fitted(model, digits, tmp_path, epochs=1, callbacks=(), ckpt_path=None, **options):
+    trainer = Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, enable_checkpointing=False, callbacks=list(callbacks), **options,
+    )  # fmt: skip
+    trainer.fit(model, torch.utils.data.DataLoader(digits, batch_size=32), ckpt_path=ckpt_path)
+    return trainer
+
+
+@pytest.fixture
+def pairs():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.utils.data.TensorDataset(torch.tensor(images[:320] / 16).float(), torch.tensor(labels[:320]))
+
+
+def own(lr=0.05, **settings):
+    class Own(Model):
+        def __init__(self):
+            super().__init__(GreedyLR, **settings)
+            self.lr = lr
+
+        def configure_optimizers(self):
+            return configure(self, torch.optim.SGD(self.parameters(), lr=self.lr), self.build, **self.settings)
+
+    return Own()
+
+
+def test_a_fitted_module_is_as_it_was_and_so_are_its_copies(pairs, tmp_path):
+    model = Model(decade_steps=0, build=GreedyLR)
+    fitted(model, pairs, tmp_path)
+    assert "training_step" not in vars(model)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for twin in copies:
+        seen = len(twin.seen)
+        fitted(twin, pairs, tmp_path)
+        assert len(twin.seen) == seen + 10
+        assert not torch.equal(next(twin.parameters()), before[0])
+    assert all(torch.equal(now, then) for now, then in zip(model.parameters(), before))
+
+
+def test_a_copy_made_during_a_fit_trains_itself(pairs, tmp_path):
+    class Copies(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, index):
+            if index == 3:
+                self.twins = [copy.deepcopy(pl_module), pickle.loads(pickle.dumps(pl_module))]
+
+    callback, model = Copies(), Model(decade_steps=0, build=GreedyLR)
+    fitted(model, pairs, tmp_path, callbacks=[callback])
+    for twin in callback.twins:
+        count = len(model.micro)
+        twin.training_step((torch.zeros(2, 64), torch.zeros(2, dtype=torch.long)), 0)
+        assert (len(twin.micro), len(model.micro)) == (5, count)
+
+
+def test_a_fit_that_breaks_off_leaves_the_module_as_it_was(pairs, tmp_path):
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, index):
+            raise RuntimeError("broken")
+
+    model = Model(decade_steps=0, build=GreedyLR)
+    with pytest.raises(RuntimeError, match="broken"):
+        fitted(model, pairs, tmp_path, callbacks=[Breaks()])
+    assert "training_step" not in vars(model)
+
+
+def test_a_recorder_that_configure_makes_serves_a_search_and_two_fits(pairs, tmp_path):
+    from lightning.pytorch.tuner import Tuner
+
+    model = own(decade_steps=0)
+    model.settings["observers"] = lambda: [Recorder(tmp_path / "run")]
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, enable_checkpointing=False,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(pairs, batch_size=32)
+    Tuner(trainer).lr_find(model, loader, num_training=5)
+    trainer.fit(model, loader)
+    fitted(model, pairs, tmp_path)
+    trace = Trace.load(tmp_path / "run")
+    assert (trace.last, trace.status) == (10, "finished")
+
+
+def test_the_learning_rate_that_a_search_finds_counts(pairs, tmp_path):
+    class Finds(Callback):  # as LearningRateFinder does, after the optimizers were configured
+        def on_fit_start(self, trainer, pl_module):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 3e-3
+
+    model = own(decade_steps=0, total_steps=10, anneal=0.0)
+    trainer = fitted(model, pairs, tmp_path, callbacks=[Finds()])
+    assert trainer.lr_scheduler_configs[0].scheduler.base_lrs == [3e-3]
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 3e-3
+
+
+def test_a_resumed_fit_of_more_epochs_follows_them(pairs, tmp_path):
+    from greedylr import Action
+
+    class Keeps(Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    fitted(Model(GreedyLR, decade_steps=0), pairs, tmp_path, epochs=3, callbacks=[Keeps()])
+    model = Model(GreedyLR, decade_steps=0)
+    with pytest.warns(UserWarning, match="total_steps=90, as given to this scheduler, counts in place of the saved 30"):
+        trainer = fitted(model, pairs, tmp_path, epochs=9, ckpt_path=tmp_path / "last.ckpt", callbacks=[])
+    assert model.seen[0].action is Action.HORIZON
+    assert model.seen[0].lr_after[0] == pytest.approx(0.05, rel=0.2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-5
+
+
+def test_two_optimizers_have_a_recorder_each_that_hears_of_validation(pairs, tmp_path):
+    class Two(LightningModule):
+        automatic_optimization = False
+
+        def __init__(self):
+            super().__init__()
+            self.nets = torch.nn.ModuleList([torch.nn.Linear(64, 10), torch.nn.Linear(64, 10)])
+            self.recorders = [Recorder(tmp_path / name) for name in "ab"]
+
+        def training_step(self, batch, index):
+            for net, optimizer, scheduler in zip(self.nets, self.optimizers(), self.lr_schedulers()):
+                loss = functional.cross_entropy(net(batch[0]), batch[1])
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                optimizer.step()
+                scheduler.step(loss)
+
+        def validation_step(self, batch, index):
+            self.log("val_loss", functional.cross_entropy(self.nets[0](batch[0]), batch[1]))
+
+        def configure_optimizers(self):
+            return [
+                configure(self, torch.optim.SGD(net.parameters(), lr=0.05), decade_steps=0, observers=[recorder])
+                for net, recorder in zip(self.nets, self.recorders)
+            ]
+
+    model = Two()
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, enable_checkpointing=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(pairs, batch_size=32)
+    trainer.fit(model, loader, loader)
+    for name, one in zip("ab", model.recorders):
+        one.close()
+        assert len(Trace.load(tmp_path / name).metrics["val_loss"].values) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("sgd",), "optimizer must be"), ((torch.optim.SGD([torch.zeros(1)], 0.1), "greedy"), "build must be")],
+)
+def test_what_does_not_fit_is_said_at_once(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        configure(Model(), *arguments)

@@ -2,7 +2,8 @@
 
 The loss that Keras hands to callbacks is the mean over the epoch so far, which one NaN makes NaN until the epoch ends.
 So while a training step runs, the callback looks on as the model's own loss tracker is told the loss of the batch, and
-lets that value leave the step, compiled or not, among its logs, from which it is taken out again. The model itself, and its metrics, stay as they are.
+lets that value leave the step, compiled or not, among its logs, from which it is taken out again. The model and its
+metrics stay as they are.
 """
 
 from __future__ import annotations
