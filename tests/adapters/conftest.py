@@ -11,6 +11,8 @@ import torch
 
 from greedylr.control import rule
 
+collect_ignore = ["keras_models.py"]  # a script
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread):

@@ -171,7 +171,7 @@ assert sum("total_steps=20 are over" in str(one.message) for one in told) == 1
 # What does not fit is said at once.
 for build, words in (
     (lambda: GreedyLR("greedy"), "family must be DefaultConfig or PaperConfig, got 'greedy'"),
-    (lambda: GreedyLR(min_lr=1e-3), "GreedyLR(PaperConfig, ...)"),
+    (lambda: GreedyLR(min_lr=1e-3), "belong to PaperConfig"),
 ):
     try:
         build()

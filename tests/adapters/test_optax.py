@@ -233,3 +233,48 @@ def test_bad_use_is_named():
         action_of(state)
     _, state = transformation.update(jnp.ones(1), state, value=math.nan)
     assert action_of(state) is Action.NON_FINITE
+
+
+@pytest.mark.parametrize("family", [{}, {"family": PaperConfig}])
+def test_a_donated_state_has_a_buffer_for_each_field(family):
+    optimizer = optax.chain(optax.adam(1e-2), greedy_lr(**family))
+
+    def step(params, state):
+        loss, gradient = jax.value_and_grad(lambda params: (params**2).sum())(params)
+        updates, state = optimizer.update(gradient, state, params, value=loss)
+        return optax.apply_updates(params, updates), state
+
+    plain, donating = jax.jit(step), jax.jit(step, donate_argnums=(0, 1))
+    params, given = jnp.array([1.0, -2.0]), jnp.array([1.0, -2.0])
+    state, donated = optimizer.init(params), optimizer.init(given)
+    for _ in range(20):
+        params, state = plain(params, state)
+        given, donated = donating(given, donated)
+    assert jax.tree.all(jax.tree.map(lambda one, other: (one == other).all(), state, donated))
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(2.0), np.float64(2.0), 2, np.array([2.0]), jnp.array([[2.0]]), jnp.array(2.0, jnp.bfloat16)]
+)
+def test_a_loss_in_whatever_dress(value):
+    optimizer = greedy_lr()
+    state = optimizer.init(None)
+    _, expected = optimizer.update(jnp.ones(2), state, value=2.0)
+    _, got = optimizer.update(jnp.ones(2), state, value=value)
+    assert jax.tree.all(
+        jax.tree.map(lambda one, other: (one == other).all() & (one.shape == other.shape), expected, got)
+    )
+
+
+@pytest.mark.parametrize("value", [jnp.ones(2), jnp.ones(0), 1j])
+def test_what_is_no_loss_is_refused(value):
+    optimizer = greedy_lr()
+    with pytest.raises(ValueError, match="value must be one real number"):
+        optimizer.update(jnp.ones(2), optimizer.init(None), value=value)
+
+
+def test_settings_of_the_other_family_are_answered():
+    with pytest.raises(TypeError, match=r"'patience'.*those of the published algorithm belong to PaperConfig"):
+        greedy_lr(patience=3)
+    with pytest.raises(TypeError, match="family must be DefaultConfig or PaperConfig, got 'greedy'"):
+        greedy_lr(0.1, "greedy")

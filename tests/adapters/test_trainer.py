@@ -437,7 +437,7 @@ def test_losses_are_compared_with_their_own_domains(domains):
     trainer = made(gradient_accumulation_steps=1)
     attach(trainer, batch=of, level_by="domain")
     train(trainer)
-    assert sorted(trainer.lr_scheduler.state_dict()["levels"]["levels"]) == ["a", "b", "c"]
+    assert sorted(trainer.lr_scheduler.state_dict()["levels"]["names"]) == ["a", "b", "c"]
 
 
 def test_the_horizon_is_the_trainers(make):
@@ -534,3 +534,58 @@ def test_ranks_share_one_learning_rate(processes):
     assert one[1:] == other[1:]
     assert one[1] == pytest.approx([(a + b) / 2 for a, b in zip(one[0], other[0])], rel=1e-12)
     assert len(set(map(tuple, one[2]))) > 3
+
+
+@pytest.mark.parametrize(("first", "then"), [(40, 120), (40, 24)])
+def test_a_resumed_run_of_another_length_follows_the_trainer(make, tmp_path, first, then):
+    attached = make(name="a", max_steps=first, save_strategy="steps", save_steps=20)
+    attach(attached, decade_steps=0)
+    train(attached)
+    seen, reads = [], Reads()
+    resumed = make(name="a", max_steps=then, save_strategy="no", callbacks=[reads])
+    attach(resumed, decade_steps=0, observers=[seen.append])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-20"))
+    said = [str(one.message) for one in told if "counts in place of the saved" in str(one.message)]
+    assert len(said) == 1
+    assert f"total_steps={then}, as given to this scheduler, counts in place of the saved {first}" in said[0]
+    assert [decision.action for decision in seen].count(Action.HORIZON) == 1
+    assert resumed.lr_scheduler.config.total_steps == then
+    assert reads.lrs[0][0] == pytest.approx(3e-3 * min(1, (then - 20) / (0.4 * then)), rel=0.25)
+    assert seen[-1].lr_after[0] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (("greedy",), {}, "build must be GreedyLR, GreedyLR.paper or a function of the optimizer, got 'greedy'"),
+        ((), {"min_lr": 1e-3}, "write min_scale="),
+        ((), {"patience": 3}, "GreedyLR.paper"),
+        ((GreedyLR.paper,), {"total_steps": 3}, "GreedyLR.paper has no argument 'total_steps'"),
+    ],
+)
+def test_what_cannot_be_built_is_said_at_once(make, arguments, settings, message):
+    with pytest.raises(TypeError, match=message):
+        attach(make(), *arguments, **settings)
+
+
+def test_only_trainers_can_be_attached_to(make):
+    trainer = make()
+    for other in (trainer.model, torch.optim.SGD(trainer.model.parameters(), lr=0.1)):
+        with pytest.raises(
+            TypeError, match=r"takes a transformers.Trainer, got .*: in a loop of your own use GreedyLR"
+        ):
+            attach(other)
+    scheduler = GreedyLR(torch.optim.SGD(trainer.model.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match=r"build must be GreedyLR, GreedyLR.paper or a function"):
+        attach(trainer, scheduler)
+    with pytest.raises(ValueError, match=r"max_scale must be a number with 1 <= max_scale"):
+        attach(trainer, max_scale=0.5)
+    attach(trainer, max_scale=[1.0, 2.0])  # for each parameter group
+
+
+@pytest.mark.parametrize("asked", [{"lr_scheduler_type": "cosine"}, {"warmup_steps": 5}])
+def test_a_schedule_that_was_asked_for_is_not_dropped_without_a_word(make, asked):
+    with pytest.warns(UserWarning, match=f"in the training arguments: {next(iter(asked))}=.* is not used"):
+        attach(make(**asked))

@@ -5,12 +5,14 @@ import math
 import sqlite3
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
 import pytest
 
 from greedylr.lab import content
+from greedylr.lab.export import export
 from greedylr.lab.runs import Run
 from greedylr.lab.store import Store, StoreError
 
@@ -227,3 +229,101 @@ def test_processes_make_and_fill_one_store_together(path, monkeypatch):
     runs = [Run("digits", 1.0, "cosine", seed, 2) for seed in range(80)]
     with Store(path) as store:
         assert store.finished(runs) == set(runs)
+
+
+CREATES = """
+import sys, time
+from pathlib import Path
+from greedylr.lab.store import Store
+path, start = Path(sys.argv[1]), float(sys.argv[2])
+for number in range(30):
+    time.sleep(max(0.0, start + 0.1 * number - time.time()))
+    Store(path.with_name(f"{number}.sqlite")).close()
+"""
+
+
+def test_processes_that_make_one_store_at_once_all_have_it(path):
+    start = str(time.time() + 12)
+    command = [sys.executable, "-c", CREATES, str(path), start]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert errors == [""] * 6
+
+
+def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
+    with Store(path) as store:
+        for run in runs:
+            store.save(made_up(run))
+    swap = "CASE scheduler WHEN ? THEN ? WHEN ? THEN ? ELSE scheduler END"
+    one, other = runs[0].scheduler, next(run.scheduler for run in runs if run.scheduler != runs[0].scheduler)
+    change(path, f"UPDATE run SET scheduler = {swap}", one, other, other, one)
+    with Store(path) as store:
+        assert list(store.load(runs)) == []
+        assert store.present() == list(store.everything()) == []
+        assert len(store.damaged) == len(runs)
+        store.save(made_up(runs[0]))  # as it is trained again
+        assert [result.run for result in store.load(runs)] == [runs[0]]
+
+
+COLUMNS = (
+    "version problem optimizer multiplier scheduler perturbation seed steps failure settings curves validations details"
+)
+
+
+@pytest.mark.parametrize("column", COLUMNS.split()[1:])
+@pytest.mark.parametrize("bad", [None, 7, 2.5, "x", b"x", "[]", "null", 1e999], ids=repr)
+def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_up, tmp_path, column, bad):
+    with Store(path) as store:
+        for run in runs[:2]:
+            store.save(made_up(run))
+    try:
+        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, content.key(runs[0]))
+    except sqlite3.IntegrityError:
+        return  # SQLite refuses it.
+    with Store(path) as store:
+        kept = [stored.result.run for stored in store.everything()]
+        assert runs[1] in kept
+        if runs[0] in kept:  # It may be what was there, or a reason why the run broke down.
+            assert column in ("failure", "seed", "multiplier", "steps")
+        assert set(store.present()) <= set(runs)
+        assert list(store.load(runs[1:2]))
+        export(store, tmp_path / "all.csv")
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"metric": "good", "events": []},
+        {"metric": None, "events": [1]},
+        {"metric": None, "events": [[1, "jump", "x", 1.0, 0.1, 0.1, {}]]},
+        {"metric": None, "events": [[1, "cut", "x", "1.0", 0.1, 0.1, {}]]},
+        {"metric": None, "events": [[1, "cut", "x", 1.0, 0.1, 0.1, {"mean": "a"}]]},
+        {"metric": None, "events": [], "clean_losses": ["a"]},
+        {"metric": None, "events": 7},
+        [],
+    ],
+)
+def test_details_of_another_kind_are_a_row_less(path, runs, made_up, details):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    change(path, "UPDATE run SET details = ?", zlib.compress(json.dumps(details).encode()))
+    with Store(path) as store:
+        assert list(store.load(runs)) == list(store.everything()) == []
+        assert store.damaged == {content.key(runs[0])}
+
+
+def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkeypatch):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    before = path.read_bytes()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with Store(path) as store:
+        assert [result.run for result in store.load(runs)] == [runs[0]]
+        assert store.present() == [runs[0]]
+        with pytest.raises(StoreError, match="readonly"):
+            store.save(made_up(runs[1]))
+    assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    path.write_bytes(b"not a store at all")
+    with pytest.raises(StoreError, match="not a store of greedylr"):
+        Store(path)

@@ -12,13 +12,12 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from typing import Any
 
 import keras  # type: ignore[import-untyped]
 
 from greedylr.control import checkpoint, rule
-from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions
+from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action
 from greedylr.control.observers import Observer, hand_on, introduce, tell
 from greedylr.control.state import DefaultState, State
@@ -62,19 +61,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         **settings: Any,
     ) -> None:
         super().__init__()
-        if not callable(family):
-            raise TypeError(f"family must be DefaultConfig or PaperConfig, got {family!r}")
+        self._config = chosen(family, settings)
         self._family, self._monitor, self._settings = family, monitor, settings
-        try:
-            self._config = family(**settings)
-        except TypeError as error:
-            if "unexpected keyword" not in str(error):
-                raise
-            known = ", ".join(field.name for field in fields(family) if field.init)  # type: ignore[arg-type]
-            raise TypeError(
-                f"{error}: the settings of {getattr(family, '__name__', family)} are {known}; those of the published "
-                "algorithm belong to GreedyLR(PaperConfig, ...)"
-            ) from None
         self._state: State | None = None
         self._observers = tuple(observers)
         self._losses: list[float] = []

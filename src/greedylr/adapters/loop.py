@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class LoopScheduler(LRScheduler):
         # only what is an LRScheduler.
         self.scheduler = scheduler
         self._mean = mean
+        self.said: list[str] = []
         self.clear()
 
     def add(self, loss: float | Tensor, batch: Mapping[str, Any] | None = None) -> None:
@@ -81,7 +83,13 @@ class LoopScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.clear()
-        self.scheduler.load_state_dict(state_dict)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self.scheduler.load_state_dict(state_dict)
+        # Some loops swallow what is said here, and their adapter says it again.
+        self.said = [str(one.message) for one in told]
+        for message in self.said:
+            warnings.warn(message, UserWarning, stacklevel=2)
 
     def __getattr__(self, name: str) -> Any:
         if name == "scheduler":  # while it is being unpickled

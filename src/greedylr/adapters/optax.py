@@ -7,6 +7,7 @@ where a comparison is that close, may a decision.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ import optax  # type: ignore[import-untyped]
 from jax.experimental import io_callback
 
 from greedylr.control import batched
-from greedylr.control.config import Config, DefaultConfig, PaperConfig
+from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action, Decision
-from greedylr.control.observers import Observer, introduce
+from greedylr.control.observers import Observer, introduce, tell
 
 
 class GreedyLRState(NamedTuple):
@@ -68,7 +69,8 @@ def greedy_lr(
 
     Raises:
         ValueError: If a setting is outside its range, or the learning rate is negative.
-        TypeError: If a setting is unknown, or ``update`` is called without ``value``.
+        TypeError: If a setting is unknown, or ``update`` is called without ``value``; ``ValueError`` if that is not
+            one number.
 
     Example:
         >>> optimizer = optax.chain(optax.adam(1e-3), greedy_lr())
@@ -86,23 +88,27 @@ def greedy_lr(
     """
     if not learning_rate >= 0:
         raise ValueError(f"learning_rate must be at least 0, got {learning_rate!r}")
-    config = family(**settings)
+    config = chosen(family, settings)
+    for caution in cautions(config) if isinstance(config, DefaultConfig) else ():
+        warnings.warn(caution, UserWarning, stacklevel=2)
     told = tuple(observers)
     for observer in told:
         introduce(observer, _Observed(config))
 
-    def tell(step: Any, loss: Any, action: Any, before: Any, after: Any) -> None:
+    def on_host(step: Any, loss: Any, action: Any, before: Any, after: Any) -> None:
         lrs = (float(before),), (float(after),)
         decision = Decision(int(step), float(loss), batched.ACTIONS[int(action)], *lrs, {})
-        for observer in told:
-            observer(decision)
+        tell(told, decision)
 
     def init(params: optax.Params) -> GreedyLRState:
         del params
-        return GreedyLRState(
+        state = GreedyLRState(
             memory=batched.start(config, jnp.asarray(learning_rate, jnp.result_type(float)), jnp),
             action=jnp.asarray(-1, jnp.int32),
         )
+        # Each field a buffer of its own: what is donated is written over.
+        owned: GreedyLRState = jax.tree.map(lambda field: jnp.array(field, copy=True), state)
+        return owned
 
     def update(
         updates: optax.Updates,
@@ -115,10 +121,13 @@ def greedy_lr(
         del params, extra_args
         if value is None:
             raise TypeError("greedy_lr needs the loss: call optimizer.update(gradients, state, params, value=loss)")
+        loss = jnp.asarray(value)
+        if loss.size != 1 or jnp.issubdtype(loss.dtype, jnp.complexfloating):
+            raise ValueError(f"value must be one real number, got an array of shape {loss.shape}, {loss.dtype}")
         used = state.learning_rate
-        memory, action = batched.advance(config, state.memory, jnp.asarray(value, used.dtype), jnp)
+        memory, action = batched.advance(config, state.memory, loss.reshape(()).astype(used.dtype), jnp)
         if told:
-            io_callback(tell, None, memory.step, value, action, used, memory.lrs, ordered=True)
+            io_callback(on_host, None, memory.step, loss.reshape(()), action, used, memory.lrs, ordered=True)
         updates = jax.tree.map(lambda update: (update * used).astype(update.dtype), updates)
         return updates, GreedyLRState(memory, jnp.asarray(action, jnp.int32))
 

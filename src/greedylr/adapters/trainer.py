@@ -13,13 +13,16 @@ order of callbacks does not matter.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import Module
-from torch.optim import Optimizer
+from torch.nn import Module, Parameter
+from torch.optim import SGD, Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
@@ -64,12 +67,22 @@ def attach(
             of steps unless given; ``total_steps=None`` is open-ended.
 
     Raises:
-        ValueError: If the trainer has a scheduler already, or no metric that could be observed; if ``batch`` is given
-            and the loss is not observed.
+        TypeError: If ``trainer`` is no ``Trainer``, ``build`` no function, or a setting unknown.
+        ValueError: If a setting is outside its range; if the trainer has a scheduler already, or no metric that could
+            be observed; if ``batch`` is given and the loss is not observed.
+
+    Warns:
+        UserWarning: If the training arguments ask for a schedule or a warmup, which are not used.
 
     Example:
         See ``docs/adapters.md``.
     """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(
+            f"attach(trainer, ...) takes a transformers.Trainer, got {type(trainer).__name__}: in a loop of your own "
+            "use GreedyLR(optimizer)"
+        )
+    _check_build(build, settings)
     if trainer.lr_scheduler is not None:
         raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
     if any(isinstance(callback, _Attached) for callback in trainer.callback_handler.callbacks):
@@ -86,7 +99,44 @@ def attach(
                 f"got {metric!r} and {str(getattr(strategy, 'value', strategy))!r}"
             )
         settings.setdefault("mode", "max" if trainer.args.greater_is_better else "min")
+    _say_what_is_dropped(trainer.args)
     _Attached(trainer, build, observe, tuple(observers), batch, settings)
+
+
+def _check_build(build: Any, settings: dict[str, Any]) -> None:
+    """Raise what building would, as long as nothing has been trained yet."""
+    if not callable(build) or isinstance(build, GreedyLR):
+        raise TypeError(
+            f"build must be GreedyLR, GreedyLR.paper or a function of the optimizer, got {build!r}: settings follow by "
+            "name, as in attach(trainer, GreedyLR.paper, patience=5)"
+        )
+    if build not in (GreedyLR, GreedyLR.paper, GreedyLR.core):
+        return
+    groups = max((len(bound) for bound in settings.values() if isinstance(bound, (list, tuple))), default=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of learning rates that are not the real ones
+        build(SGD([{"params": [Parameter(torch.zeros(1))]} for _ in range(groups)], lr=1.0), **settings)
+
+
+def _say_what_is_dropped(arguments: TrainingArguments) -> None:
+    """GreedyLR takes the place of a schedule that somebody may have asked for."""
+    defaults = {field.name: field.default for field in fields(TrainingArguments)}
+    asked = {
+        name: getattr(arguments, name)
+        for name in ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
+        if name in defaults
+    }
+    dropped = [
+        f"{name}={getattr(value, 'value', value)!r}"
+        for name, value in asked.items()
+        if value and value != defaults[name]
+    ]
+    if dropped and arguments.process_index == 0:
+        warnings.warn(
+            f"GreedyLR takes the place of the schedule in the training arguments: {', '.join(dropped)} is not used",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class _Attached(TrainerCallback):
@@ -152,6 +202,9 @@ class _Attached(TrainerCallback):
         self._trained = self._training = False
         self._counts.clear()
         self._skips.start(self._trainer.accelerator.scaler)
+        # The Trainer swallows what is said when a checkpoint is loaded.
+        for message in () if self._loop is None else self._loop.said:
+            warnings.warn(message, UserWarning, stacklevel=2)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greedylr.cli.training import RefusedError, code_of, train_missing
+from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing
 from greedylr.lab.content import key, made_with
 from greedylr.lab.engines import ENGINES
 from greedylr.lab.export import export
@@ -49,6 +49,7 @@ def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs:
         runs = _suite(name).runs()
         if engine is not None and engine not in ENGINES:
             raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
+        made_with(runs)  # A package that is missing is missed before a store is made.
         with Store(path) as store:
             train_missing(console, store, runs, name, jobs, engine)
         console.print(f"What came of it: greedylr lab report {name} --store {escape(str(path))}", soft_wrap=True)
@@ -84,6 +85,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
             else:
                 disturbed, summary = None, summarize(curves.watch(store.load(runs)))
                 finished = len(summary.outcomes)
+            say_damaged(console, store)
         if not finished:
             raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
         if finished < len(runs):
@@ -118,6 +120,7 @@ def export_store(console: Console, path: Path, file: Path) -> int:
             raise RefusedError(f"the name of the file must end in .csv or .parquet, got {file.name}")
         with _existing(path) as store:
             count = export(store, file)
+            say_damaged(console, store)
         console.print(f"{escape(str(file))}: {count} runs.", soft_wrap=True)
 
     return code_of(console, work)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from greedylr.cli.pulse import plain, tables
-from greedylr.cli.training import RefusedError, code_of, progress
+from greedylr.cli.training import RefusedError, code_of, progress, say_damaged
 from greedylr.lab.production import Production, evaluate
 from greedylr.lab.report import production_page as page
 from greedylr.lab.runs import Run
@@ -39,6 +39,7 @@ def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> i
             if not runs:
                 raise RefusedError(_nothing(path, others))
             found = _read(console, store, runs)
+            say_damaged(console, store)
         for line in page.about(found, others):
             console.print(escape(plain(line)), soft_wrap=True)
         console.print()

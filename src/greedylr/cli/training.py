@@ -51,6 +51,18 @@ def code_of(console: Console, work: Callable[[], None], interrupted: str = _GOES
     return 0
 
 
+def say_damaged(console: Console, store: Store) -> None:
+    """Say once what was left out of what was read."""
+    count = len(store.damaged)
+    if count:
+        rows, them = ("1 row", "it") if count == 1 else (f"{count} rows", "them")
+        console.print(
+            f"[yellow]{rows} of {escape(str(store.path))} {'is' if count == 1 else 'are'} damaged and left out;[/] "
+            f"greedylr lab run trains {them} again.",
+            soft_wrap=True,
+        )
+
+
 def train_missing(
     console: Console,
     store: Store,
@@ -78,6 +90,7 @@ def train_missing(
     """
     finished = len(store.finished(runs))
     missing = len(runs) - finished
+    say_damaged(console, store)
     held = f"{escape(str(store.path))} holds {finished} of the {len(runs)} runs of {escape(name)}"
     if not missing:
         console.print(f"{held}: nothing is left to train.", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import count
 from typing import Any, Literal, NoReturn
 
@@ -264,6 +264,25 @@ class PaperConfig:
 
 
 Config = DefaultConfig | PaperConfig
+
+
+def chosen(family: Callable[..., Config], settings: dict[str, Any]) -> Config:
+    """The settings of a family that was given by its class.
+
+    Raises:
+        TypeError: If it is no family, or a setting is unknown.
+        ValueError: If a setting is outside its range.
+    """
+    if not callable(family):
+        raise TypeError(f"family must be DefaultConfig or PaperConfig, got {family!r}")
+    try:
+        return family(**settings)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error) or not is_dataclass(family):
+            raise
+        known = ", ".join(field.name for field in fields(family) if field.init)
+        hint = "; those of the published algorithm belong to PaperConfig" if family is DefaultConfig else ""
+        raise TypeError(f"{error}: the settings of {family.__name__} are {known}{hint}") from None
 
 
 def bounds_of(bound: Bound, groups: int) -> Sequence[float]:

@@ -58,7 +58,12 @@ def key(run: Run) -> str:
         KeyError: If there is no such problem, optimizer or scheduler.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
-    return hashlib.sha256(json.dumps(settings(run), sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(settings(run))
+
+
+def key_of(settings: dict[str, Any]) -> str:
+    """The key of settings that are at hand."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

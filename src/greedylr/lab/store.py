@@ -7,18 +7,21 @@ version or of other code are never taken for it; they stay in the file.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
 import greedylr
-from greedylr.lab.content import key, settings
+from greedylr.lab.content import key, key_of, settings
 from greedylr.lab.runs import Event, Result, Run
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
@@ -81,6 +84,9 @@ def is_store(file: Path) -> bool:
 class Store:
     """Results in a file, made if it is not there; to be used in a ``with`` statement, or closed.
 
+    A row that is not what its key says, or of which anything is of another kind than it should be, is damaged: it is
+    left out, counted in :attr:`damaged`, and trained again. A file that may not be written to can be read.
+
     Args:
         path: The file, on a local disk: SQLite's log is not made for network drives.
 
@@ -90,10 +96,21 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damaged: set[str] = set()
+        """The keys of the rows that were found damaged so far."""
+        if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            self._open_to_read()
+            return
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
         try:
             self._prepare()
+        except StoreError as error:
+            self.close()
+            # A file system that is mounted to be read alone, or a file that is marked so, shows at the first write.
+            if ("readonly" not in str(error) and "unable to open" not in str(error)) or not path.exists():
+                raise
+            self._open_to_read()
         except BaseException:
             self.close()
             raise
@@ -138,11 +155,12 @@ class Store:
     def load(self, runs: Iterable[Run]) -> Iterator[Result]:
         """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large."""
         for run in runs:
-            with self._errors():
-                row = self._connection.execute("SELECT * FROM run WHERE key = ?", (key(run),)).fetchone()
-            stored = None if row is None else _unpack_row(row)
+            stored = self._row(key(run))
             if stored is not None:
-                yield stored.result
+                if stored.result.run == run:
+                    yield stored.result
+                else:
+                    self.damaged.add(stored.key)
 
     def finished(self, runs: Iterable[Run]) -> set[Run]:
         """Those of ``runs`` whose results are there and can be read."""
@@ -156,8 +174,15 @@ class Store:
         about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation"
         order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
         with self._errors():
-            rows = self._connection.execute(f"SELECT key, {about} FROM run ORDER BY {order}").fetchall()
-        return [run for name, *parts in rows if _has_key(run := Run(*parts), name)]
+            rows = self._connection.execute(f"SELECT key, settings, {about} FROM run ORDER BY {order}").fetchall()
+        present = []
+        for name, about_it, *parts in rows:
+            run = Run(*parts)
+            if not _says(about_it, name, run):
+                self.damaged.add(str(name))
+            elif _has_key(run, name):
+                present.append(run)
+        return present
 
     def others(self, runs: Iterable[Run]) -> int:
         """How many runs are there beside ``runs``, of other settings or another version."""
@@ -171,32 +196,81 @@ class Store:
         with self._errors():
             order = "problem, optimizer, multiplier, scheduler, perturbation, seed, steps, key"
             keys = self._connection.execute(f"SELECT key FROM run ORDER BY {order}").fetchall()
-            for one in keys:
-                row = self._connection.execute("SELECT * FROM run WHERE key = ?", one).fetchone()
-                stored = None if row is None else _unpack_row(row)
-                if stored is not None:
-                    yield stored
+        for (name,) in keys:
+            stored = self._row(name)
+            if stored is not None:
+                yield stored
+
+    def _row(self, name: str) -> Stored | None:
+        with self._errors():
+            row = self._connection.execute("SELECT * FROM run WHERE key = ?", (name,)).fetchone()
+        stored = None if row is None else _unpack_row(row)
+        if row is not None and stored is None:
+            self.damaged.add(str(name))
+        return stored
+
+    def _open_to_read(self) -> None:
+        """The file as it is; where even SQLite's log may not be opened, without looking whether somebody writes."""
+        failed: StoreError | None = None
+        for options in ("mode=ro", "mode=ro&immutable=1"):
+            try:
+                with self._errors():
+                    name = f"file:{quote(os.fsencode(self.path.absolute()))}?{options}"
+                    self._connection = sqlite3.connect(name, uri=True, timeout=_PATIENCE, isolation_level=None)
+                with self._errors("it is not a store of greedylr"):
+                    self._check_head()
+            except StoreError as error:
+                failed = failed or error
+            else:
+                return
+        assert failed is not None
+        raise failed
 
     def _prepare(self) -> None:
         """Make sure that the file is a store, and make it one if it is new."""
         with self._errors("it is not a store of greedylr"):
-            application, layout, tables = self._head()
-            if application != _APPLICATION and (application, tables) != (0, 0):
-                raise sqlite3.DatabaseError("it is another program's SQLite file")
-        with self._errors():
-            if application == 0:
-                # Whole or not at all; another process may be doing the same.
-                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("SELECT count(*) FROM sqlite_master")
+        with self._errors("it is not a store of greedylr"), self._transaction():
+            # Looked at and made without anybody in between: another process may be doing the same.
+            if self._head() == (0, 0, 0):
                 self._connection.execute(_TABLE)
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self._connection.execute(f"PRAGMA user_version = {_LAYOUT}")
-                self._connection.execute("COMMIT")
-                layout = _LAYOUT
-            if layout != _LAYOUT:
-                raise sqlite3.DatabaseError(f"its layout is {layout}, and this version of greedylr knows {_LAYOUT}")
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._check_head()
+        with self._errors():
+            self._write_ahead()
             # A loss of power may take the last runs with it, but nothing that was there before.
             self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _write_ahead(self) -> None:
+        """SQLite's log; the switch to it does not wait for other processes by itself."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _check_head(self) -> None:
+        application, layout, _ = self._head()
+        if application != _APPLICATION:
+            raise sqlite3.DatabaseError("it is another program's SQLite file")
+        if layout != _LAYOUT:
+            raise sqlite3.DatabaseError(f"its layout is {layout}, and this version of greedylr knows {_LAYOUT}")
 
     def _head(self) -> tuple[int, int, int]:
         """What the file says it is, of which layout, and how many tables and indices it has."""
@@ -210,6 +284,15 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {what}: {error}") from error
+
+
+def _says(about: Any, name: Any, run: Run) -> bool:
+    """Whether the settings that are stored with a run are those that its key is made of, and its own."""
+    try:
+        told = json.loads(about)
+        return bool(key_of(told) == name and told["run"] == run._asdict())
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def _has_key(run: Run, name: str) -> bool:
@@ -232,11 +315,18 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
     """What is in a row; None if it is damaged, and to be trained anew."""
     name, _, problem, optimizer, multiplier, scheduler, perturbation, seed, steps, failure, about, *blobs = row
     run = Run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation)
+    if not _says(about, name, run):
+        return None
     try:
         losses, lrs = _unpack(blobs[0])
         validation_steps, validation_losses = _unpack(blobs[1])
         details = json.loads(zlib.decompress(blobs[2]))
-        events = [Event(*event) for event in details["events"]]
+        events = [_event(event) for event in details["events"]]
+        metric, clean = details["metric"], [float(one) for one in details.get("clean_losses", [])]
+        if not isinstance(failure, (str, NoneType)) or not isinstance(metric, (int, float, NoneType)):
+            return None
+        if failure is None and not validation_losses:
+            return None
         result = Result(
             run,
             losses,
@@ -244,10 +334,25 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             [int(step) for step in validation_steps],
             validation_losses,
             events,
-            metric=details["metric"],
+            metric=metric,
             failure=failure,
-            clean_losses=details.get("clean_losses", []),  # Stores that were made before these were kept lack them.
+            clean_losses=clean,  # Stores that were made before these were kept lack them.
         )
         return Stored(name, json.loads(about), result)
-    except (zlib.error, ValueError, KeyError, TypeError):
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _event(parts: Any) -> Event:
+    """An event of plain data.
+
+    Raises:
+        ValueError: If anything in it is of another kind than it should be.
+        TypeError: Likewise.
+    """
+    event = Event(*parts)
+    numbers = (event.loss, event.lr_before, event.lr_after, *event.evidence.values())
+    sound = isinstance(event.step, int) and event.kind in ("raise", "cut", "spike") and isinstance(event.sentence, str)
+    if not sound or not all(isinstance(number, (int, float)) for number in numbers):
+        raise ValueError(f"no event: {parts!r}")
+    return event

@@ -8,21 +8,33 @@ from pathlib import Path
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, never meets half of it.
+    """Write a text file so that a reader, or a crash, never meets half of it; its folder is made if need be.
 
     Raises:
         OSError: If it cannot be written.
     """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # A name that nobody can know, in a file that is new: a link that was planted is not followed.
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    part = Path(name)
     try:
-        part.write_text(text, encoding="utf-8")
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+        part.chmod(0o666 & ~_umask())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 
 
+def _umask() -> int:
+    """The permissions that new files do not get. It can be read by setting it alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 def check_writable(page: Path, generator: str) -> None:
-    """Make the folder of a page, and raise if the page could not be written there, or is not ours to overwrite.
+    """Raise if a page could not be written, or is not ours to overwrite. Nothing is made yet.
 
     Args:
         page: Where the page is to be.
@@ -37,8 +49,8 @@ def check_writable(page: Path, generator: str) -> None:
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(refused + "it is not a folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
         ours = not page.exists() or _is_ours(page, generator)
     except OSError as error:

@@ -1,0 +1,6 @@
+"""``python -m greedylr``: the command line."""
+
+from greedylr.cli import main
+
+if __name__ == "__main__":
+    main()
