@@ -16,12 +16,14 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BELOW = {
     "control": set(),
     "torch": {"control"},
-    "pages": set(),
-    "pulse": {"control", "pages"},
-    "theory": {"control"},
-    "adapters": {"control", "torch", "pulse"},
-    "lab": {"control", "torch", "pulse", "pages"},
+    "pages": {"extras"},
+    "extras": set(),
+    "pulse": {"control", "pages", "extras"},
+    "theory": {"control", "extras"},
+    "adapters": {"control", "torch", "pulse", "extras"},
+    "lab": {"control", "torch", "pulse", "pages", "extras"},
     "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "pages"},
+    "__main__": {"cli"},
     "": {"control", "torch"},
 }
 
@@ -99,3 +101,35 @@ def test_the_face_holds_what_it_names():
     assert all(hasattr(greedylr, name) for name in greedylr.__all__)
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         _ = greedylr.nothing_of_that_name
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("adapters.trainer", "transformers", "trainer"),
+        ("adapters.trl", "trl", "trl"),
+        ("adapters.accelerate", "accelerate", "accelerate"),
+        ("adapters.lightning", "lightning", "lightning"),
+        ("adapters.keras", "keras", "keras"),
+        ("adapters.optax", "jax", "optax"),
+        ("adapters.optax", "optax", "optax"),
+        ("pulse.trace", "numpy", "pulse"),
+        ("pulse.sinks", "numpy", "pulse"),
+        ("pulse.health", "scipy", "pulse"),
+        ("pulse.page", "plotly", "pulse"),
+        ("lab", "sklearn", "lab"),
+        ("lab.store", "numpy", "lab"),
+    ],
+)
+def test_an_import_without_its_extra_says_which(module, package, extra):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+try:
+    import greedylr.{module}
+except ModuleNotFoundError as error:
+    print(error, error.name)
+"""
+    said = in_a_fresh_process(code)
+    assert f"pip install 'greedylr[{extra}]'" in said
+    assert said.split()[-1].split(".")[0] == package

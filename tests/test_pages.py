@@ -11,11 +11,10 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
     write_whole(file, "before")
 
-    def full(self, text, encoding):
-        self.write_bytes(b"half of i")
+    def full(self, mode):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "chmod", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(file, "after")
     assert file.read_text() == "before"
@@ -26,7 +25,7 @@ def test_a_page_is_replaced_by_those_who_wrote_it_only(tmp_path):
     (tmp_path / "own.html.j2").write_text('{% extends "base.html.j2" %}{% block body %}{{ text }}{% endblock %}')
     page = tmp_path / "new" / "report.html"
     check_writable(page, "me")
-    assert list(page.parent.iterdir()) == []
+    assert not page.parent.exists()
     write_whole(page, render(tmp_path, "own.html.j2", "me", text="<b>"))
     assert "&lt;b&gt;" in page.read_text(encoding="utf-8")
     check_writable(page, "me")
@@ -40,3 +39,14 @@ def test_a_folder_that_is_none_is_named(tmp_path, folder, said):
     with pytest.raises(NotADirectoryError, match=f"cannot write to .*{folder}: {said}"):
         check_writable(tmp_path / folder / "report.html", "me")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_planted_link_is_not_followed_and_permissions_are_the_usual_ones(tmp_path):
+    file, other = tmp_path / "report.html", tmp_path / "other"
+    other.write_text("mine")
+    file.symlink_to(other)
+    write_whole(file, "ours")
+    assert (file.read_text(), other.read_text()) == ("ours", "mine")
+    assert not file.is_symlink()
+    (tmp_path / "usual").write_text("")
+    assert file.stat().st_mode == (tmp_path / "usual").stat().st_mode

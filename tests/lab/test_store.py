@@ -258,19 +258,19 @@ def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
     one, other = runs[0].scheduler, next(run.scheduler for run in runs if run.scheduler != runs[0].scheduler)
     change(path, f"UPDATE run SET scheduler = {swap}", one, other, other, one)
     with Store(path) as store:
-        assert list(store.load(runs)) == []
-        assert store.present() == list(store.everything()) == []
-        assert len(store.damaged) == len(runs)
+        swapped = [run for run in runs if run.scheduler in (one, other)]
+        rest = [run for run in runs if run not in swapped]
+        assert [result.run for result in store.load(runs)] == rest
+        assert set(store.present()) == {stored.result.run for stored in store.everything()} == set(rest)
+        assert store.damaged == {content.key(run) for run in swapped}
         store.save(made_up(runs[0]))  # as it is trained again
-        assert [result.run for result in store.load(runs)] == [runs[0]]
+        assert [result.run for result in store.load(runs[:1])] == [runs[0]]
 
 
-COLUMNS = (
-    "version problem optimizer multiplier scheduler perturbation seed steps failure settings curves validations details"
-)
+COLUMNS = "problem optimizer multiplier scheduler perturbation seed steps failure settings curves validations details"
 
 
-@pytest.mark.parametrize("column", COLUMNS.split()[1:])
+@pytest.mark.parametrize("column", COLUMNS.split())
 @pytest.mark.parametrize("bad", [None, 7, 2.5, "x", b"x", "[]", "null", 1e999], ids=repr)
 def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_up, tmp_path, column, bad):
     with Store(path) as store:
@@ -323,7 +323,6 @@ def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkey
         with pytest.raises(StoreError, match="readonly"):
             store.save(made_up(runs[1]))
     assert path.read_bytes() == before
-    assert [one.name for one in path.parent.iterdir()] == [path.name]
     path.write_bytes(b"not a store at all")
     with pytest.raises(StoreError, match="not a store of greedylr"):
         Store(path)

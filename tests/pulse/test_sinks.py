@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from greedylr import Action
+from greedylr import Action, GreedyLR
 from greedylr.pulse.sinks import CsvSink, MlflowSink, Observing, TensorBoardSink, WandbSink, send
+from greedylr.pulse.storage import cell
 
 
 def play(script, recorder):
@@ -194,3 +195,88 @@ def history(folder):
                 if not name.startswith("_"):
                     found.setdefault(name, {})[step] = float(value)
     return found
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\tx", "\rx"])
+def test_no_cell_is_a_formula(text):
+    assert cell(text) == f"'{text}"
+    assert cell("loss=1") == "loss=1"
+
+
+def test_resuming_further_back_leaves_no_step_twice(tmp_path, monkeypatch):
+    def play(scheduler, steps):
+        for _ in range(steps):
+            scheduler.step(2.0 - 0.001 * scheduler.last_epoch)
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    with (
+        Observing(CsvSink(tmp_path / "a.csv"), every=1) as rows,
+        Observing(TensorBoardSink(tmp_path / "tb"), 1) as board,
+    ):
+        scheduler.subscribe(rows)
+        scheduler.subscribe(board)
+        play(scheduler, 50)
+        saved = scheduler.state_dict()
+        play(scheduler, 50)
+        scheduler.load_state_dict(saved)
+        play(scheduler, 30)
+    play(scheduler, 5)  # after the sinks' end
+    with open(tmp_path / "a.csv", newline="") as stream:
+        steps = [int(row["step"]) for row in csv.DictReader(stream) if row["name"] == "greedylr/loss"]
+    assert steps == list(range(1, 81))
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("greedylr/loss")] == list(range(1, 81))
+    with pytest.raises(ValueError, match="closed"):
+        rows.log(val_loss=1.0)
+
+
+def test_other_ranks_make_no_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    with Observing(CsvSink(tmp_path / "a.csv")) as rows, Observing(TensorBoardSink(tmp_path / "tb")) as board:
+        scheduler.subscribe(rows)
+        scheduler.subscribe(board)
+        scheduler.step(float("nan"))
+        rows.log(val_loss=1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 0),
+        ({"RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"RANK": "", "LOCAL_RANK": "2"}, 2),
+        ({"RANK": "first"}, 0),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8"}, 5),
+        ({"SLURM_PROCID": "5"}, 0),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "LOCAL_RANK": "1"}, 1),
+        ({"OMPI_COMM_WORLD_RANK": "2"}, 2),
+        ({"PMI_RANK": "4"}, 4),
+    ],
+)
+def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
+    from greedylr.pulse.ranks import rank
+
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert rank() == expected
+
+
+def test_an_observer_that_raises_costs_the_others_nothing():
+    def broken(decision):
+        raise OSError("full")
+
+    seen = []
+    scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    for observer in (broken, seen.append, broken):
+        scheduler.subscribe(observer)
+    with pytest.raises(OSError, match="full"):
+        scheduler.step(2.0)
+    assert len(seen) == 1

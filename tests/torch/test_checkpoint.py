@@ -1,5 +1,6 @@
 """Stop and resume at any step equals not stopping; copies and pickles go on by themselves."""
 
+import contextlib
 import copy
 import io
 import json
@@ -440,3 +441,103 @@ def test_plain_data_all_the_way_down():
         scheduler = make(sgd(0.1, 0.2, tensors=True))
         trajectory(scheduler, map(torch.tensor, noisy_losses(1, 77)))
         assert kinds(scheduler.state_dict()) <= {dict, list, str, int, float, bool, type(None)}
+
+
+def entries(tree, path=()):
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from entries(value, (*path, name))
+    elif path:
+        yield path
+
+
+BAD = [None, -1, -1.5, 0, 1e308, -1e308, "x", "inf", [], [1], [None], {}, True, 2**70, math.nan, math.inf, 1e-320]
+DAMAGED = {
+    "default": lambda: GreedyLR(sgd(0.1), window=5, decade_steps=20, total_steps=200),
+    "levels": lambda: GreedyLR(sgd(0.1), decade_steps=0, window=4, level_by="d"),
+    "paper": lambda: GreedyLR.paper(sgd(0.1), patience=1, smooth=True, window_size=5, min_lr=1e-4),
+    "core": lambda: GreedyLR.core(sgd(0.1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:total_steps=:UserWarning")
+@pytest.mark.parametrize("make", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_state_is_refused_or_can_be_gone_on_from_for_ever(make):
+    """Every entry with every bad value: a ValueError, or three hundred hostile losses without an error."""
+    r = random.Random(0)
+    for at in (0, 17):
+        scheduler = make()
+        for step in range(at):
+            scheduler.step(2 - step / 100 + r.gauss(0, 0.1), batch={"d": str(step % 2)})
+        good = scheduler.state_dict()
+        for path in entries(good):
+            for bad in r.sample(BAD, 6):
+                damaged = copy.deepcopy(good)
+                inner = damaged
+                for name in path[:-1]:
+                    inner = inner[name]
+                inner[path[-1]] = bad
+                other = make()
+                before = other.state_dict()
+                try:
+                    other.load_state_dict(damaged)
+                except ValueError:
+                    assert other.state_dict() == before
+                    continue
+                if path == ("levels", "by"):
+                    continue  # Its batches name another column.
+                for step in range(100):
+                    other.step(r.choice([1.0, 2.0, 1e30, NAN, math.inf, -5.0, 1.5]), batch={"d": str(step % 2)})
+                    assert math.isfinite(other.optimizer.param_groups[0]["lr"])
+                make().load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("bad", [None, 7, "state", [], {}, {"family": "default"}])
+def test_what_is_no_state_is_a_value_error(bad):
+    with pytest.raises(ValueError, match="state"):
+        GreedyLR(sgd(0.1)).load_state_dict(bad)
+
+
+def test_damaged_states_of_transformers_are_value_errors():
+    peer = pytest.importorskip("transformers.optimization").GreedyLR(sgd(0.1), patience=2, smooth=True)
+    for loss in (3.0, 2.0, 1.0):
+        peer.step(loss)
+    for name in peer.state_dict():
+        for bad in [*BAD, "gone"]:
+            state = copy.deepcopy(peer.state_dict())
+            if bad == "gone":
+                del state[name]
+            else:
+                state[name] = bad
+            scheduler = GreedyLR.paper(sgd(0.1))
+            with contextlib.suppress(ValueError):
+                scheduler.load_state_dict(state)
+                for _ in range(50):
+                    scheduler.step(2.0)
+
+
+def test_the_core_rule_never_reaches_an_infinite_learning_rate():
+    scheduler = GreedyLR.core(sgd(0.1), factor=0.1)
+    for step in range(1000):
+        scheduler.step(-float(step))
+    assert scheduler.get_last_lr() == [sys.float_info.max]
+    GreedyLR.core(sgd(0.1)).load_state_dict(scheduler.state_dict())
+    scheduler.step(0.0)
+    assert scheduler.get_last_lr()[0] < sys.float_info.max
+
+
+def test_numbers_of_other_libraries_are_settings():
+    np = pytest.importorskip("numpy")
+    scheduler = GreedyLR(
+        sgd(0.1, 0.2), total_steps=np.int64(500), window=np.array(7), factor=np.float32(0.5), anneal=torch.tensor(0.25),
+        max_scale=np.array([2.0, 4.0]), min_scale=[np.float64(0.1), torch.tensor(0.5)],
+    )  # fmt: skip
+    config = scheduler.config
+    assert (config.total_steps, config.window, config.factor, config.anneal) == (500, 7, 0.5, 0.25)
+    assert (config.max_scale, config.min_scale) == ((2.0, 4.0), (0.1, 0.5))
+    assert {type(config.total_steps), type(config.window)} == {int}
+    json.dumps(scheduler.state_dict(), allow_nan=False)
+    paper = GreedyLR.paper(sgd(0.1), patience=np.int32(3), min_lr=np.float64(1e-3))
+    assert (paper.config.patience, type(paper.config.patience)) == (3, int)
+    with pytest.raises(TypeError, match="window must be an integer"):
+        GreedyLR(sgd(0.1), window=np.array([7, 8]))

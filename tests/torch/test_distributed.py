@@ -81,3 +81,107 @@ def test_without_averaging_they_may_differ(tmp_path):
     assert one["lrs"] != other["lrs"]
     assert one["seen"][:50] == one["losses"][:50]
     assert (one["actions"][50] == "NON_FINITE", other["actions"][50]) == (False, "NON_FINITE")
+
+
+SCENES = """
+import json, os, sys, time
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from greedylr import GreedyLR
+from greedylr.torch import distributed
+
+file, rank, scenes = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
+distributed.TIMEOUT = timedelta(seconds=3)
+
+def start():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    top = 10.0 if scene == "settings" and rank else 100.0
+    return optimizer, GreedyLR(optimizer, decade_steps=10, max_scale=top)
+
+def play(optimizer, scheduler):
+    if scene == "state" and rank:
+        scheduler.load_state_dict(saved)
+    if scene == "lr" and rank:
+        optimizer.param_groups[0]["lr"] = 0.3
+    other = start()[1]
+    for step in range(20):
+        optimizer.step()
+        if scene == "skips" and rank and step == 7:
+            continue
+        if scene == "alone" and rank:
+            time.sleep(8)
+            return
+        loss = 2.0 - step / 100
+        if step == 3 and rank:
+            loss = {"bad": "two", "two": torch.ones(2)}.get(scene, loss)
+        batch = 7 if scene == "batch" and rank and step == 3 else None
+        scheduler.step(torch.tensor(loss) if scene == "mixed" and rank else loss, batch=batch)
+        if scene == "several":
+            other.step(1.0 + step / 50)
+
+saved, scene = None, ""
+ahead = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), decade_steps=10, max_scale=100.0)
+ahead.step(2.0)
+saved = ahead.state_dict()
+late, _ = (optimizer, scheduler) = start()
+for step in range(5):
+    scheduler.step(2.0 - step / 100)
+late = scheduler
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+said = {}
+for scene in scenes:
+    optimizer, scheduler = (late.optimizer, late) if scene == "late" else start()
+    try:
+        play(optimizer, scheduler)
+        said[scene] = f"fine {optimizer.param_groups[0]['lr'].hex()}"
+    except Exception as error:
+        said[scene] = f"{type(error).__name__} {error}"
+print(json.dumps(said), flush=True)
+time.sleep(1)
+os._exit(0)
+"""
+
+
+def play(path, scenes):
+    command = [sys.executable, "-c", SCENES, str(path / "store")]
+    ranks = [
+        subprocess.Popen([*command, str(rank), scenes], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        said = [rank.communicate(timeout=120) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [json.loads(out) if out else err for out, err in said]
+
+
+def test_what_differs_between_ranks_is_said_on_all_of_them(tmp_path):
+    expected = {
+        "late": "RuntimeError torch.distributed was initialised after the first step",
+        "skips": "RuntimeError the ranks have made different numbers of optimizer steps since their first "
+        "(rank 0: 7, rank 1: 8)",
+        "settings": "RuntimeError the ranks have schedulers with different settings",
+        "state": "RuntimeError the ranks are at different steps (rank 0: 1, rank 1: 2)",
+        "lr": "RuntimeError the ranks have different learning rates (rank 0: 0.00",
+    }
+    first, second = play(tmp_path, ",".join(expected))
+    for scene, said in expected.items():
+        assert first[scene].startswith(said)
+        assert second[scene].startswith(said)
+
+
+def test_a_rank_that_raises_does_not_keep_the_others_waiting(tmp_path):
+    first, second = play(tmp_path, "bad,two,batch,mixed,several")
+    for scene, error in {"bad": "TypeError", "two": "ValueError", "batch": "TypeError"}.items():
+        assert second[scene].startswith(error)
+        assert first[scene].startswith("RuntimeError rank 1 was given something that is no loss at step 4")
+    for scene in ("mixed", "several"):
+        assert first[scene] == second[scene]
+        assert first[scene].startswith("fine")
+
+
+def test_a_scheduler_on_one_rank_alone_is_said_in_time(tmp_path):
+    first, _ = play(tmp_path, "alone")
+    assert first["alone"].startswith("RuntimeError the other ranks did not step their scheduler within 3 s of step 1:")

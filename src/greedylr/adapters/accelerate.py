@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
+
+try:
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "accelerate") from error
 
 
 class PreparedGreedyLR:

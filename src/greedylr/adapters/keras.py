@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import keras  # type: ignore[import-untyped]
-
 from greedylr.control import checkpoint, rule
 from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action
 from greedylr.control.observers import Observer, hand_on, introduce, tell
 from greedylr.control.state import DefaultState, State
+from greedylr.extras import missing
+
+try:
+    import keras  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "keras") from error
 
 
 class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]

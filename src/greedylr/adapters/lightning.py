@@ -13,13 +13,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
 from greedylr.control.observers import Observer, hand_on
+from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError as error:
+    raise missing(error, "lightning") from error
 
 
 def configure(

@@ -11,15 +11,19 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax  # type: ignore[import-untyped]
-from jax.experimental import io_callback
-
 from greedylr.control import batched
 from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer, introduce, tell
+from greedylr.extras import missing
+
+try:
+    import jax
+    import jax.numpy as jnp
+    import optax  # type: ignore[import-untyped]
+    from jax.experimental import io_callback
+except ModuleNotFoundError as error:
+    raise missing(error, "optax") from error
 
 
 class GreedyLRState(NamedTuple):

@@ -23,12 +23,17 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
 from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer, hand_on
+from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
+
+try:
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ModuleNotFoundError as error:
+    raise missing(error, "trainer") from error
 
 Observe = Callable[[Trainer], float | Tensor | None]
 

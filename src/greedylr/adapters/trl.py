@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch.optim import Optimizer
-from transformers import Trainer
-from trl import GRPOTrainer, RLOOTrainer  # type: ignore[attr-defined]
 
 from greedylr.adapters import trainer as loss
 from greedylr.adapters.loop import Composition
 from greedylr.control.observers import Observer
+from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
+
+try:
+    from transformers import Trainer
+    from trl import GRPOTrainer, RLOOTrainer  # type: ignore[attr-defined]
+except ModuleNotFoundError as error:
+    raise missing(error, "trl") from error
 
 
 def attach(

@@ -371,9 +371,11 @@ def _advance_paper(config: PaperConfig, state: PaperArrays, losses: Array, xp: A
     cutting = is_worse & (worse > config.patience)
 
     # Move.
+    assert isinstance(config.max_lr, (int, float))
+    highest = min(config.max_lr, float(xp.finfo(state.lrs.dtype).max))
     target = xp.where(
         raising,
-        xp.clip(state.lrs / config.factor, None, config.max_lr),
+        xp.clip(state.lrs / config.factor, None, highest),
         xp.clip(state.lrs * config.factor, config.min_lr, None),
     )
     change = xp.where(raising, target - state.lrs, state.lrs - target)

@@ -123,6 +123,7 @@ class DefaultConfig:
 
     def __post_init__(self) -> None:
         """Validate, and freeze per-group bounds into tuples."""
+        _take_out_of_arrays(self)
         _check_choice("mode", self.mode, ("min", "max"))
         _check_real("start_scale", self.start_scale, "0 < start_scale <= 1", lambda x: 0 < x <= 1)
         if self.decade_steps is not None:
@@ -152,7 +153,7 @@ class DefaultConfig:
             decade = 0  # It anneals from the start: there is no room for a climb.
         if window is None:
             window = 50 if total is None else min(max(20, total // 20), 200)
-        smoothing_time = max(4.0, decade / 8)
+        smoothing_time = min(max(4.0, decade / 8), 1e9)  # Its inverse must show beside 1.
         derived = {
             "anneal_start": total - length if total is not None and length else math.inf,
             "decade": decade,
@@ -219,6 +220,7 @@ class PaperConfig:
 
     def __post_init__(self) -> None:
         """Validate, and freeze per-group bounds into tuples."""
+        _take_out_of_arrays(self)
         _check_choice("mode", self.mode, ("min", "max"))
         _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
         _check_int("patience", self.patience, 0)
@@ -336,6 +338,17 @@ def cautions(config: DefaultConfig) -> list[str]:
 def _shortest(of_length: Callable[[int], DefaultConfig]) -> int:
     """The least number of steps in which the climb can end; never fewer than the eight losses that it takes."""
     return next(total for total in count(8) if of_length(total).anneal_start > of_length(total).settled)
+
+
+def _take_out_of_arrays(config: Config) -> None:
+    """Numbers of NumPy and PyTorch become Python's, so that checkpoints are plain data."""
+    for field in fields(config):
+        value = getattr(config, field.name, None) if field.init else None
+        if hasattr(value, "tolist"):
+            object.__setattr__(config, field.name, value.tolist())
+        elif isinstance(value, (list, tuple)):
+            bounds = [item.tolist() if hasattr(item, "tolist") else item for item in value]
+            object.__setattr__(config, field.name, type(value)(bounds))
 
 
 def _pairs(low: Bound, high: Bound) -> list[tuple[float, float]]:

@@ -7,6 +7,7 @@ implementation is sound; ``docs/paper.md`` lists where it is not, and what is do
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from greedylr.control.config import PaperConfig, bounds_of
@@ -15,6 +16,7 @@ from greedylr.control.state import PaperState
 
 # Looked up at every step.
 _INFINITY = float("inf")
+_LARGEST = sys.float_info.max
 _PATIENCE = Action.PATIENCE
 
 
@@ -132,7 +134,8 @@ def _raise(config: PaperConfig, state: PaperState) -> Action:
     state.warmup_left = config.warmup
     state.reset_left = config.reset_start
     bounds = bounds_of(config.max_lr, len(state.lrs))
-    targets = [min(lr / config.factor, bound) for lr, bound in zip(state.lrs, bounds)]
+    # Without a bound, the largest number is one: an infinite learning rate could never come down again.
+    targets = [min(lr / config.factor, bound, _LARGEST) for lr, bound in zip(state.lrs, bounds)]
     return _apply(config, state, targets, +1)
 
 

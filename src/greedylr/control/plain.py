@@ -33,6 +33,8 @@ def from_dict(kind: type[_R], data: dict[str, Any]) -> _R:
         True
     """
     names = {field.name for field in fields(kind) if field.init}  # type: ignore[arg-type]
+    if not isinstance(data, dict):
+        raise ValueError(f"cannot restore {kind.__name__}: it must be a mapping of its entries, got {data!r}")
     if names != set(data):
         missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
         raise ValueError(f"cannot restore {kind.__name__}: missing entries {missing}, unknown entries {unknown}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from greedylr.lab.store import Store, Stored
+from greedylr.pulse.storage import cell
 
 _COLUMNS = {
     "key": "string",
@@ -86,7 +87,7 @@ def _write_csv(store: Store, file: Path) -> int:
         writer = csv.DictWriter(stream, list(_COLUMNS))
         writer.writeheader()
         for stored in store.everything():
-            writer.writerow(_row(stored))
+            writer.writerow({name: cell(one) if isinstance(one, str) else one for name, one in _row(stored).items()})
             count += 1
     return count
 

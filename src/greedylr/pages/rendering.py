@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+from greedylr.extras import missing
+
+try:
+    import jinja2
+    import numpy as np
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 
 def render(folder: Path, template: str, generator: str, **values: Any) -> str:

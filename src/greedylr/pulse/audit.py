@@ -38,11 +38,16 @@ from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
 
 from greedylr.control.decision import Action, Decision
+from greedylr.extras import missing
 from greedylr.pulse.storage import TROUBLE
 from greedylr.pulse.trace import Floats, Ints, Trace
+
+try:
+    from scipy import stats  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 LEVEL = 0.05
 """How often chance alone may decide."""

@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats  # type: ignore[import-untyped]
 
 from greedylr.control.decision import Action
+from greedylr.extras import missing
 from greedylr.pulse.storage import TROUBLE
 from greedylr.pulse.trace import Floats, Trace
+
+try:
+    from scipy import ndimage, stats  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 MUCH = 0.1
 """Share of the movement from which composition matters."""

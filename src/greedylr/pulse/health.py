@@ -13,10 +13,15 @@ from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
 
 from greedylr.control.decision import Action
+from greedylr.extras import missing
 from greedylr.pulse.trace import Floats, Ints, Trace
+
+try:
+    from scipy import stats  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 
 class Kind(Enum):

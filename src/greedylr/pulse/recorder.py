@@ -22,6 +22,7 @@ from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer
 from greedylr.pulse import storage
 from greedylr.pulse.journal import Journal
+from greedylr.pulse.ranks import rank
 
 Scalar = float | str
 
@@ -51,8 +52,8 @@ class Recorder:
     What was recorded is written twice a second, in whole lines, so that a crash or ``kill -9`` loses at most the last
     second, and a file that is being written can be read. A folder that holds a trace is continued: steps that are
     done again, after a checkpoint was loaded, replace those from before. From 20 MB on losses are thinned: decisions,
-    spikes and the largest loss of each stretch are kept. On ranks other than 0 (of ``torch.distributed`` if that is
-    initialised, else the environment variable ``RANK``), and in processes that are forked, nothing is recorded.
+    spikes and the largest loss of each stretch are kept. On ranks other than 0 (see :func:`greedylr.pulse.ranks.rank`),
+    and in processes that are forked, nothing is recorded.
 
     It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``. Close it, or use it
     in a ``with`` block. Any thread may log; a signal handler may not, but may set a flag for the loop to act on.
@@ -112,7 +113,7 @@ class Recorder:
         self._last_foreign = -math.inf
         self._due = WRITE_EVERY == 0  # for the next step to write
         self._clear()
-        if _rank() == 0:
+        if rank() == 0:
             self._journal = Journal(self.path)
             self._begin()
         if scheduler is not None:
@@ -528,14 +529,6 @@ def _tick(reference: weakref.ref[Recorder], stop: threading.Event) -> None:
             return
         recorder._tick()
         del recorder
-
-
-def _rank() -> int:
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank())
-    text = os.environ.get("RANK", "").strip()
-    return int(text) if text.isdecimal() else 0
 
 
 def _checked(step: int) -> int:

@@ -5,7 +5,8 @@ A sink is an observer, to be subscribed beside a :class:`~greedylr.pulse.Recorde
 
 Every sink gets, by step: ``greedylr/loss`` and ``greedylr/lr`` (of several groups ``greedylr/lr_1`` and so on), every
 ``every`` steps and at every decision, and ``greedylr/<action>`` with 1 at the step of each decision that is not a
-plain hold. What was logged has the name that it was logged under.
+plain hold. What was logged has the name that it was logged under. On ranks other than 0 nothing is sent, and no file or
+run is made.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import csv
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy as np
-
 from greedylr.control.decision import Action, Decision
-from greedylr.pulse.storage import QUIET
+from greedylr.extras import missing
+from greedylr.pulse.ranks import rank
+from greedylr.pulse.storage import QUIET, cell
 from greedylr.pulse.trace import Trace
+
+try:
+    import numpy as np
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 _PLAIN = QUIET | {Action.NOT_SIGNIFICANT}
 
@@ -35,6 +42,9 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Hand everything over."""
+
+    def go_back(self, step: int) -> None:
+        """The steps after this one are done again: what was sent of them no longer counts."""
 
 
 class Observing:
@@ -67,9 +77,20 @@ class Observing:
         _check(every)
         self._sink, self._every = sink, every
         self._step = 0  # the last one
+        self.closed = False
+        """Whether the ``with`` block is over: decisions are then not sent any more."""
+
+    def watch(self, scheduler: Any) -> None:
+        """Called by the scheduler: a state that was loaded may have taken it to another step."""
+        step = int(getattr(scheduler, "last_epoch", self._step))
+        if step != self._step and not self.closed:
+            self._sink.go_back(step)
+        self._step = step
 
     def __call__(self, decision: Decision) -> None:
         """Send one decision."""
+        if self.closed:
+            return
         self._step = decision.step
         notable = decision.action not in _PLAIN
         if notable or decision.step % self._every == 0:
@@ -84,7 +105,12 @@ class Observing:
         Args:
             step: The step they belong to; None: the last one decided.
             **metrics: Numbers, or tensors with one element (which are read, and waited for).
+
+        Raises:
+            ValueError: If the ``with`` block is over.
         """
+        if self.closed:
+            raise ValueError("this sink is closed")
         # A tensor may be part of a graph, of which float() would warn.
         values = {name: float(value.item() if hasattr(value, "item") else value) for name, value in metrics.items()}
         self._sink.write(self._step if step is None else step, values)
@@ -95,6 +121,7 @@ class Observing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.closed = True
         self._sink.close()
 
 
@@ -139,16 +166,25 @@ class TensorBoardSink:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(os.fspath(folder))
+        self._open = partial(SummaryWriter, os.fspath(folder))
+        self._writer: Any = None if rank() else self._open()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of one step."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write and close the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def go_back(self, step: int) -> None:
+        """Begin another file that takes the place of the others from there on."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = self._open(purge_step=step + 1)
 
 
 class WandbSink:
@@ -164,6 +200,9 @@ class WandbSink:
 
     def __init__(self, run: Any = None, **settings: Any) -> None:
         self._own = run is None
+        self._run: Any = None
+        if rank():
+            return
         if run is None:
             wandb = import_module("wandb")
 
@@ -175,12 +214,16 @@ class WandbSink:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of one step."""
-        self._run.log({**values, "greedylr/step": step})
+        if self._run is not None:
+            self._run.log({**values, "greedylr/step": step})
 
     def close(self) -> None:
         """Finish the run if it was begun here."""
-        if self._own:
+        if self._own and self._run is not None:
             self._run.finish()
+
+    def go_back(self, step: int) -> None:
+        """A history is only ever added to: the axis ``greedylr/step`` goes back."""
 
 
 class MlflowSink:
@@ -203,7 +246,8 @@ class MlflowSink:
         self._metric = import_module("mlflow.entities").Metric
         self._client = import_module("mlflow.tracking").MlflowClient(tracking_uri)
         self._own = run_id is None
-        if run_id is None:
+        self._silent = rank() != 0
+        if run_id is None and not self._silent:
             found = self._client.get_experiment_by_name(experiment)
             number = self._client.create_experiment(experiment) if found is None else found.experiment_id
             run_id = str(self._client.create_run(number).info.run_id)
@@ -213,6 +257,8 @@ class MlflowSink:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of one step."""
+        if self._silent:
+            return
         now = int(1000 * time.time())
         self._waiting += [self._metric(name, value, now, step) for name, value in values.items()]
         if len(self._waiting) >= self._PACKED:
@@ -221,8 +267,11 @@ class MlflowSink:
     def close(self) -> None:
         """Send the rest, and end the run if it was made here."""
         self._send()
-        if self._own:
+        if self._own and not self._silent:
             self._client.set_terminated(self.run_id)
+
+    def go_back(self, step: int) -> None:
+        """What comes later has a later time, and is what MLflow shows of a step."""
 
     def _send(self) -> None:
         for first in range(0, len(self._waiting), self._PACKED):
@@ -241,17 +290,33 @@ class CsvSink:
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
-        self._file = open(file, "w", buffering=1, newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file: Any = None
+        if rank():
+            return
+        self._file = open(file, "w+", buffering=1, newline="", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._writer = csv.writer(self._file)
         self._writer.writerow(["step", "name", "value"])
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of one step."""
-        self._writer.writerows([step, name, repr(float(value))] for name, value in values.items())
+        if self._file is not None:
+            self._writer.writerows([step, cell(name), repr(float(value))] for name, value in values.items())
 
     def close(self) -> None:
         """Write and close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def go_back(self, step: int) -> None:
+        """Take out the rows of later steps."""
+        if self._file is None:
+            return
+        self._file.seek(0)
+        head, *rows = csv.reader(self._file)
+        self._file.seek(0)
+        self._file.truncate()
+        self._writer.writerow(head)
+        self._writer.writerows(row for row in rows if int(row[0]) <= step)
 
 
 def _check(every: int) -> None:

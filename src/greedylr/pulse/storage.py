@@ -157,6 +157,11 @@ def label(value: object, longest: int = 200) -> str:
     return text[:longest].encode("utf-8", "replace").decode()
 
 
+def cell(text: str) -> str:
+    """A text for a cell of a CSV file, which a spreadsheet must not take for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def number(value: float) -> float | str:
     """A number for strict JSON, which has no NaN and no infinities."""
     return value if math.isfinite(value) else str(value)

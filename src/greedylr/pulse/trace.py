@@ -10,11 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from greedylr.control.decision import Action, Decision
+from greedylr.extras import missing
 from greedylr.pulse import storage
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]

@@ -1,10 +1,27 @@
-"""One loss for all ranks, so one learning rate for all ranks."""
+"""One loss for all ranks, so one learning rate for all ranks, and proof that all ranks are at the same step.
+
+Every step is one collective of a few numbers for each rank, in a process group of the scheduler's own, so that it is
+never paired with a collective of the training's. Every rank sees all of them, computes the same mean from them, and
+raises the same error where ranks are not doing the same.
+"""
 
 from __future__ import annotations
+
+import json
+import math
+import weakref
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim import Optimizer
+
+TIMEOUT = timedelta(minutes=5)
+"""How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
 
 
 def is_active() -> bool:
@@ -17,20 +34,134 @@ def is_main() -> bool:
     return not is_active() or dist.get_rank() == 0
 
 
-def mean_over_ranks(loss: float | Tensor) -> Tensor:
-    """The mean of every rank's loss, the same bits on every rank; NaN if any rank has NaN.
+class _Report(NamedTuple):
+    """What each rank tells the others."""
 
-    One all-reduce of one number. Every rank must call it equally often.
+    loss: float
+    step: float
+    optimizer_steps: float
+    lr: float
+    settings: float
+    refused: float
 
-    Args:
-        loss: This rank's loss: a number, or a tensor with one element on any device.
 
-    Returns:
-        A 0-d float64 tensor, on a device that the process group's backend can reduce.
+class LossAverage:
+    """The mean loss over all ranks, for one scheduler.
+
+    Every rank must build the scheduler and step it equally often. Under ``Join``, with uneven inputs, average the loss
+    yourself and pass ``average_ranks=False``.
     """
-    device = loss.device if isinstance(loss, Tensor) else torch.device("cpu")
-    if device.type == "cpu" and dist.get_backend() == "nccl":
-        device = torch.device("cuda", torch.cuda.current_device())
-    value = torch.as_tensor(loss, dtype=torch.float64).detach().to(device=device, copy=True).reshape(())
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._optimizer_steps = -1  # not counted yet
+        self._world: Any = None  # the default group that the own one belongs to
+        self._group: Any = None
+
+    def gather(
+        self, loss: float | Tensor, step: int, lr: float, settings: int, refused: bool = False
+    ) -> tuple[Tensor, Callable[[list[float]], float]]:
+        """Tell all ranks of this step, and hear of theirs.
+
+        Args:
+            loss: This rank's loss: a number, or a tensor with one element on any device.
+            step: Losses that this rank was given so far.
+            lr: Its learning rate.
+            settings: A number that stands for its settings.
+            refused: Whether this rank was given something that is no loss, and is about to raise.
+
+        Returns:
+            What all ranks told, as a vector on a device that the group can reach, and a function that makes the mean
+            loss of its numbers, or raises.
+
+        Raises:
+            RuntimeError: If the other ranks did not come.
+        """
+        try:
+            self._count_optimizer_steps()
+            group = self._own_group()
+            device = loss.device if isinstance(loss, Tensor) else torch.device("cpu")
+            if device.type == "cpu" and dist.get_backend(group) == "nccl":
+                device = torch.device("cuda", torch.cuda.current_device())
+            rest = torch.tensor([step, self._optimizer_steps, lr, settings, refused], dtype=torch.float64)
+            own = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
+            told = torch.cat([own.to(device), rest.to(device, non_blocking=True)])
+            everyone = [torch.empty_like(told) for _ in range(dist.get_world_size(group))]
+            dist.all_gather(everyone, told, group=group)
+        except RuntimeError as error:
+            seconds = f"{TIMEOUT.total_seconds():g} s"
+            raise RuntimeError(
+                f"the other ranks did not step their scheduler within {seconds} of step {step + 1}: "
+                "every rank must build the scheduler and call step(loss) equally often; pass average_ranks=False to "
+                f"let each rank decide alone, say where the loss is the same everywhere ({error})"
+            ) from error
+        return torch.cat(everyone), _mean
+
+    def _count_optimizer_steps(self) -> None:
+        """From the first step on: a rank that leaves out a step of the scheduler does not know that it has."""
+        if self._optimizer_steps < 0:
+            self._optimizer_steps = 0
+            if hasattr(self._optimizer, "_optimizer_step_post_hooks"):  # Wrappers may have none.
+                counts = weakref.ref(self)
+
+                def count(*_: Any) -> None:
+                    averages = counts()
+                    if averages is not None:
+                        averages._optimizer_steps += 1
+
+                self._optimizer.register_step_post_hook(count)
+
+    def _own_group(self) -> Any:
+        world = dist.group.WORLD
+        if self._group is None or self._world is not world:  # Groups may have been taken down and made again.
+            self._group, self._world = dist.new_group(timeout=TIMEOUT), world
+        return self._group
+
+
+def fingerprint(settings: dict[str, Any]) -> int:
+    """A number that stands for settings, exact in double precision."""
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+
+
+def _mean(numbers: list[float]) -> float:
+    """The mean loss, the same bits on every rank; NaN if any rank has NaN.
+
+    Raises:
+        RuntimeError: If the ranks are not at the same step with the same settings and learning rate, or one refused.
+    """
+    size = len(_Report._fields)
+    reports = [_Report(*numbers[at : at + size]) for at in range(0, len(numbers), size)]
+    refused = [rank for rank, report in enumerate(reports) if report.refused]
+    if refused:
+        _disagree(f"rank {refused[0]} was given something that is no loss at step {int(reports[refused[0]].step) + 1}")
+    for name, what in (
+        ("settings", "have schedulers with different settings"),
+        ("step", "are at different steps"),
+        ("optimizer_steps", "have made different numbers of optimizer steps since their first"),
+        ("lr", "have different learning rates"),
+    ):
+        values = [getattr(report, name) for report in reports]
+        if len(set(values)) > 1:
+            shown = "" if name == "settings" else _by_rank(values, 1 if name == "step" else 0)
+            _disagree(f"the ranks {what}{shown}")
+    return math.fsum(report.loss for report in reports) / len(reports) if _finite(reports) else _sum(reports)
+
+
+def _finite(reports: Sequence[_Report]) -> bool:
+    return all(math.isfinite(report.loss) for report in reports)
+
+
+def _sum(reports: Sequence[_Report]) -> float:
+    return sum(report.loss for report in reports)
+
+
+def _by_rank(values: Sequence[float], offset: int) -> str:
+    few = [f"rank {rank}: {value + offset:g}" for rank, value in enumerate(values)][:8]
+    return f" ({', '.join(few)}{', …' if len(values) > 8 else ''})"
+
+
+def _disagree(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"{what}: every rank must build the same scheduler, load the same state, and call step(loss) equally often; "
+        "pass average_ranks=False to let each rank decide alone"
+    )

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, NoReturn, SupportsFloat
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr.control import checkpoint, paper, rule
+from greedylr.control import checkpoint, paper, plain, rule
 from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, cautions
 from greedylr.control.decision import Action
 from greedylr.control.observers import Observer, introduce, tell
@@ -68,8 +69,9 @@ class GreedyLR(LRScheduler):
             exactly one later, so that no step waits for the device. ``"now"``: waited for. Losses
             on the CPU are always read at once.
         average_ranks: Whether to average the loss over all ranks when ``torch.distributed`` runs several processes, so
-            that all ranks have the same learning rate; its process group must be initialised before the first
-            :meth:`step`. False: the loss already is the same on all ranks.
+            that all ranks have the same learning rate. Its process group must be initialised before the first
+            :meth:`step`, and every rank must step, equally often: what differs is an error on all ranks. False: the
+            loss already is the same on all ranks, or, with uneven inputs under ``Join``, you average it yourself.
         level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
             compared with the running level of its own domain, so that a change of composition is no change of the
             loss; in one process only. None: losses are compared as they are.
@@ -292,13 +294,12 @@ class GreedyLR(LRScheduler):
             if action is not _GATHERING and action is not _PATIENCE:
                 self._settle(action)
             return
-        if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
-            raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
         if loss.__class__ is float and not self._indirect:
+            _check_batch(batch)
             self.batch = batch
             self._observe(loss)
             return
-        values = self._read(loss)
+        values = self._read(loss, batch)
         # Beside the loss, which may be acted on one call later, when the caller may have put something else in it.
         self._batches.append(None if batch is None else dict(batch))
         for value in values:
@@ -479,6 +480,8 @@ class GreedyLR(LRScheduler):
         if len(state.lrs) != groups:
             raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
         restored_levels = None if levels is None else Levels.of(levels)
+        if restored_levels is not None and loss is not None and domain is None:
+            raise ValueError("pending_domain in the saved state must be the domain of pending_loss, got None")
         # Nothing raises from here on.
         self._config, self._state = config, state
         self._reader.restore(loss)
@@ -569,6 +572,7 @@ class GreedyLR(LRScheduler):
         self._reader = DeferredReader()
         self._levels, self._batches, self.batch = None, [], None
         self._average_ranks = average_ranks
+        self._averages = ranks.LossAverage(optimizer)
         # Whether a float may not be acted on straight away: it is to be averaged, or a device loss may be before it.
         # Whether there are other ranks is asked at the first step: a process group may be initialised until then.
         self._indirect = average_ranks
@@ -580,23 +584,34 @@ class GreedyLR(LRScheduler):
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
         self._direct = not self._indirect and not self._observers and self._levels is None
 
-    def _read(self, loss: SupportsFloat | None) -> list[float]:
+    def _read(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None) -> list[float]:
         """The losses that can be acted on now, in order: mostly this one or the one before."""
-        value = _checked(loss)
         averaged = self._average_ranks and ranks.is_active()
-        if averaged:
-            if self._levels is not None:
+        decode = None
+        try:
+            _check_batch(batch)
+            value = _checked(loss)
+            if averaged and self._levels is not None:
                 raise ValueError(
                     f"level_by={self._levels.by!r} is for one process: the mean over ranks belongs to no one domain"
                 )
-            value = ranks.mean_over_ranks(value)
+            if not averaged and not isinstance(value, Tensor):
+                value = float(value)
+        except Exception:
+            if averaged:  # The others wait for this rank, and are told that it has nothing for them.
+                self._gather(math.nan, refused=True)
+            raise
+        if averaged:
+            value, decode = self._gather(value)
         later = isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later"
-        now = math.nan if later else float(value)  # What may raise comes before anything has changed.
+        now = math.nan
+        if not later:  # What may raise comes before anything has changed.
+            now = float(value) if decode is None else decode([float(one) for one in torch.as_tensor(value)])
         before = self._reader.take()
         known = [] if before is None else [before]
         if later:
             assert isinstance(value, Tensor)
-            self._reader.put(value)
+            self._reader.put(value, decode)
             self._indirect = True
             self._choose_path()
             return known
@@ -604,6 +619,11 @@ class GreedyLR(LRScheduler):
             self._indirect = False
             self._choose_path()
         return [*known, now]
+
+    def _gather(self, loss: float | Tensor, refused: bool = False) -> tuple[Tensor, Callable[[list[float]], float]]:
+        step = self._state.step + self._reader.holds
+        settings = ranks.fingerprint(plain.to_dict(self._config))
+        return self._averages.gather(loss, step, self._state.lrs[0], settings, refused)
 
     def _observe(self, loss: float) -> None:
         self._take_over_lrs()
@@ -624,6 +644,11 @@ class GreedyLR(LRScheduler):
 
     def _settle(self, action: Action) -> None:
         """Write what has changed, on top of what somebody else has set."""
+        if self._average_ranks and not self._indirect and ranks.is_active():
+            raise RuntimeError(
+                "torch.distributed was initialised after the first step, so that the ranks have decided apart: step "
+                "the scheduler for the first time after init_process_group, or pass average_ranks=False"
+            )
         if self._state.lrs is not self._written:
             if self._comparable and not self._follows_hand:
                 self._move_on_from_hand()
@@ -701,6 +726,11 @@ class GreedyLR(LRScheduler):
         if tensors and not on_device:
             self._in_optimizer = [float(group["lr"]) for group in self.optimizer.param_groups]
         parameter_groups.remember(self.optimizer, self._state.initial_lrs, self._in_optimizer)
+
+
+def _check_batch(batch: object) -> None:
+    if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
+        raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
 
 
 def _checked(loss: SupportsFloat | None) -> float | Tensor:
