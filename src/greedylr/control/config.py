@@ -342,13 +342,13 @@ def _shortest(of_length: Callable[[int], DefaultConfig]) -> int:
 
 def _take_out_of_arrays(config: Config) -> None:
     """Numbers of NumPy and PyTorch become Python's, so that checkpoints are plain data."""
-    for field in fields(config):
-        value = getattr(config, field.name, None) if field.init else None
+    for name in (one.name for one in fields(config) if one.init):
+        value: Any = getattr(config, name)
         if hasattr(value, "tolist"):
-            object.__setattr__(config, field.name, value.tolist())
+            object.__setattr__(config, name, value.tolist())
         elif isinstance(value, (list, tuple)):
             bounds = [item.tolist() if hasattr(item, "tolist") else item for item in value]
-            object.__setattr__(config, field.name, type(value)(bounds))
+            object.__setattr__(config, name, bounds)
 
 
 def _pairs(low: Bound, high: Bound) -> list[tuple[float, float]]:
