@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greedylr import GreedyLR
+from greedylr import Action, GreedyLR
 from greedylr.control import rule
 from greedylr.control.config import DefaultConfig, PaperConfig
 from greedylr.pulse import Recorder, Trace
@@ -431,7 +431,7 @@ def test_what_is_copied_is_copied_once_and_what_is_lost_is_not():
     scheduler = GreedyLR(optimizer, decade_steps=0)
     rescue = Rescue(model, optimizer, scheduler, every=10)
     (snapshot,) = rescue._snapshots
-    assert sum(one.numel() for one in snapshot.modules[0].values()) == 16 + 3
+    assert sum(one.numel() for one in snapshot.tensors.values()) == 16 + 3 + 100 * 101
     before = model.a.weight.detach().clone()
     model.lost.fill_(7)
     with torch.no_grad():
@@ -486,3 +486,269 @@ def test_one_outlier_of_a_domain_restores_nothing():
             loss = 2 + 0.5 * (step % 4) + r.gauss(0, 0.1)
             scheduler.step(loss * (10 if step == 300 else 1), batch={"d": str(step % 4)})
             assert not rescue.step()
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(1, 90),
+    st.integers(0, 60),
+    st.sampled_from([40, 80, 100, 150]),
+    st.floats(0.1, 1),
+    st.sampled_from([0, 10]),
+)
+def test_after_a_rescue_the_horizon_is_followed_as_without_trouble(before, between, total, anneal, decade):
+    config = DefaultConfig(total_steps=total, anneal=anneal, window=7, decade_steps=decade, min_scale=0.0)
+    state = rule.start(config, [0.1, 0.02])
+    kept = None
+    for step in range(1, total + 1):
+        rule.observe(config, state, 2 + 0.1 * ((7 * step) % 5))
+        if step == before:
+            kept = copy.deepcopy(state)
+        if kept is not None and step == before + between:
+            resumed = rule.resume(config, kept, step, 0.5)
+            assert resumed.spike_step == (-1 if kept.spike_step < 0 else kept.spike_step + between)
+            assert resumed.scale == 0.5 * kept.scale
+            assert resumed.losses == kept.losses
+            assert resumed.climbing == (kept.climbing and step < config.anneal_start)
+            # What is derived is derived as at any other step.
+            for later in range(step, total):
+                room = total - config.anneal_start
+                envelope = min(1.0, (total - later) / room)
+                assert resumed.lrs == pytest.approx([lr * resumed.scale * envelope for lr in (0.1, 0.02)])
+                rule.observe(config, resumed, 2 + 0.1 * ((3 * later) % 7))
+            assert resumed.lrs == pytest.approx((0.0, 0.0))
+            return
+
+
+def test_a_spike_right_before_a_snapshot_is_one_right_before_after_going_back():
+    config = DefaultConfig(decade_steps=0, window=5)
+    state = rule.start(config, [0.1])
+    for step in range(20):
+        rule.observe(config, state, 1 + 0.01 * (step % 3))
+    rule.observe(config, state, 50.0)
+    resumed = rule.resume(config, state, 70, 1.0)
+    assert rule.observe(config, resumed, 50.0).action is rule.observe(config, state, 50.0).action is Action.EXPLOSION
+
+
+def memory_of(rescue):
+    """Bytes that its snapshots hold, each piece of memory once."""
+    held = {one.data_ptr(): one.nbytes for kept in rescue._snapshots for one in kept.tensors.values()}
+    return sum(held.values())
+
+
+def trained(model, parameters=None, build=torch.optim.SGD, **others):
+    optimizer = build(model.parameters() if parameters is None else parameters, lr=0.1)
+    scheduler = GreedyLR(optimizer, decade_steps=0)
+    return optimizer, scheduler, Rescue(model, optimizer, scheduler, every=10, **others)
+
+
+def test_what_does_not_change_is_held_once_by_both_snapshots():
+    model = Tied()
+    base, rest = 4 * 100 * 101, 4 * (16 + 3)
+    _, scheduler, rescue = trained(model)
+    for _ in range(10):
+        with torch.no_grad():
+            model.a.weight.add_(1)
+        scheduler.step(1.0)
+        rescue.step()
+    assert [kept.step for kept in rescue._snapshots] == [0, 10]
+    assert memory_of(rescue) == base + rest + 4 * 16  # only the weight has changed
+
+
+def test_what_is_not_trained_goes_back_as_well():
+    class Bootstrapped(torch.nn.Module):  # A target network follows the one that is trained.
+        def __init__(self):
+            super().__init__()
+            self.online = torch.nn.Linear(2, 2)
+            self.target = torch.nn.Linear(2, 2).requires_grad_(False)
+
+    model = Bootstrapped()
+    temperature = torch.nn.Parameter(torch.ones(()))  # belongs to the loss
+    _, scheduler, rescue = trained(model, [*model.online.parameters(), temperature])
+    target = model.target.weight.clone()
+    model.target.weight.data.fill_(math.nan)
+    temperature.data.fill_(math.nan)
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert torch.equal(model.target.weight, target)
+    assert temperature.item() == 1.0
+
+
+def test_an_average_of_the_weights_goes_back():
+    model = torch.nn.Linear(2, 2)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    _, scheduler, rescue = trained(model, also=[average])
+    average.update_parameters(model)
+    with torch.no_grad():
+        model.weight.fill_(math.nan)
+    average.update_parameters(model)
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert int(average.n_averaged) == 0
+    assert torch.equal(average.module.weight, model.weight)
+    assert bool(model.weight.isfinite().all())
+
+
+def test_a_grad_scaler_goes_back():
+    model = torch.nn.Linear(2, 2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    _, scheduler, rescue = trained(model, also=[scaler])
+    scaler.scale(torch.ones(()))
+    scaler.update(1.0)
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert scaler.get_scale() == 64.0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_are_parametrized_or_lazy_go_back():
+    model = torch.nn.Sequential(
+        torch.nn.LazyLinear(3), torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 3))
+    )
+    _, scheduler, rescue = trained(model)
+    kept = None
+    for step in range(14):
+        loss = model(torch.ones(2, 2)).sum()
+        loss.backward()
+        rescue._optimizer.step()
+        scheduler.step(math.nan if step == 12 else 1.0)
+        gone_back = rescue.step()
+        if step == 10:
+            kept = {name: one.clone() for name, one in rescue._snapshots[0].tensors.items()}
+        assert gone_back == (step == 12)
+        if gone_back:
+            assert rescue.last == 1
+            assert all(torch.equal(one, kept[name]) for name, one in model.named_parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_there_is_nothing_to_go_back_to_before_a_lazy_layer_has_weights():
+    model = torch.nn.Sequential(torch.nn.LazyLinear(3))
+    _, scheduler, rescue = trained(model)
+    model(torch.ones(2, 2))
+    scheduler.step(math.nan)
+    with pytest.raises(RescueError, match=r"lazy parameters when the snapshot was taken\. Run it once before"):
+        rescue.step()
+
+
+def test_after_a_state_was_loaded_the_old_snapshots_are_of_another_run():
+    model = torch.nn.Linear(2, 2)
+    _, scheduler, rescue = trained(model)
+    other = GreedyLR(torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1), decade_steps=0)
+    for _ in range(50):
+        other.step(1.0)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    scheduler.load_state_dict(other.state_dict())
+    early = copy.deepcopy(scheduler.state_dict())
+    scheduler.step(math.nan)
+    with pytest.raises(RescueError, match="a state was loaded, and the snapshots are from before"):
+        rescue.step()
+    scheduler.load_state_dict(early)
+    scheduler.step(1.0)
+    assert not rescue.step()
+    with torch.no_grad():
+        model.weight.fill_(math.nan)
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert rescue.last == 51
+    assert model.weight.unique().tolist() == [3.0]
+
+
+def test_a_horizon_that_moves_is_no_state_that_was_loaded():
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = GreedyLR(optimizer, decade_steps=0, total_steps=100)
+    rescue = Rescue(model, optimizer, scheduler)
+    scheduler.step(1.0)
+    scheduler.set_total_steps(40)
+    scheduler.step(math.nan)
+    assert rescue.step()
+    for _ in range(38):
+        scheduler.step(1.0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+
+
+def test_a_model_that_has_changed_is_named_and_nothing_goes_back():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    _, scheduler, rescue = trained(model)
+    with torch.no_grad():
+        model[0].weight.fill_(7.0)
+    model[1].bias = torch.nn.Parameter(torch.zeros(5))
+    state = scheduler.state_dict()
+    scheduler.step(math.nan)
+    with pytest.raises(RescueError, match=r"1.bias was \(2,\) at the snapshot, step 0, and is \(5,\) now"):
+        rescue.step()
+    assert model[0].weight.unique().tolist() == [7.0]
+    assert scheduler.state_dict()["state"]["step" if "step" in state["state"] else "seen"] == 1
+
+
+def test_odd_buffers_go_back_or_are_caches():
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("expanded", torch.zeros(1, 3).expand(4, 3))
+    model.register_buffer("cache", torch.zeros(2), persistent=False)
+    with torch.inference_mode():
+        model.register_buffer("inferred", torch.ones(2), persistent=False)
+    _, scheduler, rescue = trained(model)
+    model.expanded[0].fill_(5.0)
+    with torch.inference_mode():
+        model.inferred.fill_(math.nan)
+    model.cache = torch.zeros(9)  # grew with the longest sequence
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert model.expanded.tolist() == [[0.0] * 3] * 4
+    assert model.inferred.tolist() == [1.0, 1.0]
+    assert model.cache.shape == (9,)
+
+
+def test_what_modules_keep_beside_tensors_goes_back():
+    class Counting(torch.nn.Linear):
+        count = 0
+
+        def get_extra_state(self):
+            return {"count": self.count}
+
+        def set_extra_state(self, state):
+            self.count = state["count"]
+
+    model = torch.nn.Sequential(Counting(2, 2))
+    _, scheduler, rescue = trained(model)
+    model[0].count = 9
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert model[0].count == 0
+
+
+def test_a_recorder_that_fails_puts_back_the_others():
+    class Failing:
+        def mark(self, name, **details):
+            raise ValueError("this recorder is closed")
+
+    model = torch.nn.Linear(2, 2)
+    one = Stubborn(1)
+    _, scheduler, rescue = trained(model, also=[one], recorder=Failing())
+    one.value = 2
+    scheduler.step(math.nan)
+    with pytest.raises(ValueError, match="this recorder is closed"):
+        rescue.step()
+    assert one.value == 2
+
+
+def test_what_cannot_be_put_back_is_named():
+    model = torch.nn.Linear(2, 2)
+    one = Stubborn(1, refuses=True)
+    _, scheduler, rescue = trained(model, also=[one])
+    scheduler.step(math.nan)
+    with pytest.raises(RescueError, match="Nothing has been restored, but Stubborn may be changed"):
+        rescue.step()
+
+
+def test_state_that_did_not_exist_is_gone():
+    model = torch.nn.Linear(2, 2)
+    optimizer, scheduler, rescue = trained(model, build=torch.optim.Adam)
+    optimizer.state["shared"]["count"] = 3
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    scheduler.step(math.nan)
+    assert rescue.step()
+    assert not optimizer.state

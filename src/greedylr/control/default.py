@@ -98,11 +98,15 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
 
 def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) -> DefaultState:
     """The memory of an earlier step at a later one, with a smaller scale."""
-    state = replace(then, losses=list(then.losses))
-    state.seen += step - then.step
+    later = step - then.step
+    state = replace(then, losses=list(then.losses), seen=then.seen + later)
+    if then.spike_step >= 0:
+        state.spike_step += later  # A spike right before is one right before.
     _rescale(config, state, state.scale * factor)
-    state.stop = 0  # What it was derived from has changed: the next loss goes the slow way, and derives it anew.
+    _follow_horizon(config, state, _GATHERING)
     write_lrs(config, state)
+    if then.horizon_moved:  # Nobody was told.
+        state.horizon_moved, state.stop = True, 0
     return state
 
 

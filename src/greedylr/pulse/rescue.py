@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from greedylr.control.decision import Action, Decision
 from greedylr.pulse.recorder import Recorder
@@ -28,13 +29,21 @@ class _Snapshot(NamedTuple):
     step: int
     groups: list[int]  # how many parameters each group had
     scheduler: dict[str, Any]
-    modules: list[_Tensors]
-    others: list[dict[str, Any]]
-    optimizer: list[dict[str, Any]]  # of each parameter
+    tensors: dict[str, Tensor]  # parameters and buffers by name, each once
+    uninitialised: bool  # whether there were lazy parameters that no forward had given a shape
+    others: list[Any]
+    optimizer: dict[Any, dict[str, Any]]  # by parameter
     settings: list[dict[str, Any]]  # of each parameter group
 
 
-_Tensors = dict[str, Any]
+class _Part(NamedTuple):
+    """Something that has a state of its own, and may refuse it."""
+
+    name: str
+    save: Callable[[], Any]
+    load: Callable[[Any], object]
+
+
 _OWNED = frozenset({"params", "lr", "initial_lr"})
 """What a parameter group holds that is not the optimizer's to change."""
 
@@ -47,22 +56,25 @@ class Rescue:
     not rewound, and the scheduler's count of steps is not either, so that a known horizon still ends where it should.
     Trouble is what the scheduler calls NON_FINITE or EXPLOSION (the paper family knows the first only). Two snapshots
     are held: the newest that was followed by five losses without trouble is restored, and the older one if that has
-    been tried. When the optimizer gets other parameter groups, the next :meth:`step` begins anew with a snapshot of
-    then.
+    been tried. What has not changed between them, a frozen base for one, is held once. When the optimizer gets other
+    parameter groups, or the scheduler loads a state, the next :meth:`step` begins anew with a snapshot of then.
+
+    All parameters and buffers go back, trained or not, in a checkpoint or not, and those that the optimizer alone
+    has. A buffer that is in no checkpoint and has got another shape since is a cache, and stays. Of the optimizer, its
+    state goes back and what it keeps in its parameter groups. Everything goes back, or nothing.
 
     An explosion that is there again right after going back is not of the model's making: there were bad batches, or the
     data have changed. So it goes on for twenty steps, and then goes back once more, with the learning rate of then: bad
     batches are over by that time, and what they did is undone. If it explodes again, that is let be.
 
     Args:
-        model: What is trained. Its parameters that require no gradient are not copied.
+        model: What is trained.
         optimizer: Its optimizer, with any parameter groups.
         scheduler: A :class:`greedylr.GreedyLR`.
         every: Steps between snapshots. Each copies everything to the host.
         factor: What the learning rate is multiplied by after going back, in (0, 1].
         most: Rescues in a row, without a new snapshot in between, after which it gives up.
         also: Further objects with ``state_dict`` and ``load_state_dict``: an average of the weights, a ``GradScaler``.
-            If one of them refuses its state, nothing is restored.
         recorder: Where rescues are marked.
 
     Raises:
@@ -112,8 +124,22 @@ class Rescue:
         self._back_at = -1  # the step at which it last went back
         self._let_be = False  # explosions, until the next snapshot
         self._again: tuple[int, _Snapshot] | None = None  # the step at which to go back once more, and where to
-        self._snapshots = [self._snapshot()]
-        self._unsubscribe = scheduler.subscribe(self._observe)
+        self._seen = scheduler.last_epoch  # the last step that was observed
+        self._loaded = False  # whether a state was loaded since the last snapshot
+        self._snapshots: list[_Snapshot] = []
+        self._snapshots.append(self._snapshot())
+        self._unsubscribe = scheduler.subscribe(self)
+
+    def watch(self, scheduler: Any) -> None:
+        """Take note of a state that was loaded; called by the scheduler. Snapshots from before are of another run."""
+        if scheduler.last_epoch != self._seen:
+            self._seen, self._loaded, self._trouble = scheduler.last_epoch, True, None
+
+    def __call__(self, decision: Decision) -> None:
+        """Observe one decision."""
+        self._seen = decision.step
+        if decision.action is Action.NON_FINITE or (decision.action is Action.EXPLOSION and not self._let_be):
+            self._trouble = decision
 
     def step(self) -> bool:
         """Take a snapshot if it is time; go back to one if there was trouble.
@@ -122,8 +148,8 @@ class Rescue:
             Whether it has gone back.
 
         Raises:
-            RescueError: If that has been done too often in a row, or if the parameter groups are others than at the
-                last snapshot. Nothing has changed then.
+            RescueError: If that has been done too often in a row, if there is no snapshot of the model and parameter
+                groups as they are now, or if one of ``also`` refuses its state. Nothing has changed then.
             ValueError: From the recorder, if it was closed. Nothing has changed then either.
         """
         if not self._snapshots:  # closed
@@ -132,16 +158,16 @@ class Rescue:
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             return self._go_back(trouble, step)
-        if self._snapshots[-1].groups != _sizes(self._optimizer):
+        if self._loaded or self._snapshots[-1].uninitialised or self._snapshots[-1].groups != _sizes(self._optimizer):
             self._snapshots, self._again = [], None
             self._snapshots = [self._snapshot()]
+            self._loaded, self._in_a_row, self._back_at, self._let_be = False, 0, -1, False
             return False
         if self._again is not None:
             due, snapshot = self._again
             if step < due:
                 return False
-            self._mark("rescue", f"once more, bad batches may be over: back to step {snapshot.step}")
-            self._restore(snapshot, step, 1.0)
+            self._restore(snapshot, step, 1.0, "once more, bad batches may be over")
             self._again = None
             return True
         healthy_since = max(self._snapshots[-1].step, self._back_at)
@@ -155,10 +181,6 @@ class Rescue:
         """Stop watching, and free the snapshots; :meth:`step` does nothing from here on."""
         self._unsubscribe()
         self._snapshots, self._again = [], None
-
-    def _observe(self, decision: Decision) -> None:
-        if decision.action is Action.NON_FINITE or (decision.action is Action.EXPLOSION and not self._let_be):
-            self._trouble = decision
 
     def _go_back(self, trouble: Decision, step: int) -> bool:
         # What may raise comes first, so that nothing is done by halves.
@@ -174,92 +196,179 @@ class Rescue:
                 f"the last one went back to step {self.last}. Look at the data, clip gradients, or start with a "
                 f"lower learning rate"
             )
-        now = _sizes(self._optimizer)
-        possible = [one for one in self._snapshots if one.groups == now]
-        if not possible:
-            before = self._snapshots[-1]
-            raise RescueError(
-                f"cannot go back at step {step} ({cause}, loss {trouble.loss:g}): the optimizer has parameter groups "
-                f"of {now} parameters, and had {before.groups} at the last snapshot, step {before.step}. Call step() "
-                f"of the Rescue after groups were added and before the next loss"
-            )
-        sound = [one for one in possible if step - one.step >= MARGIN]
-        chosen = (sound or possible)[-1 if self._in_a_row == 0 else 0]
-        self._mark("rescue", f"{cause}: back to step {chosen.step}")
+        impossible = self._impossible()
+        if impossible:
+            raise RescueError(f"cannot go back at step {step} ({cause}, loss {trouble.loss:g}): {impossible}")
+        sound = [one for one in self._snapshots if step - one.step >= MARGIN]
+        chosen = (sound or self._snapshots)[-1 if self._in_a_row == 0 else 0]
         # One cut more for each rescue in a row: what did not help is not tried again.
-        self._restore(chosen, step, self._factor ** (self._in_a_row + 1))
+        self._restore(chosen, step, self._factor ** (self._in_a_row + 1), cause)
         self._again = None
         self._in_a_row += 1
         # What was taken in between is on the way to the trouble.
         self._snapshots = [one for one in self._snapshots if one.step <= chosen.step]
         return True
 
+    def _impossible(self) -> str:
+        """Why there is no snapshot to go back to; empty if there is."""
+        now, before = _sizes(self._optimizer), self._snapshots[-1]
+        if self._loaded:
+            return "a state was loaded, and the snapshots are from before. Make the Rescue when all states are loaded"
+        if before.uninitialised:
+            return "the model had lazy parameters when the snapshot was taken. Run it once before the Rescue is made"
+        if before.groups != now:
+            return (
+                f"the optimizer has parameter groups of {now} parameters, and had {before.groups} at the last "
+                f"snapshot, step {before.step}. Call step() of the Rescue after groups were added and before the next "
+                f"loss"
+            )
+        return ""
+
     def _mark(self, name: str, why: str) -> None:
         if self._recorder is not None:
             self._recorder.mark(name, why=why)
 
     def _snapshot(self) -> _Snapshot:
-        state = self._optimizer.state
-        modules, others = self._parts()
+        before = self._snapshots[-1].tensors if self._snapshots else {}
+        tensors = self._tensors()
         return _Snapshot(
             step=self._scheduler.last_epoch,
             groups=_sizes(self._optimizer),
             scheduler=self._scheduler.state_dict(),
-            modules=[_on_host(_tensors(module, module is self._model)) for module in modules],
-            others=[_on_host(one.state_dict()) for one in others],
-            optimizer=[
-                _on_host(state[parameter]) if parameter in state else {} for parameter in _parameters(self._optimizer)
-            ],
+            tensors={name: _kept(one, before.get(name)) for name, one in tensors.items() if not is_lazy(one)},
+            uninitialised=any(map(is_lazy, tensors.values())),
+            others=[_on_host(part.save()) for part in self._parts()],
+            optimizer={key: _on_host(state) for key, state in self._optimizer.state.items()},
             settings=[_on_host(_settings(group)) for group in self._optimizer.param_groups],
         )
 
-    def _parts(self) -> tuple[list[torch.nn.Module], list[Any]]:
-        modules = [self._model, *(one for one in self._also if isinstance(one, torch.nn.Module))]
-        return modules, [one for one in self._also if not isinstance(one, torch.nn.Module)]
+    def _modules(self) -> list[torch.nn.Module]:
+        return [self._model, *(one for one in self._also if isinstance(one, torch.nn.Module))]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, and what the optimizer alone has; each once, whatever shares it."""
+        named: list[tuple[str, Tensor]] = []
+        for number, module in enumerate(self._modules()):
+            prefix = f"also[{number - 1}]." if number else ""
+            named += [(prefix + name, one) for name, one in (*module.named_parameters(), *module.named_buffers())]
+        named += [(f"optimizer[{number}]", one) for number, one in enumerate(_parameters(self._optimizer))]
+        first: dict[Any, str] = {}
+        return {name: one for name, one in named if first.setdefault(_memory(one), name) == name}
+
+    def _parts(self) -> list[_Part]:
+        """What is more than tensors: others with a state, and what modules keep beside their tensors."""
+        others = [one for one in self._also if not isinstance(one, torch.nn.Module)]
+        parts = [_Part(type(one).__name__, one.state_dict, one.load_state_dict) for one in others]
+        for module in self._modules():
+            for one in module.modules():
+                if type(one).get_extra_state is not torch.nn.Module.get_extra_state:
+                    parts.append(_Part(type(one).__name__, one.get_extra_state, one.set_extra_state))
+        return parts
 
     @torch.no_grad()
-    def _restore(self, snapshot: _Snapshot, now: int, factor: float) -> None:
-        modules, others = self._parts()
-        self._restore_others(others, snapshot.others, now)
+    def _restore(self, snapshot: _Snapshot, now: int, factor: float, cause: str) -> None:
+        present, parts = self._tensors(), self._parts()
+        self._check_layout(snapshot, present, len(parts), now)
+        with _all_or_nothing(now) as load:
+            for part, state in zip(parts, snapshot.others):
+                load(part, state)
+            self._mark("rescue", f"{cause}: back to step {snapshot.step}")
         # Nothing raises from here on.
-        for module, kept in zip(modules, snapshot.modules):
-            for name, tensor in _tensors(module, module is self._model).items():
-                if name in kept:
-                    tensor.copy_(kept[name])
-        for parameter, saved in zip(_parameters(self._optimizer), snapshot.optimizer):
-            _put_back(self._optimizer.state[parameter], saved, parameter.device)
+        for name, kept in snapshot.tensors.items():
+            tensor = present.get(name)
+            if tensor is not None and tensor.shape == kept.shape:  # else it is a cache
+                _write(tensor, kept)
+        state = self._optimizer.state
+        for key in [key for key in state if key not in snapshot.optimizer]:
+            del state[key]
+        for key, saved in snapshot.optimizer.items():
+            _put_back(state[key], saved, getattr(key, "device", torch.device("cpu")))
         for group, saved in zip(self._optimizer.param_groups, snapshot.settings):
             _put_back(group, saved, torch.device("cpu"), keep=_OWNED)
-        self._scheduler.go_back(snapshot.scheduler, factor)
         self.last, self._back_at = snapshot.step, now
+        self._scheduler.go_back(snapshot.scheduler, factor)
 
-    def _restore_others(self, others: list[Any], states: list[dict[str, Any]], now: int) -> None:
-        """All of them or none."""
-        before = [_on_host(one.state_dict()) for one in others]
-        tried = 0
-        try:
-            for one, state in zip(others, states):
-                tried += 1
-                one.load_state_dict(_on_host(state))  # A copy: some keep what they are given.
-        except Exception as error:
-            for one, state in zip(others[:tried], before):
-                with contextlib.suppress(Exception):  # It has refused one state, and may be as it was.
-                    one.load_state_dict(state)
+    def _check_layout(self, snapshot: _Snapshot, present: dict[str, Tensor], parts: int, now: int) -> None:
+        """Raise if the model has become another since: then nothing can go back."""
+        caches = self._caches()
+        before = {name: tuple(one.shape) for name, one in snapshot.tensors.items() if name not in caches}
+        after = {name: tuple(one.shape) for name, one in present.items() if name not in caches}
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        if changed or parts != len(snapshot.others):
+            name = changed[0] if changed else "the extra state of its modules"
             raise RescueError(
-                f"cannot go back at step {now}: {type(others[tried - 1]).__name__} refused its own state "
-                f"({type(error).__name__}: {error}). Nothing has been restored"
+                f"cannot go back at step {now}: {name} was {before.get(name, 'not there')} at the snapshot, step "
+                f"{snapshot.step}, and is {after.get(name, 'not there')} now. Make a new Rescue when the model changes"
+            )
+
+    def _caches(self) -> set[str]:
+        """Buffers that are in no checkpoint."""
+        return {
+            (f"also[{number - 1}]." if number else "") + (f"{path}.{name}" if path else name)
+            for number, module in enumerate(self._modules())
+            for path, one in module.named_modules()
+            for name in one._non_persistent_buffers_set
+        }
+
+
+@contextlib.contextmanager
+def _all_or_nothing(now: int) -> Iterator[Callable[[_Part, Any], None]]:
+    """Loads states; if anything raises within, all that were loaded are put back as they were."""
+    loaded: list[tuple[_Part, Any]] = []
+
+    def load(part: _Part, state: Any) -> None:
+        loaded.append((part, _on_host(part.save())))
+        try:
+            part.load(_on_host(state))  # A copy: some keep what they are given.
+        except Exception as error:
+            raise RescueError(
+                f"cannot go back at step {now}: {part.name} refused its own state ({type(error).__name__}: {error})"
             ) from error
 
+    try:
+        yield load
+    except Exception as error:
+        lost = []
+        for part, before in reversed(loaded):
+            try:
+                part.load(before)
+            except Exception:
+                lost.append(part.name)
+        if not isinstance(error, RescueError):
+            raise
+        kept = f"Nothing has been restored, but {', '.join(lost)} may be changed" if lost else "Nothing was restored"
+        raise RescueError(f"{error}. {kept}") from error.__cause__
 
-def _tensors(module: torch.nn.Module, trained: bool) -> _Tensors:
-    """Parameters and buffers by name, each once, those that no checkpoint has included.
 
-    Args:
-        module: The module.
-        trained: Whether to leave out parameters that require no gradient.
-    """
-    parameters = {name: one for name, one in module.named_parameters() if one.requires_grad or not trained}
-    return {**parameters, **dict(module.named_buffers())}
+def _memory(tensor: Tensor) -> Any:
+    """Equal for tensors that are the same numbers in the same memory."""
+    if type(tensor) not in _PLAIN or is_lazy(tensor) or tensor.layout is not torch.strided or not tensor.numel():
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _kept(tensor: Tensor, before: Tensor | None) -> Tensor:
+    """A copy in host memory; the one from before if nothing has changed."""
+    present = tensor.detach().cpu()
+    if before is not None and _equal(present, before):
+        return before
+    return present.clone() if tensor.device.type == "cpu" else present
+
+
+def _write(tensor: Tensor, kept: Tensor) -> None:
+    for dimension, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[dimension]:  # expanded: the same memory many times
+            tensor, kept = tensor.narrow(dimension, 0, 1), kept.narrow(dimension, 0, 1)
+    # What was made in inference mode can be written there only.
+    with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
+        tensor.copy_(kept)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return type(a) in _PLAIN and a.layout is b.layout is torch.strided and a.dtype is b.dtype and torch.equal(a, b)
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
@@ -272,8 +381,9 @@ def _put_back(
     for name in [name for name in present if name not in saved and name not in keep]:
         del present[name]
     for name, value in saved.items():
-        if isinstance(value, Tensor) and isinstance(present.get(name), Tensor):
-            present[name].copy_(value)  # In place: captured and compiled optimizers hold on to their tensors.
+        there = present.get(name)
+        if isinstance(value, Tensor) and isinstance(there, Tensor) and there.shape == value.shape:
+            there.copy_(value)  # In place: captured and compiled optimizers hold on to their tensors.
         else:
             present[name] = _copied(value, device)
 
