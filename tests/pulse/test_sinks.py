@@ -4,11 +4,14 @@ import csv
 import importlib.util
 import json
 import math
+import types
 
 import pytest
 import torch
 
 from greedylr import Action, GreedyLR
+from greedylr.control.observers import hand_on
+from greedylr.pulse import Recorder, Trace, sinks
 from greedylr.pulse.sinks import CsvSink, MlflowSink, Observing, TensorBoardSink, WandbSink, send
 from greedylr.pulse.storage import cell
 
@@ -269,14 +272,199 @@ def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
     assert rank() == expected
 
 
-def test_an_observer_that_raises_costs_the_others_nothing():
-    def broken(decision):
-        raise OSError("full")
+# A run that goes back, and observers that raise.
 
-    seen = []
+
+def checkpointed(tmp_path, sink_of, first=100, at=50, last=120):
+    """A run that is killed at a step, and resumed from an earlier one with another loss; as a user does it."""
+
+    def optimizer():
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
+    scheduler = GreedyLR(optimizer(), decade_steps=0)
+    with Observing(sink_of()) as sink:
+        scheduler.subscribe(sink)
+        for step in range(1, first + 1):
+            scheduler.step(1.0)
+            if step == at:
+                state = scheduler.state_dict()
+            if step % 5 == 0:
+                sink.log(val_loss=1.0)
+    resumed = GreedyLR(optimizer(), decade_steps=0)
+    with Observing(sink_of()) as sink:
+        resumed.subscribe(sink)
+        resumed.load_state_dict(state)
+        for step in range(at + 1, last + 1):
+            resumed.step(1.02)
+            if step % 5 == 0:
+                sink.log(val_loss=1.02)
+
+
+def check_resumed(rows, again):
+    for name, every in {"greedylr/loss": 10, "val_loss": 5}.items():
+        steps = [step for step, _ in rows[name]]
+        assert steps == list(range(every, 121, every)), name
+        expected = {step: 1.0 if step <= (50 if again else 100) else 1.02 for step in steps}
+        assert dict(rows[name]) == pytest.approx(expected), name
+
+
+def rows_of(file):
+    rows = {}
+    for row in csv.DictReader(file.read_text().splitlines()):
+        rows.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+    return rows
+
+
+def test_a_resumed_run_is_once_in_the_csv(tmp_path):
+    file = tmp_path / "run.csv"
+    checkpointed(tmp_path, lambda: CsvSink(file))
+    check_resumed(rows_of(file), again=True)
+
+
+def test_a_torn_row_is_left_out_and_a_new_run_replaces_the_file(tmp_path):
+    file = tmp_path / "run.csv"
+    file.write_bytes(b"step,name,value\r\n10,loss,0.5\r\n20,loss,0.25\r\n20,lr,0.0")
+    sink = CsvSink(file)
+    sink.go_back(20)
+    sink.write(30, {"loss": 0.1})
+    sink.close()
+    assert rows_of(file) == {"loss": [(10, 0.5), (20, 0.25), (30, 0.1)]}
+    sink = CsvSink(file)
+    assert rows_of(file), "nothing is lost before there is something new"
+    sink.write(1, {"loss": 3.0})
+    sink.close()
+    assert rows_of(file) == {"loss": [(1, 3.0)]}
+
+
+def test_going_back_within_a_run(script, tmp_path):
+    rule = script()
+    with Observing(CsvSink(tmp_path / "run.csv"), every=1) as sink:
+        rule.subscribe(sink)
+        for loss in (1.0, 2.0, 3.0, 4.0):
+            rule.step(loss)
+        sink.log(step=2, val_loss=9.0)  # late, and no going back
+        rule.step_number = 2
+        rule.step(5.0)
+    assert rows_of(tmp_path / "run.csv")["greedylr/loss"] == [(1, 1.0), (2, 2.0), (3, 5.0)]
+    assert rows_of(tmp_path / "run.csv")["val_loss"] == [(2, 9.0)]
+
+
+@needs("tensorboard")
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_is_once_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "tensorboard"
+    checkpointed(tmp_path, lambda: TensorBoardSink(folder))
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    check_resumed(
+        {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}, again=True
+    )
+
+
+@needs("tensorboard")
+@pytest.mark.filterwarnings("ignore")
+def test_a_first_run_hides_nobody_elses_events(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as own:
+        for step in range(5):
+            own.add_scalar("accuracy", step, step)
+    sink = TensorBoardSink(tmp_path)
+    sink.go_back(0)
+    sink.write(1, {"loss": 1.0})
+    sink.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [one.step for one in events.Scalars("accuracy")] == [0, 1, 2, 3, 4]
+
+
+def test_a_resumed_run_is_once_in_stores_that_only_append(tmp_path, monkeypatch):
+    class Run:  # of wandb
+        def __init__(self):
+            self.summary, self.rows = {}, {}
+
+        def define_metric(self, *names, **settings):
+            pass
+
+        def log(self, values):
+            step = values["greedylr/step"]
+            self.summary.update(values)
+            for name, value in values.items():
+                self.rows.setdefault(name, []).append((step, value))
+
+    run = Run()
+    checkpointed(tmp_path, lambda: WandbSink(run))
+    check_resumed(run.rows, again=False)
+
+    class Metric:  # of MLflow
+        def __init__(self, key, value, timestamp, step):
+            self.key, self.value, self.step = key, value, step
+
+    history = {}
+
+    class Client:
+        def __init__(self, uri):
+            pass
+
+        def get_metric_history(self, run_id, name):
+            return history.get(name, [])
+
+        def log_batch(self, run_id, metrics):
+            for one in metrics:
+                history.setdefault(one.key, []).append(one)
+
+    modules = {"mlflow.entities": {"Metric": Metric}, "mlflow.tracking": {"MlflowClient": Client}}
+    monkeypatch.setattr(sinks, "import_module", lambda name: types.SimpleNamespace(**modules[name]))
+    checkpointed(tmp_path, lambda: MlflowSink("a run"))
+    check_resumed({name: [(one.step, one.value) for one in metrics] for name, metrics in history.items()}, again=False)
+
+
+@needs("tensorboard")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda path: CsvSink(path / "run.csv"), TensorBoardSink])
+def test_the_run_may_go_on_after_the_sink(tmp_path, make):
     scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
-    for observer in (broken, seen.append, broken):
-        scheduler.subscribe(observer)
-    with pytest.raises(OSError, match="full"):
-        scheduler.step(2.0)
-    assert len(seen) == 1
+    with Observing(make(tmp_path), every=1) as sink:
+        scheduler.subscribe(sink)
+        scheduler.step(1.0)
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    scheduler.step(1.0)
+    scheduler.load_state_dict(scheduler.state_dict())
+    hand_on([sink], {"val_loss": 1.0})
+    sink.close()
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
+    with pytest.raises(ValueError, match="this sink is closed"):
+        sink.log(val_loss=1.0)
+
+
+class Broken:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, decision):
+        raise self.error
+
+    def log(self, **metrics):
+        raise self.error
+
+
+def test_an_observer_that_raises_costs_the_others_nothing(tmp_path):
+    scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    first, second = Broken(OSError("no route to host")), Broken(ValueError("later"))
+    scheduler.subscribe(first)
+    with Recorder(tmp_path / "run", scheduler) as recorder:
+        unsubscribe = scheduler.subscribe(second)
+        with pytest.raises(OSError, match="no route to host"):
+            scheduler.step(1.0)
+        with pytest.raises(OSError, match="no route to host"):
+            hand_on([first, recorder, second], {"val_loss": 1.0})
+        unsubscribe()
+        scheduler.subscribe(Broken(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):  # Whoever presses Ctrl-C is not told of a broken connection.
+            scheduler.step(2.0)
+    trace = Trace.load(tmp_path / "run")
+    assert trace.losses.tolist() == [1.0, 2.0]
+    assert trace.metrics["val_loss"].values.tolist() == [1.0]

@@ -29,25 +29,39 @@ def introduce(observer: Observer, observed: object) -> None:
 
 
 def tell(observers: Iterable[Observer], decision: Decision) -> None:
-    """Call every observer with a decision; what the first of them raises is raised when all have been called.
+    """Call every observer with a decision.
 
     Raises:
-        Exception: Whatever an observer raises.
+        BaseException: Whatever the first observer raises, when all have been called; an interrupt goes first.
     """
     failed: BaseException | None = None
     for observer in observers:
         try:
             observer(decision)
-        except BaseException as error:  # It must not cost the others this step; an interrupt comes out all the same.
-            failed = failed or error
+        except BaseException as error:  # It must not cost the others this step.
+            failed = _first(failed, error)
     if failed is not None:
         raise failed
 
 
 def hand_on(observers: Iterable[Observer], metrics: Mapping[str, Any]) -> None:
-    """Give observers that take them the numbers of a validation; what is no number is left out."""
+    """Give observers that take them the numbers of a validation; what is no number is left out.
+
+    Raises:
+        BaseException: As :func:`tell`.
+    """
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
+    failed: BaseException | None = None
     for observer in observers:
         log = getattr(observer, "log", None)
         if log is not None and numbers and not getattr(observer, "closed", False):
-            log(**numbers)
+            try:
+                log(**numbers)
+            except BaseException as error:
+                failed = _first(failed, error)
+    if failed is not None:
+        raise failed
+
+
+def _first(failed: BaseException | None, error: BaseException) -> BaseException:
+    return error if failed is None or (isinstance(failed, Exception) and not isinstance(error, Exception)) else failed
