@@ -2,13 +2,14 @@
 
 Everything is told from the trace alone, whatever rule made it, on means of consecutive windows of 20 steps (in runs
 of more than 40,000 steps, two thousand windows), which leave out what is not finite and what the rule called a spike.
+What was marked as a disruption, or is found to be one, is nothing that another finding compares with.
 ``docs/pulse.md`` defines each finding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -124,6 +125,22 @@ _TAIL, _LAST = 5, 20
 """Windows that the new level is measured over, and that it must last, if the run does."""
 
 
+class Upset(NamedTuple):
+    """A disruption, until the loss is back where it was.
+
+    Attributes:
+        first: The step where it begins.
+        last: The last step before the loss is back; the last of the run if it never is.
+        over: Whether the loss came back.
+        marked: Whether the user marked it.
+    """
+
+    first: int
+    last: int
+    over: bool
+    marked: bool
+
+
 @dataclass(frozen=True)
 class Windows:
     """Consecutive windows of a run.
@@ -136,6 +153,7 @@ class Windows:
         spread: Standard deviation of the losses.
         count: Losses in it.
         lr: Learning rate at its end.
+        upsets: Disruptions of the run.
     """
 
     size: int
@@ -145,6 +163,30 @@ class Windows:
     spread: Floats
     count: Ints
     lr: Floats
+    upsets: tuple[Upset, ...] = ()
+
+    def calm(self) -> Windows:
+        """Those that another one may be compared with: outside of every disruption."""
+        return self._outside(self.upsets)
+
+    def settled(self) -> Windows:
+        """Those that say where the run is: outside of what came back, or began so lately that it may still do so."""
+        return self._outside([one for one in self.upsets if self._passing(one)])
+
+    def disrupted(self, step: int) -> bool:
+        """Whether a step lies in what came back, or began so lately that it may still do so."""
+        return any(one.first <= step <= one.last and self._passing(one) for one in self.upsets)
+
+    def _passing(self, upset: Upset) -> bool:
+        return upset.over or upset.last - upset.first < _LAST * self.size
+
+    def _outside(self, upsets: Sequence[Upset]) -> Windows:
+        if not upsets:
+            return self
+        inside = [(self.last >= one.first) & (self.first <= one.last) for one in upsets]
+        kept = ~np.any(inside, axis=0)
+        names = ("first", "last", "mean", "spread", "count", "lr")
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
 def examine(trace: Trace) -> list[Finding]:
@@ -169,16 +211,19 @@ def examine(trace: Trace) -> list[Finding]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for check in _CHECKS:
             found += check(trace, windows)
+            if check is _disturbances:
+                begun = [one.first for one in found if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
+                windows = replace(windows, upsets=windows.upsets + _upsets(trace, windows, begun, marked=False))
     # Losses before and after a jump are not of one kind, and prove nothing together.
     jumps = [one.first for one in found if one.kind in (Kind.LEVEL_SHIFT, Kind.LOSS_SCALE)]
-    upsets = jumps + [one.first for one in found if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
+    upsets = jumps + [one.first for one in windows.upsets]
     between = {Kind.OVERFITTING: jumps, Kind.DIVERGENCE: jumps, Kind.PLATEAU: upsets}
     found = [one for one in found if not any(one.first <= step + 20 <= one.last for step in between.get(one.kind, ()))]
     return sorted(found, key=lambda one: (not one.serious, one.first, list(Kind).index(one.kind)))
 
 
 def windows_of(trace: Trace) -> Windows:
-    """The run in windows of 20 steps, or in two thousand."""
+    """The run in windows of 20 steps, or in two thousand; with the disruptions that were marked."""
     size = max(20, -(-trace.last // 2000))
     usable = np.isfinite(trace.means)
     spikes = [one.step for one in trace.decisions if one.action in _EXTRAORDINARY]
@@ -196,7 +241,7 @@ def windows_of(trace: Trace) -> Windows:
         squares = np.add.reduceat((values - np.repeat(mean, counts)) ** 2, begins)
     full = counts >= min(size // 2, int(counts.max()))
     ends = np.cumsum(counts) - 1
-    return Windows(
+    windows = Windows(
         size=size,
         first=(which * size + 1)[full],
         last=np.minimum((which + 1) * size, trace.last)[full],
@@ -205,6 +250,34 @@ def windows_of(trace: Trace) -> Windows:
         count=counts[full].astype(np.int64),
         lr=lrs[ends][full],
     )
+    # A mark is of the last step before.
+    begun = [mark.step + 1 for mark in trace.marks if mark.name.startswith("disruption")]
+    return replace(windows, upsets=_upsets(trace, windows, begun, marked=True))
+
+
+def _upsets(trace: Trace, windows: Windows, begun: Iterable[int], marked: bool) -> tuple[Upset, ...]:
+    """Disruptions that began at some steps: each until a window is back at the level of the two before it.
+
+    Back is below that level plus their spread. Where the loss fell at once, and came up again within 20 windows, it is
+    back then.
+    """
+    found: list[Upset] = []
+    for first in sorted(set(begun)):
+        if found and first <= found[-1].last:
+            continue  # marked again while it lasts
+        before = replace(windows, upsets=(*windows.upsets, *found)).calm()
+        level = np.flatnonzero(before.last < first)[-2:]
+        middle = float(before.mean[level].mean()) if len(level) else np.inf
+        spread = float(before.spread[level].mean()) if len(level) else 0.0
+        after = windows.first > first
+        back = np.flatnonzero(after & (windows.mean <= middle + spread))
+        dip = np.flatnonzero(after)[:_LAST]
+        if len(level) and len(dip) and float(windows.mean[dip[0]]) < middle - 3 * spread:
+            up = dip[windows.mean[dip] >= middle - spread]
+            back = up if len(up) else back
+        last = int(windows.first[back[0]]) - 1 if len(back) else trace.last
+        found.append(Upset(first, last, len(back) > 0, marked))
+    return tuple(found)
 
 
 def _main_phase(trace: Trace) -> tuple[int, int]:
@@ -235,7 +308,6 @@ def _non_finite(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 
 def _divergence(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    mean = windows.mean
     broken = np.flatnonzero(~np.isfinite(trace.losses))
     if len(broken) and len(trace.losses) - broken[0] >= 2 * windows.size:
         finite = np.isfinite(trace.losses)
@@ -245,19 +317,27 @@ def _divergence(trace: Trace, windows: Windows) -> Iterator[Finding]:
                 Kind.DIVERGENCE, int(trace.steps[last_good + 1]), trace.last, "no finite loss any more, to the end"
             )
             return
+    calm, settled = windows.calm(), windows.settled()
+    mean = calm.mean
     if len(mean) < 6:
         return
     # The lowest of the last ones: data that come by turns may end with the hard ones.
-    start, best, end = float(mean[:2].mean()), float(mean.min()), float(mean[-3:].min())
-    noise = float(np.median(windows.spread / np.sqrt(windows.count)))
+    start, best, end = float(mean[:2].mean()), float(mean.min()), float(settled.mean[-3:].min())
+    noise = float(np.median(calm.spread / np.sqrt(calm.count)))
     lowest = int(mean.argmin())
-    if end > start + 4 * noise and end - start > 0.02 * abs(start):
+    damaged = [one for one in windows.upsets if one.marked and not one.over]
+    if damaged:
+        told = any(not one.marked and not one.over for one in windows.upsets)
+        if not told and len(settled.mean) > len(mean) and end > best + 0.5 * (start - best):
+            numbers = f"ends at {trace.sign * end:.4g}, never back on its level after a disruption that was marked"
+            yield Finding(Kind.NO_RECOVERY, damaged[0].first, trace.last, numbers)
+    elif end > start + 4 * noise and end - start > 0.02 * abs(start):
         numbers = f"ends at {trace.sign * end:.4g}, above the {trace.sign * start:.4g} it began with"
-        yield Finding(Kind.DIVERGENCE, int(windows.last[lowest]), trace.last, numbers)
+        yield Finding(Kind.DIVERGENCE, int(calm.last[lowest]), trace.last, numbers)
     elif start - best > 10 * noise and end > best + 0.5 * (start - best):
         at_best, at_first = f"{trace.sign * best:.4g} at best", f"{trace.sign * start:.4g} at first"
         numbers = f"ends at {trace.sign * end:.4g}, after {at_best} and {at_first}"
-        yield Finding(Kind.DIVERGENCE, int(windows.last[lowest]), trace.last, numbers)
+        yield Finding(Kind.DIVERGENCE, int(calm.last[lowest]), trace.last, numbers)
 
 
 def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
@@ -265,14 +345,20 @@ def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
     if name is None or not any(word in name.lower() for word in ("loss", "ppl", "perplexity", "error")):
         return
     steps, values = trace.metrics[name]
-    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    usable = np.isfinite(values) & ~np.array([windows.disrupted(step) for step in steps.tolist()], bool)
+    steps, values = steps[usable], values[usable]
     best = int(values.argmin()) if len(values) else 0
     if len(values) < 6 or len(values) - best <= 3:
         return
     noise = 1.4826 * float(np.median(np.abs(np.diff(values, 2)))) / np.sqrt(6)
     rise = float(np.mean(values[-3:]) - values[best])
-    then = windows.last >= steps[best]
-    mean, error = windows.mean[then], windows.spread[then] ** 2 / windows.count[then]
+    # One that came before the best validation is over for this purpose, whether or not the loss came all the way back.
+    since = replace(windows, upsets=tuple(one for one in windows.upsets if one.over or one.first > steps[best]))
+    if not all(one.over for one in since.upsets):
+        return  # The training loss has not fallen below where it was.
+    calm = since.calm()
+    then = calm.last >= steps[best]
+    mean, error = calm.mean[then], calm.spread[then] ** 2 / calm.count[then]
     share = max(len(mean) // 4, 3)
     if rise <= max(4 * noise, 0.01 * abs(values[best])) or len(mean) < 2 * share:
         return
@@ -297,7 +383,7 @@ def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:
     """One event, one name: the losses that lead to a level that lasts are no disruption of their own."""
-    jumps = list(_jumps(trace, windows))
+    jumps = list(_jumps(trace, windows.settled()))
     yield from jumps
     for one in _disruptions(trace, windows):
         if not any(abs(one.first - jump.first) <= 2 * windows.size for jump in jumps):
@@ -444,11 +530,12 @@ def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
         rows = np.searchsorted(trace.steps, group)
         if len(rows) < 3 or int((rows[2:] - rows[:-2]).min()) > 4:
             continue
-        before = np.flatnonzero(windows.last < group[0])[-2:]
+        calm = windows.calm()
+        before = np.flatnonzero(calm.last < group[0])[-2:]
         after = np.flatnonzero(windows.first > group[-1])
         if not len(before) or not len(after):
             continue
-        line = float(windows.mean[before].mean()) + float(windows.spread[before].mean())
+        line = float(calm.mean[before].mean()) + float(calm.spread[before].mean())
         back = after[windows.mean[after] <= line]
         worst = max(trace.sign * by_step[step] for step in group)
         words = f"{len(group)} losses far above the window before, up to {trace.sign * worst:.4g}"
@@ -491,10 +578,12 @@ def _sinking(trace: Trace, windows: Windows) -> Iterator[Finding]:
     first, last = _main_phase(trace)
     inside = (trace.steps >= first) & (trace.steps <= last)
     lrs, steps = trace.lrs[inside, 0], trace.steps[inside]
-    if not len(lrs) or not lrs.max() > 0:
+    upset = np.any([(steps >= one.first) & (steps <= one.last) for one in windows.upsets], axis=0)
+    usual = np.where(upset, 0.0, lrs)
+    if not len(lrs) or not usual.max() > 0:
         return
-    stuck = [one.step for one in trace.decisions if one.action is Action.AT_MIN]
-    highest = int(lrs.argmax())
+    stuck = _steps_of(Action.AT_MIN, trace, windows)
+    highest = int(usual.argmax())
     if len(stuck) >= 3:
         yield Finding(
             Kind.SINKING, stuck[0], last, f"{len(stuck)} cuts came to nothing at the lower bound, {lrs[-1]:.3g}"
@@ -505,7 +594,7 @@ def _sinking(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 
 def _at_bound(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    steps = [one.step for one in trace.decisions if one.action is Action.AT_MAX]
+    steps = _steps_of(Action.AT_MAX, trace, windows)
     if len(steps) >= 3:
         lr = trace.decisions[[one.step for one in trace.decisions].index(steps[0])].lr_after[0]
         yield Finding(
@@ -513,12 +602,16 @@ def _at_bound(trace: Trace, windows: Windows) -> Iterator[Finding]:
         )
 
 
+def _steps_of(action: Action, trace: Trace, windows: Windows) -> list[int]:
+    return [one.step for one in trace.decisions if one.action is action and not windows.disrupted(one.step)]
+
+
 _REVERSALS = 8
 
 
 def _oscillating(trace: Trace, windows: Windows) -> Iterator[Finding]:
     """Each move takes back the one before, within three windows of the rule: in long runs noise moves it at times."""
-    moves = trace.moves
+    moves = [one for one in trace.moves if not windows.disrupted(one.step)]
     run: list[int] = []
     for number, one in enumerate(moves):
         before = moves[number - 1]
@@ -539,8 +632,9 @@ def _oscillation(run: list[int]) -> Iterator[Finding]:
 def _plateau(trace: Trace, windows: Windows) -> Iterator[Finding]:
     """The last part of the main phase, a third at least, without a slope and without gain."""
     _, last = _main_phase(trace)
-    inside = windows.last <= last
-    mean, first = windows.mean[inside], windows.first[inside]
+    calm = windows.calm()
+    inside = calm.last <= last
+    mean, first = calm.mean[inside], calm.first[inside]
     if len(mean) < 30:
         return
     gain = float(mean[:2].mean() - mean.min())
@@ -567,12 +661,12 @@ def _clusters(steps: list[int], gap: int) -> list[list[int]]:
 
 
 _CHECKS: tuple[Callable[[Trace, Windows], Iterator[Finding]], ...] = (
+    _disturbances,  # first, as nothing is compared with disruptions
     _failed,
     _non_finite,
     _divergence,
     _overfitting,
     _ignored,
-    _disturbances,
     _sinking,
     _at_bound,
     _oscillating,

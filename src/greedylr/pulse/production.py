@@ -118,7 +118,8 @@ def facts(reading: Reading) -> Facts:
     directions = [one.raised for one in trace.moves]
     turns = sum(a != b for a, b in pairwise(directions))
     shares = reading.audit.shares
-    worse = len(windows.mean) >= 4 and float(windows.mean[-2:].mean()) >= float(windows.mean[:2].mean())
+    start, end = windows.calm().mean[:2], windows.settled().mean[-2:]
+    worse = min(len(start), len(end)) == 2 and len(windows.mean) >= 4 and float(end.mean()) >= float(start.mean())
     diverged = any(one.kind is Kind.DIVERGENCE for one in reading.findings)
     final, efficiency = _validation(trace)
     if final is None and len(windows.mean):
@@ -173,17 +174,18 @@ def _validation(trace: Trace) -> tuple[float | None, float | None]:
 def _recoveries(reading: Reading) -> list[int | None]:
     trace = reading.trace
     windows = windows_of(trace)
+    calm = windows.calm()
     # Of each the last step before it.
     starts = [mark.step for mark in trace.marks if mark.name.startswith("disruption")]
     if not starts:
         starts = [one.first - 1 for one in reading.findings if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
     found: list[int | None] = []
     for start in starts:
-        before = np.flatnonzero(windows.last <= start)[-3:]
+        before = np.flatnonzero(calm.last <= start)[-3:]
         after = np.flatnonzero(windows.first > start)
         if not len(before) or not len(after):
             continue
-        line = float(windows.mean[before].mean() + windows.spread[before].mean())
+        line = float(calm.mean[before].mean() + calm.spread[before].mean())
         back = after[windows.mean[after] <= line]
         found.append(int(windows.last[back[0]]) - start if len(back) else None)
     return found
