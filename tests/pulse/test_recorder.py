@@ -165,7 +165,7 @@ def test_a_batch_stays_beside_its_loss_when_that_is_read_later(tmp_path):
 
     scheduler = GreedyLR(optimizer())
     scheduler._reader, scheduler._indirect = Later(), True
-    scheduler._read = lambda loss: (
+    scheduler._read = lambda loss, batch: (
         [before for before in [scheduler._reader.take()] if before is not None] + (scheduler._reader.put(loss) or [])
     )
     with Recorder(tmp_path, scheduler):
@@ -203,7 +203,7 @@ def test_a_line_that_is_of_no_trace_is_named(tmp_path, line):
     Recorder(tmp_path).close()
     with open(tmp_path / storage.FILE, "ab") as file:
         file.write(line + b"\n")
-    with pytest.raises(ValueError, match=r"trace\.jsonl, line 3: not a line of a trace"):
+    with pytest.warns(UserWarning, match=r"trace\.jsonl is damaged: line 3 and what follows are left out"):
         Trace.load(tmp_path)
 
 
@@ -746,9 +746,132 @@ def test_damage_is_told_and_never_read_as_data(tmp_path, place, damage):
         del lines[at]
     else:
         lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    whole = Trace.load(tmp_path).losses.tolist()
     file.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match=rf"line {at + 1}: not a line of a trace"):
-        Trace.load(tmp_path)
+    if place == "first":
+        with pytest.raises(ValueError, match="line 1: not a line of a trace"):
+            Trace.load(tmp_path)
+        return
+    with pytest.warns(UserWarning, match=rf"is damaged: line {at + 1} and what follows are left out"):
+        trace = Trace.load(tmp_path)
+    assert 0 < len(trace.losses) < len(whole) or place == "last"
+    assert trace.losses.tolist() == whole[: len(trace.losses)]
+    # Going on keeps what is sound, and puts the rest aside.
+    with pytest.warns(UserWarning, match="was damaged: what came before is continued"):
+        again = Recorder(tmp_path)
+    again.close()
+    assert Trace.load(tmp_path).losses.tolist() == trace.losses.tolist()
+    (aside,) = tmp_path.glob("trace.jsonl.damaged-*")
+    assert b"".join(lines).endswith(aside.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["text", "link", "folder", "fifo"])
+def test_what_is_not_ours_is_left_alone(tmp_path, kind):
+    file, other = tmp_path / "run" / storage.FILE, tmp_path / "other"
+    file.parent.mkdir()
+    other.write_text("not a line")
+    if kind == "text":
+        file.write_text("not a line")
+    elif kind == "link":
+        file.symlink_to(other)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        os.mkfifo(file)
+    with pytest.raises(ValueError, match="is no trace"):
+        Recorder(file.parent)
+    assert other.read_text() == "not a line"
+    assert kind != "text" or file.read_text() == "not a line"
+    if kind == "fifo":
+        with pytest.raises(FileNotFoundError):
+            Trace.load(file.parent)
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    class Refuses:
+        def subscribe(self, observer):
+            raise RuntimeError("no")
+
+    hook, threads = sys.excepthook, threading.active_count()
+    with pytest.raises(RuntimeError, match="no"):
+        Recorder(tmp_path, Refuses())
+    gc.collect()
+    assert sys.excepthook is hook
+    Recorder(tmp_path).close()  # The lock is free.
+    with pytest.raises(TypeError, match="meta"):
+        Recorder(tmp_path, meta={"a": object()})
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= threads
+
+
+def test_a_file_system_without_locks_is_no_other_recorder(tmp_path, monkeypatch):
+    import errno
+
+    from greedylr.pulse import journal
+
+    def without(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(journal.fcntl, "flock", without)
+    scheduler = GreedyLR(optimizer())
+    with pytest.warns(UserWarning, match="has no locks"):
+        kept = Recorder(tmp_path, scheduler)
+    steps(scheduler, 5)
+    kept.close()
+    assert Trace.load(tmp_path).last == 5
+
+
+HOSTILE = [None, -1, 10**11, 1e308, "x", "\x1b[2J", [], {}, True, "\ud800", [[1]], {"a": {}}]
+
+
+def test_lines_that_no_recorder_wrote_are_a_value_error_at_worst(tmp_path):
+    scheduler = GreedyLR(optimizer(), window=3, decade_steps=5)
+    with Recorder(tmp_path / "a", scheduler) as kept:
+        for number in range(40):
+            scheduler.step(2.0 + 0.1 * (number % 3), batch={"domain": "ab"[number % 2]})
+            kept.log(val_loss=1.0)
+        kept.mark("here", why="x")
+        scheduler.step(float("nan"))
+    records, seal = [], 0
+    for line in (tmp_path / "a" / storage.FILE).read_bytes().splitlines(True):
+        record, seal = storage.from_line(line, seal)
+        records.append({name: value for name, value in record.items() if name != "crc"})
+
+    def places(tree, path=()):
+        if isinstance(tree, dict):
+            for name, value in tree.items():
+                yield from places(value, (*path, name))
+        elif isinstance(tree, list):
+            for name, value in enumerate(tree[:2]):
+                yield from places(value, (*path, name))
+        if path:
+            yield path
+
+    file = tmp_path / "b" / storage.FILE
+    file.parent.mkdir()
+    r = random.Random(0)
+    for number, record in enumerate(records):
+        for path in places(record):
+            for bad in r.sample(HOSTILE, 4):
+                changed = json.loads(json.dumps(records))
+                inner = changed[number]
+                for name in path[:-1]:
+                    inner = inner[name]
+                inner[path[-1]] = bad
+                lines, seal = [], 0
+                for one in changed:
+                    line, seal = storage.to_line(one, seal)
+                    lines.append(line)
+                file.write_bytes(b"".join(lines))
+                try:
+                    trace = Trace.load(file.parent)
+                except ValueError:
+                    continue
+                assert all("\x1b" not in phase.name for phase in trace.phases)
+                assert trace.status in ("finished", "killed")
 
 
 def test_another_file_of_that_name_is_left_alone(tmp_path):
@@ -911,7 +1034,7 @@ def test_what_is_not_recorded_is_not_kept(tmp_path, monkeypatch, how):
     assert not any((kept._losses, kept._decisions, kept._batches, kept._changes, kept._metrics))
 
 
-def test_a_step_that_somebody_elses_error_kept_from_the_record_costs_that_step(tmp_path):
+def test_the_error_of_another_observer_costs_the_record_nothing(tmp_path):
     scheduler = GreedyLR(optimizer())
 
     def faulty(decision):
@@ -925,7 +1048,7 @@ def test_a_step_that_somebody_elses_error_kept_from_the_record_costs_that_step(t
             scheduler.step(1.0)
         steps(scheduler, 5)
     trace = Trace.load(tmp_path)
-    assert trace.steps.tolist() == [1, 2, 4, 5, 6, 7, 8]
+    assert trace.steps.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert trace.foreign == []
 
 

@@ -113,11 +113,17 @@ class Recorder:
         self._last_foreign = -math.inf
         self._due = WRITE_EVERY == 0  # for the next step to write
         self._clear()
-        if rank() == 0:
-            self._journal = Journal(self.path)
-            self._begin()
-        if scheduler is not None:
-            self._unsubscribe = scheduler.subscribe(self)
+        self._hook: _Hook | None = None
+        self._stop = threading.Event()
+        try:
+            if rank() == 0:
+                self._journal = Journal(self.path)
+                self._begin()
+            if scheduler is not None:
+                self._unsubscribe = scheduler.subscribe(self)
+        except BaseException:
+            self._abandon()
+            raise
 
     def watch(self, scheduler: Any) -> None:
         """Record the settings of ``scheduler``; called by it, when this recorder is subscribed or a state was loaded.
@@ -282,7 +288,8 @@ class Recorder:
             journal = self._journal
             if journal is None:
                 return
-            self._hook.remove()
+            if self._hook is not None:
+                self._hook.remove()
             self._stop.set()
             try:
                 self._look_at_optimizer()
@@ -306,9 +313,18 @@ class Recorder:
         self._write({"start": started})
         # What ends the process ends the record; a recorder that is forgotten is none to wait for.
         self._hook = _Hook(self)
-        self._stop = threading.Event()
         threading.Thread(target=_tick, args=(weakref.ref(self), self._stop), daemon=True).start()
         _open_recorders.add(self)
+
+    def _abandon(self) -> None:
+        """A start that failed leaves no lock, no thread and no hook."""
+        self._closed = True
+        self._stop.set()
+        if self._hook is not None:
+            self._hook.remove()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _after_fork(self) -> None:
         """In the child: the file is the parent's, and a lock that is held would be held for ever."""

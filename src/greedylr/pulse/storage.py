@@ -66,12 +66,21 @@ def from_line(line: bytes, seal: int) -> tuple[dict[str, Any], int]:
     Raises:
         ValueError: If the line, or the one before, is not as it was written.
     """
-    own = seal_of(line)
-    body = line[: line.rindex(_SEAL)] + b"}"
-    if zlib.crc32(body, seal) != own:
-        raise ValueError("damaged, or not the line that followed the one before")
-    record: dict[str, Any] = json.loads(body)
+    own = next_seal(line, seal)
+    record: dict[str, Any] = json.loads(line[: line.rindex(_SEAL)] + b"}")
     return record, own
+
+
+def next_seal(line: bytes, seal: int) -> int:
+    """The seal of a line, which its record and the seal before make.
+
+    Raises:
+        ValueError: If the line, or the one before, is not as it was written.
+    """
+    own = seal_of(line)
+    if zlib.crc32(line[: line.rindex(_SEAL)] + b"}", seal) != own:
+        raise ValueError("damaged, or not the line that followed the one before")
+    return own
 
 
 def seal_of(line: bytes) -> int:

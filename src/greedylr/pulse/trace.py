@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +38,10 @@ else:
         """Whether somebody holds a lock, which the system takes from those that are killed."""
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:  # a file system without locks
+            return False
         fcntl.flock(file, fcntl.LOCK_UN)
         return False
 
@@ -178,7 +181,10 @@ class Trace:
 
         Raises:
             OSError: If there is none.
-            ValueError: If a line is not of a trace; the message has its number.
+            ValueError: If the file is not a trace; the message has the number of the line.
+
+        Warns:
+            UserWarning: If a line is damaged. What comes before it is read, and what follows cannot be trusted.
 
         Example:
             See :class:`greedylr.pulse.Recorder`.
@@ -186,7 +192,7 @@ class Trace:
         folder = Path(path)
         file = folder / storage.FILE
         reading, seal = _Reading(), 0
-        if not file.exists():
+        if not file.is_file():
             raise FileNotFoundError(f"{folder} holds no trace: the path is the folder that was given to Recorder")
         with open(file, "rb") as lines:
             being_written = _is_held(lines)
@@ -195,10 +201,24 @@ class Trace:
                     break
                 try:
                     record, seal = storage.from_line(line, seal)
+                except (ValueError, RecursionError) as error:
+                    if number == 1:
+                        raise ValueError(f"{file}, line 1: not a line of a trace ({error!r})") from error
+                    warnings.warn(
+                        f"{storage.label(file)} is damaged: line {number} and what follows are left out, so the record "
+                        f"ends at step {reading.last}",
+                        UserWarning,
+                        stacklevel=2,
+                    )
+                    break
+                try:
                     reading.take(record)
-                except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+                except _ODD as error:
                     raise ValueError(f"{file}, line {number}: not a line of a trace ({error!r})") from error
-        return reading.trace(folder, being_written)
+        try:
+            return reading.trace(folder, being_written)
+        except _ODD as error:
+            raise ValueError(f"{file}: its lines do not make a trace ({error!r})") from error
 
     @property
     def name(self) -> str:
@@ -262,6 +282,32 @@ class Trace:
         return self.to_arrow().to_pandas()
 
 
+_ODD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+"""What comes of a line whose checksum is right, and which no recorder wrote."""
+
+_ENDS = ("finished", "failed", "abandoned")
+_PHASE_NAMES = frozenset({"", *(action.name for action in storage.PHASES)})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    return storage.label(value, 1000)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < 2**53:
+        raise TypeError(f"not a step: {value!r}")
+    return value
+
+
+def _scalars(record: Any) -> dict[str, Any]:
+    for value in record.values():
+        if not isinstance(value, (str, int, float)):
+            raise TypeError(f"neither number nor text: {value!r}")
+    return {storage.label(name): storage.label(x) if isinstance(x, str) else x for name, x in record.items()}
+
+
 @dataclass
 class _Reading:
     """What the lines so far add up to."""
@@ -290,23 +336,30 @@ class _Reading:
             start = line["start"]
             if start["format"] != storage.FORMAT:
                 raise ValueError(f"format {start['format']}, not {storage.FORMAT}")
-            self.meta = {name: start[name] for name in ("greedylr", "python", "host", "time")} | start["meta"]
+            own = {name: start[name] for name in ("greedylr", "python", "host", "time")}
+            self.meta = _scalars(own) | _scalars(start["meta"])
             self.end, self.seconds_before, self.failures = "", self.seconds, []
         elif "config" in line:
-            self.config = line["config"]
+            self.config = dict(line["config"])
         elif "mark" in line:
-            self.marks.append(Mark(**line["mark"]))
+            mark = Mark(**line["mark"])
+            self.marks.append(Mark(_whole(mark.step), _text(mark.name), _scalars(mark.details)))
         elif "failure" in line:
-            self.failures.append(Failure(**line["failure"]))
+            failure = Failure(**line["failure"])
+            words = _text(failure.kind), _text(failure.message)
+            self.failures.append(Failure(_whole(failure.step), *words, bool(failure.out_of_memory)))
         elif "foreign" in line:
             self.foreign.append(Foreign(**{name: float(x) for name, x in line["foreign"].items()} | _step_of(line)))
         elif "end" in line:
+            if line["end"] not in _ENDS:
+                raise ValueError(f"unknown end {line['end']!r}")
             self.end = line["end"]
         else:
             raise ValueError(f"unknown entries {sorted(line)}")
 
     def _take_block(self, line: dict[str, Any]) -> None:
-        first, every, n = line["first"], line.get("every", 1), line["n"]
+        first, every, n = _whole(line["first"]), _whole(line.get("every", 1)), _whole(line["n"])
+        _whole(line["made"]), _whole(line["last"])
         made = line.get("decisions")
         decided = np.empty(0, np.int64) if made is None else _steps(made["step"], _length(made["action"]))
         # Else no step was made: metrics from before the first one, or the last row of a thinned part.
@@ -322,7 +375,10 @@ class _Reading:
             change = (_steps(changes["step"], len(values)), values)
         else:
             change = (np.empty(0, np.int64), np.empty((0, max(len(self.lr), 1))))
-        self.turns += [(step, name) for step, name in line.get("phases", ())]
+        for step, name in line.get("phases", ()):
+            if name not in _PHASE_NAMES:
+                raise ValueError(f"unknown phase {name!r}")
+            self.turns.append((_whole(step), name))
         losses = _doubles(line["loss"]) if n else np.empty(0)
         if len(losses) != n:
             raise ValueError(f"{len(losses)} losses where {n} were announced")
@@ -479,6 +535,8 @@ def _decisions(
     found = {row: tuple(lrs) for row, lrs in record.get("found", ())}
     evidence: list[dict[str, float]] = [{} for _ in before]
     for group in record["evidence"]:
+        if not 0 <= group["n"] <= len(before):
+            raise ValueError(f"evidence of {group['n']} decisions, of {len(before)}")
         rows = _steps(group["row"], group["n"])
         columns = [losses[rows] if column is None else _evidence(column) for column in group["values"]]
         for row, *values in zip(rows.tolist(), *(column.tolist() for column in columns)):
