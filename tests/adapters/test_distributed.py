@@ -43,15 +43,15 @@ TRAIN = """
         dist.init_process_group("gloo")
         rank, world = dist.get_rank(), dist.get_world_size()
         model = torch.nn.parallel.DistributedDataParallel(model)
-    reductions = 0
-    all_reduce = dist.all_reduce
+    collectives = 0
+    all_gather = dist.all_gather
 
     def counted(*args, **kwargs):
-        global reductions
-        reductions += 1
-        return all_reduce(*args, **kwargs)
+        global collectives
+        collectives += 1
+        return all_gather(*args, **kwargs)
 
-    dist.all_reduce = counted
+    dist.all_gather = counted
     images, labels = load_digits(return_X_y=True)
     images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
     own, observed, lrs, actions = [], [], [], []
@@ -69,7 +69,7 @@ TRAIN = """
         scheduler.step(loss)
         own.append(loss); lrs.append(optimizer.param_groups[0]["lr"].hex())
     shards = type(next(model.parameters())).__name__
-    print(json.dumps([own, observed, lrs, actions, reductions, shards]), flush=True)
+    print(json.dumps([own, observed, lrs, actions, collectives, shards]), flush=True)
     dist.barrier()
     os._exit(0)
 """
@@ -93,10 +93,10 @@ def test_ranks_with_different_losses_have_one_learning_rate(processes, replay, w
 
     ranks = results(processes, world, kind, family, "before")
     assert len({tuple(map(str, rank[0])) for rank in ranks}) == world
-    _, observed, lrs, actions, reductions, shards = ranks[0]
+    _, observed, lrs, actions, collectives, shards = ranks[0]
     assert all(rank[2:4] == [lrs, actions] for rank in ranks)
     assert all(list(map(repr, rank[1])) == list(map(repr, observed)) for rank in ranks), "to the last bit"
-    assert reductions == 50, "one small all-reduce for each step"
+    assert collectives == 50, "one small collective for each step"
     assert shards == ("DTensor" if kind == "fsdp" else "Parameter")
     means = [sum(losses) / world for losses in zip(*(rank[0] for rank in ranks))]
     assert observed == pytest.approx(means, rel=1e-15, nan_ok=True)
