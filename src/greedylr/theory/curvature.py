@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 LossFunction = Callable[[torch.nn.Module, Any], Tensor]
 """``loss_fn(model, batch)``: the scalar loss, say ``lambda model, batch: model(**batch).loss``."""
 
-_VECTORS = 8
-"""Lanczos vectors that are held at once: with 20, as ARPACK would have it, no fewer products are needed."""
+_VECTORS = 6
+"""Lanczos vectors that are held at once: with 20, as ARPACK would have it, hardly fewer products are needed."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def hessian(
     """The product of a vector with the Hessian of the mean loss over the batches."""
 
     def product(vector: list[Tensor]) -> list[Tensor]:
-        total = [torch.zeros_like(parameter) for parameter in parameters]
+        total: list[Tensor] = []
         for batch in batches:
             with torch.enable_grad(), _left_alone(model), sdpa_kernel(SDPBackend.MATH):
                 loss = loss_fn(model, batch)
@@ -144,12 +144,14 @@ def hessian(
                 along = sum((gradient * part).sum() for gradient, part in zip(gradients, vector))
                 # A loss that is linear in all parameters has no second derivative to take.
                 assert isinstance(along, Tensor)
-                if not along.requires_grad:
-                    continue
-                seconds = torch.autograd.grad(along, parameters, allow_unused=True, materialize_grads=True)
-            for sum_, second in zip(total, seconds):
-                sum_.add_(second, alpha=1 / len(batches))
-        return total
+                if along.requires_grad:
+                    seconds = torch.autograd.grad(along, parameters, allow_unused=True, materialize_grads=True)
+                else:
+                    seconds = tuple(torch.zeros_like(parameter) for parameter in parameters)
+            # What two gradients share may be one tensor, and is not to be added to.
+            total = [sum_ + second for sum_, second in zip(total, seconds)] if total else list(seconds)
+            del gradients, along, seconds
+        return [sum_ / len(batches) for sum_ in total]
 
     return product
 

@@ -106,13 +106,15 @@ def stability(
     scales = [scale for group in optimizer.param_groups for scale in _scales(optimizer, group)]
     if not scales:
         raise ValueError("the optimizer must have a parameter that requires a gradient, got none")
-    parameters = [scale.parameter for scale in scales]
-    roots = [scale.step.sqrt() for scale in scales]
+    parameters, roots, decays = zip(*[(scale.parameter, scale.step.sqrt(), scale.decay) for scale in scales])
+    del scales  # The step sizes are as large as the model.
     curved = hessian(model, loss_fn, [batch], parameters)
 
     def scaled(vector: list[Tensor]) -> list[Tensor]:
         image = curved([root * part for root, part in zip(roots, vector)])
-        return [root * part + scale.decay * own for root, part, scale, own in zip(roots, image, scales, vector)]
+        for own, root, decay, part in zip(image, roots, decays, vector):
+            own.mul_(root).add_(decay * part)
+        return image
 
     found = largest_eigenvalue(scaled, parameters, tolerance, most_products, seed)
     lrs = tuple(float(group["lr"]) for group in optimizer.param_groups)
