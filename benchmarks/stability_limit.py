@@ -1,12 +1,13 @@
 """The learning rate at which training leaves stability, predicted and found by bisection over runs.
 
-``python benchmarks/stability_limit.py``: three small networks on scikit-learn's digits, three optimizers, full batch. Each
-network is trained for some hundred steps at a low learning rate; ``greedylr.theory.stability`` predicts the limit there,
-and runs of fifty more steps from the same point find it. A run has left stability when its loss has risen above the start's
-by a tenth of it and is higher than at the step before. The last result is in ``benchmarks/stability_limit.md``.
+``python benchmarks/stability_limit.py``: three small networks on scikit-learn's digits, three optimizers, full batch.
+Each network is trained for some hundred steps at a low learning rate; ``greedylr.theory.stability`` predicts the limit
+there, and runs of fifty more steps from the same point find it. A run has left stability when its loss has risen above
+the start's by a tenth of it and is higher than at the step before. The last result: ``benchmarks/stability_limit.md``.
 """
 
 import copy
+from itertools import pairwise
 
 import torch
 from sklearn.datasets import load_digits
@@ -22,10 +23,18 @@ def networks():
     return {
         "perceptron": nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10)),
         "convolutional": nn.Sequential(
-            nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 16, 3), nn.GELU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 10)
+            nn.Unflatten(1, (1, 8)),
+            nn.Conv2d(1, 16, 3),
+            nn.GELU(),
+            nn.Conv2d(16, 16, 3),
+            nn.Flatten(),
+            nn.Linear(256, 10),
         ),
         "Transformer": nn.Sequential(
-            nn.Linear(8, 32), nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True), Mean(), nn.Linear(32, 10)
+            nn.Linear(8, 32),
+            nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True),
+            Mean(),
+            nn.Linear(32, 10),
         ),
     }
 
@@ -68,7 +77,7 @@ def leaves(model, optimizer, batch, lr):
         for state in again.state.values():
             state["momentum_buffer"].mul_(optimizer.param_groups[0]["lr"] / lr)
     losses = train(model, again, batch, MORE)
-    return any(not now < 1.1 * losses[0] and now > before for before, now in zip(losses, losses[1:]))
+    return any(not now < 1.1 * losses[0] and now > before for before, now in pairwise(losses))
 
 
 def main():
