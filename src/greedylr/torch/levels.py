@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ OUTLIER = 6.0
 
 _LEAST = 0.01  # share of the level that its deviation is taken to be at least, as in the rule
 _LARGEST = 1e140  # of a difference, whose square is added up
+_HIGHEST = sys.float_info.max / 2  # of a loss: the mean of two is finite
+_LONGEST = 2.0**53  # of a count
 
 
 class Levels:
@@ -31,19 +34,24 @@ class Levels:
 
     .. math:: R + (\ell - L_d) \, S / s_d,
 
-    with the domain's level :math:`L_d` and standard deviation :math:`s_d` from before it, and :math:`S^2` the mean of
-    all domains' variances, weighed by their shares of the steps: a domain that is noisier must not look like a spike.
-    The common level changes only as the domains' levels do, each weighed by its share,
+    with the domain's level :math:`L_d` and standard deviation :math:`s_d` from before it: a domain that is noisier must
+    not look like a spike. A deviation is taken to be at least a hundredth of the level, as in the rule. The common
+    level and deviation are at first those of the first domain, and change only as the domains' do, each weighed by its
+    share of the steps,
 
-    .. math:: R \leftarrow R + \tfrac{n_d}{n} \, (L_d^\text{new} - L_d),
+    .. math::
+        R \leftarrow R + \tfrac{n_d}{n} \, (L_d^\text{new} - L_d) \, S / s_d, \qquad
+        S \leftarrow S \, (s_d^\text{new} / s_d)^{n_d / n},
 
-    as a price index does, so that neither a change of composition nor a new domain moves it.
+    as price indices do, so that neither a change of composition nor a new domain moves them.
 
-    What the rule would leave out of its averages is left out of these: a loss that is not finite, and one more than
-    six standard deviations from its domain's level, but for the second in a row of its domain. The median of the first
-    ten losses of a domain is its level, and the eight nearest to that give its spread. Until then the first three are
-    passed on as :math:`R`, the others as :math:`R` and what they are off the median so far; where there is no other
-    domain, all as they are.
+    What the rule would leave out of its averages is left out of these: a loss that is not finite, and an outlier, more
+    than six deviations from its domain's level. An outlier is passed on, but no level moves with it. Ten in a row are
+    no outliers: their domain has moved, and is met anew.
+
+    A domain is met with ten losses: their median is its level, and the eight nearest to that give its spread. The first
+    three losses of a new domain are passed on as :math:`R`, the others as :math:`R` and what they are off the median so
+    far, at most :math:`S` where that is known; where there is no other domain, all as they are.
 
     Args:
         by: Name of the column of the batch that holds the domain: a label, or a whole number; a thousand at most.
@@ -61,10 +69,8 @@ class Levels:
             raise ValueError(f"level_by must be the name of a column of the batch, got {by!r}")
         self.by = by
         self._domains: dict[str, _Domain] = {}
-        self._common = 0.0
-        # Running sums, as there may be many domains: losses of those that are known, and their variances times their
-        # losses, now and at most since it was added up.
-        self._seen, self._spread, self._summed = 0.0, 0.0, 0.0
+        self._common, self._spread = 0.0, 0.0  # R and the square of S
+        self._seen = 0.0  # losses of the domains that are known
 
     def correct(self, loss: float, batch: Mapping[str, Any] | None) -> float:
         """The loss without its domain's level; what is not finite is passed on, and changes no level.
@@ -90,66 +96,61 @@ class Levels:
                 )
             if len(self._domains) == 1 and not self._seen:
                 (other,) = self._domains.values()
-                self._common = statistics.median(other.first)
+                self._common = statistics.median(other.aside)
             domain = self._domains[name] = _Domain()
-        if domain.count < _ENOUGH:
-            return self._meet(domain, loss)
-        difference = min(max(loss - domain.level, -_LARGEST), _LARGEST)
         alone = len(self._domains) == 1
-        corrected = loss if alone else self._common + difference * self._scale(domain)
-        deviation = max(math.sqrt(domain.variance), _LEAST * abs(domain.level))
-        outlier = abs(difference) > OUTLIER * deviation
-        if not outlier or domain.outlier:
+        if not domain.count:
+            corrected = loss if alone else self._common + self._usual(loss - domain.centre(loss))
+            self._set_aside(domain, loss)
+            return corrected
+        difference = _bounded(loss - domain.level)
+        corrected = loss if alone else self._common + _bounded(difference * self._scale(domain))
+        if abs(difference) > OUTLIER * math.sqrt(domain.spread):
+            self._set_aside(domain, loss)
+        else:
+            domain.aside.clear()
             self._learn(domain, difference)
-        domain.outlier = outlier
         return corrected
 
-    def _meet(self, domain: _Domain, loss: float) -> float:
-        """One of the first losses of a domain."""
-        alone = len(self._domains) == 1
-        corrected = loss
-        if not alone:
-            # Not one value again and again, which the rule would take for a loss without noise.
-            known = statistics.median(domain.first) if len(domain.first) >= _FEW else loss
-            corrected = self._common + min(max(loss - known, -_LARGEST), _LARGEST)
-        domain.first.append(loss)
-        domain.count += 1.0
-        if domain.count == _ENOUGH:
-            domain.level = statistics.median(domain.first)
-            squares = sorted(min(abs(one - domain.level), _LARGEST) ** 2 for one in domain.first)
-            domain.variance = _NORMAL * statistics.fmean(squares[:_NEAR])
-            domain.first.clear()
-            self._seen += _ENOUGH
-            self._take(domain.variance * domain.count, 0.0)
-            if alone:
-                self._common = domain.level
-        return corrected
-
-    def _scale(self, domain: _Domain) -> float:
-        return math.sqrt(self._spread / self._seen / domain.variance) if domain.variance > 0 else 1.0
+    def _set_aside(self, domain: _Domain, loss: float) -> None:
+        """Keep a loss that no level moves with; the tenth in a row tells where the domain is."""
+        domain.aside.append(min(max(loss, -_HIGHEST), _HIGHEST))
+        if len(domain.aside) < _ENOUGH:
+            return
+        level = statistics.median(domain.aside)
+        squares = sorted(_bounded(one - level) ** 2 for one in domain.aside)
+        domain.aside.clear()
+        self._move(domain, level, _NORMAL * statistics.fmean(squares[:_NEAR]), _ENOUGH)
 
     def _learn(self, domain: _Domain, difference: float) -> None:
-        before = domain.variance * domain.count
-        domain.count += 1.0
-        weight = 1.0 / min(domain.count, MEMORY)
-        domain.level += weight * difference
+        weight = 1.0 / min(domain.count + 1.0, MEMORY)
         # Around the level from before, which is that much off itself.
-        domain.variance += weight * (difference * difference * (1 - weight) - domain.variance)
-        self._seen += 1.0
-        self._take(domain.variance * domain.count, before)
-        self._common += domain.count / self._seen * weight * difference
+        variance = domain.variance + weight * (difference * difference * (1 - weight) - domain.variance)
+        self._move(domain, domain.level + weight * difference, variance, 1)
 
-    def _take(self, new: float, old: float) -> None:
-        """Keep the sum of the variances of all domains that are known well, each times its losses."""
-        self._spread += new - old
-        self._summed = max(self._summed, self._spread)
-        # What is left when almost all is taken away is a difference of roundings: add up anew.
-        if not self._spread > 1e-6 * self._summed:
-            self._add_up()
+    def _move(self, domain: _Domain, level: float, variance: float, losses: int) -> None:
+        """Set what is known of a domain, after so many more losses, and let the common values follow."""
+        met, before, spread, scale = domain.count > 0, domain.level, domain.spread, self._scale(domain)
+        domain.level, domain.variance = level, variance
+        domain.count += losses
+        self._seen += losses
+        share = domain.count / self._seen
+        if met:
+            self._common += share * _bounded(_bounded(level - before) * scale)
+        elif len(self._domains) == 1:
+            self._common = level
+        if met and min(spread, domain.spread, self._spread) > 0:
+            self._spread = min(self._spread * (domain.spread / spread) ** share, _LARGEST**2)
+        elif not self._spread > 0:
+            self._spread = domain.spread
 
-    def _add_up(self) -> None:
-        known = [domain for domain in self._domains.values() if domain.count >= _ENOUGH]
-        self._spread = self._summed = sum((domain.variance * domain.count for domain in known), 0.0)
+    def _scale(self, domain: _Domain) -> float:
+        return math.sqrt(self._spread / domain.spread) if min(self._spread, domain.spread) > 0 else 1.0
+
+    def _usual(self, difference: float) -> float:
+        """The difference, or as much of it as is usual: that of an unknown domain may be of another order."""
+        most = math.sqrt(self._spread) if self._seen else _LARGEST
+        return min(max(difference, -most), most)
 
     def _refuse_measure(self, domain: Any) -> None:
         of_one = getattr(domain, "item", None) if getattr(domain, "shape", None) == () else None
@@ -169,10 +170,9 @@ class Levels:
             "levels": [domain.level for domain in domains],
             "variances": [domain.variance for domain in domains],
             "counts": [domain.count for domain in domains],
-            "outliers": [domain.outlier for domain in domains],
-            "first": [list(domain.first) for domain in domains],
+            "aside": [list(domain.aside) for domain in domains],
             "common": self._common,
-            "sums": [self._spread, self._summed],
+            "spread": self._spread,
         }
 
     @classmethod
@@ -186,30 +186,39 @@ class Levels:
         if not isinstance(state, Mapping) or set(state) != set(fresh):
             raise ValueError(f"levels in the saved state must have the entries {sorted(fresh)}, got {state!r}")
         self = cls(state["by"])
-        columns = [state[name] for name in ("names", "levels", "variances", "counts", "outliers", "first")]
+        columns = [state[name] for name in ("names", "levels", "variances", "counts", "aside")]
         if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
             raise ValueError("levels in the saved state must be lists with an item for each domain")
-        sums = state["sums"]
-        if not isinstance(sums, list) or len(sums) != 2:
-            raise ValueError(f"sums in the saved levels must be two numbers, got {sums!r}")
-        self._common, self._spread, self._summed = (_number("common and sums", one) for one in (state["common"], *sums))
-        if min(self._spread, self._summed) < 0:
-            raise ValueError(f"sums in the saved levels must be at least 0, got {sums!r}")
-        for name, level, variance, count, outlier, first in zip(*columns):
-            domain = _Domain(_number("level", level), _number("variance", variance), _number("count", count))
-            if not isinstance(name, str) or not isinstance(outlier, bool) or not isinstance(first, list):
-                raise ValueError(f"a domain in the saved levels must have a name, got {name!r}, {outlier!r}, {first!r}")
-            domain.outlier, domain.first = outlier, [_number("first", one) for one in first]
-            if domain.variance < 0 or domain.count < 1 or len(first) != (0 if count >= _ENOUGH else count):
-                raise ValueError(f"domain {name!r} in the saved levels has variance {variance!r} and count {count!r}")
-            self._domains[name] = domain
-        self._seen = sum((domain.count for domain in self._domains.values() if domain.count >= _ENOUGH), 0.0)
+        if len(columns[0]) > MOST:
+            raise ValueError(f"levels in the saved state must be of {MOST:,} domains at most, got {len(columns[0]):,}")
+        for name, level, variance, count, aside in zip(*columns):
+            if not isinstance(name, str) or name in self._domains or not isinstance(aside, list):
+                raise ValueError(f"a domain in the saved levels must have a name of its own, got {name!r}, {aside!r}")
+            domain = self._domains[name] = _Domain(
+                _number("level", level, -_HIGHEST, _HIGHEST),
+                _number("variance", variance, 0.0, _NORMAL * _LARGEST**2),
+                _number("count", count, 0.0, _LONGEST),
+                [_number("aside", one, -_HIGHEST, _HIGHEST) for one in aside],
+            )
+            if 0 < domain.count < _ENOUGH or not (domain.count or aside) or len(aside) >= _ENOUGH:
+                raise ValueError(
+                    f"domain {name!r} in the saved levels must have no losses or at least {_ENOUGH}, and fewer "
+                    f"than that set aside, got {count!r} and {len(aside)}"
+                )
+        self._seen = sum((domain.count for domain in self._domains.values()), 0.0)
+        self._common = _number("common", state["common"], -_HIGHEST, _HIGHEST)
+        self._spread = _number("spread", state["spread"], 0.0, _LARGEST**2)
         return self
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} in the saved levels must be a finite number, got {value!r}")
+def _bounded(difference: float) -> float:
+    """A difference whose square can be added up; never NaN, and not infinite."""
+    return min(max(difference, -_LARGEST), _LARGEST)
+
+
+def _number(name: str, value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError(f"{name} in the saved levels must be a number from {least:g} to {most:g}, got {value!r}")
     return float(value)
 
 
@@ -217,9 +226,18 @@ def _number(name: str, value: Any) -> float:
 class _Domain:
     level: float = 0.0
     variance: float = 0.0
-    count: float = 0.0
-    outlier: bool = False  # the last one
-    first: list[float] = field(default_factory=list)  # until it is known
+    count: float = 0.0  # of the losses that made these; 0: not known yet
+    aside: list[float] = field(default_factory=list)  # the first ones, and later outliers in a row
+
+    @property
+    def spread(self) -> float:
+        """The variance, or the least that it is taken to be."""
+        least = _LEAST * _bounded(self.level)
+        return max(self.variance, least * least)
+
+    def centre(self, loss: float) -> float:
+        """Where a domain that is not known yet seems to be; at its latest loss, as long as there are too few."""
+        return statistics.median(self.aside) if len(self.aside) >= _FEW else loss
 
 
 _FEW = 3  # losses of which one outlier is not the median
