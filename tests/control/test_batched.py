@@ -163,3 +163,55 @@ def test_in_single_precision_it_decides_almost_alike(config):
         for kind in (torch.float32, torch.float64)
     )
     assert single[0] == pytest.approx(double[0], rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(DefaultConfig(decade_steps=decade, window=5, spike=1e39) for decade in (0, 20)),
+        DefaultConfig(decade_steps=20, window=5, objection=1e39, back_off=1e308),
+        DefaultConfig(decade_steps=0, window=5, significance=1e39, factor=1e-46, reflex_factor=1e-300),
+        DefaultConfig(decade_steps=20, window=5, max_scale=1e300, min_scale=1e-60, start_scale=1e-50),
+        PaperConfig(threshold=1e39, patience=1),
+        PaperConfig(min_lr=1e39, max_lr=1e40, patience=1),
+        PaperConfig(factor=1e-46, eps=1e39, patience=1),
+        PaperConfig.core(0.5),
+    ],
+    ids=repr,
+)
+def test_settings_that_single_precision_cannot_hold(config, library):
+    """They do what the largest or the least does that it can hold: nothing becomes infinite or NaN."""
+    xp = {"torch": torch, "numpy": numpy}[library]
+    r = random.Random(0)
+    rows = [[4 - 0.005 * step + r.gauss(0, 0.2) for step in range(200)], [0.0] * 200, [-float(t) for t in range(200)]]
+    asarray = {"torch": lambda x: torch.tensor(x, dtype=torch.float32), "numpy": lambda x: numpy.float32(x)}[library]
+    scalar = [rule.start(config, [0.1]) for _ in rows]
+    alike = total = 0
+    with numpy.errstate(all="ignore"):
+        for step, (lrs, actions) in enumerate(run_batched(config, [0.1] * 3, rows, xp, asarray)):
+            assert all(0 <= lr < math.inf for lr in lrs)
+            wanted = [rule.observe(config, state, row[step]).action for state, row in zip(scalar, rows)]
+            alike, total = alike + sum(map(lambda a, b: a is b, actions, wanted)), total + 3
+    assert alike > 0.8 * total
+
+
+def test_counts_that_arrays_cannot_hold_are_refused():
+    for config in (DefaultConfig(total_steps=2**31), PaperConfig(patience=2**31)):
+        with pytest.raises(ValueError, match="must be at most 2147483647 for the batched rule, got 2147483648"):
+            batched.start(config, torch.ones(2), torch)
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_sums_that_overflow_and_learning_rates_without_a_bound_are_as_in_the_scalar_rule(library):
+    xp = {"torch": torch, "numpy": numpy}[library]
+    smooth = PaperConfig(patience=1, smooth=True, window_size=4, min_lr=1e-9)
+    rows = [[2.0, 1.7e308, 1.7e308, 3.0, 2.0, 1.0, 0.5] * 30, [-1.7e308] * 210, [2.0 - t for t in range(210)]]
+    for config, initial in ((smooth, 0.1), (PaperConfig.core(0.5), 1e280)):
+        scalar = [rule.start(config, [initial]) for _ in rows]
+        with numpy.errstate(all="ignore"):
+            together = run_batched(config, [initial] * 3, rows, xp, lambda x: xp.asarray(x, dtype=xp.float64))
+            for step, (lrs, actions) in enumerate(together):
+                decisions = [rule.observe(config, state, row[step]) for state, row in zip(scalar, rows)]
+                assert (lrs, actions) == ([d.lr_after[0] for d in decisions], [d.action for d in decisions])
+        assert all(math.isfinite(state.total) for state in scalar)

@@ -2,13 +2,18 @@
 
 import copy
 import dataclasses
+import json
 import math
 import pickle
 import random
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy
 import pytest
+import torch
 
-from greedylr.control import rule
+from greedylr.control import plain, rule
 from greedylr.control.config import DefaultConfig, PaperConfig, bounds_of, check_groups
 
 NAN, INF = math.nan, math.inf
@@ -280,3 +285,93 @@ def test_every_setting_is_in_the_test_above():
     for family in (DefaultConfig, PaperConfig):
         changed = {name for other, _, change in EFFECTS for name in change if other is family}
         assert changed == {field.name for field in dataclasses.fields(family) if field.init}
+
+
+# Numbers of other libraries.
+
+
+OTHERS = [
+    numpy.float64, numpy.float32, numpy.array, torch.tensor, Fraction, lambda x: Decimal(str(x)), numpy.longdouble,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("of", OTHERS)
+def test_real_numbers_of_others_are_settings(of):
+    default = DefaultConfig(factor=of(0.5), spike=of(4.0), anneal=of(0.25), max_scale=of(2.0), min_scale=[of(0.5)])
+    assert default == DefaultConfig(factor=0.5, spike=4.0, anneal=0.25, max_scale=2.0, min_scale=[0.5])
+    paper = PaperConfig(factor=of(0.5), threshold=of(0.25), eps=of(0.0), min_lr=of(0.5), max_lr=(of(1.0), of(2.0)))
+    assert paper == PaperConfig(factor=0.5, threshold=0.25, eps=0.0, min_lr=0.5, max_lr=(1.0, 2.0))
+    for config in (default, paper):
+        assert {type(value) for value in values_of(config)} <= {float, int, str, bool, type(None)}
+        json.dumps(plain.to_dict(config), allow_nan=False)
+    assert rule.start(DefaultConfig(decade_steps=0), [of(0.5), of(0.25)]).lrs == (0.5, 0.25)
+    assert {type(lr) for lr in rule.start(default, [of(0.5)]).lrs} == {float}
+
+
+@pytest.mark.parametrize("of", [numpy.int64, numpy.uint8, numpy.array, torch.tensor])
+def test_integers_of_others_are_settings(of):
+    default = DefaultConfig(window=of(20), decade_steps=of(7), total_steps=of(100), objection=of(2))
+    assert default == DefaultConfig(window=20, decade_steps=7, total_steps=100, objection=2)
+    paper = PaperConfig(patience=of(3), cooldown=of(0), window_size=of(9), smooth=numpy.True_)
+    assert paper == PaperConfig(patience=3, cooldown=0, window_size=9, smooth=True)
+    for config in (default, paper):
+        assert {type(value) for value in values_of(config)} <= {float, int, str, bool, type(None)}
+
+
+@pytest.mark.parametrize("of", [numpy.array, torch.tensor, list, tuple])
+def test_arrays_are_bounds(of):
+    assert DefaultConfig(min_scale=of([0.5, 0.25])).min_scale == (0.5, 0.25)
+    assert PaperConfig(max_lr=of([1.5, 2.5])).max_lr == (1.5, 2.5)
+    assert {type(bound) for bound in DefaultConfig(max_scale=of([2.0, 3.0])).max_scale} == {float}
+
+
+def values_of(config):
+    values = [getattr(config, field.name) for field in dataclasses.fields(config)]
+    return [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(True, numpy.True_, "0.5", numpy.str_("0.5"), numpy.array(True), torch.tensor(True), numpy.array("0.5")),
+        *(0.5j, numpy.array(0.5j), torch.zeros((), device="meta"), numpy.zeros((2, 2)), None, object(), b"1"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_refused(wrong):
+    for build in (
+        lambda: DefaultConfig(factor=wrong),
+        lambda: DefaultConfig(max_scale=wrong),
+        lambda: DefaultConfig(min_scale=[wrong]),
+        lambda: PaperConfig(patience=wrong),
+        lambda: PaperConfig(min_lr=[0.1, wrong]),
+        lambda: rule.start(PaperConfig(), [wrong]),
+    ):
+        with pytest.raises(TypeError, match="must be"):
+            build()
+
+
+@pytest.mark.parametrize("huge", [10**400, -(10**400), Fraction(10**400), Decimal("1e400"), Decimal("sNaN")], ids=str)
+def test_numbers_that_no_float_can_hold_are_refused(huge):
+    builds = [lambda: DefaultConfig(spike=huge), lambda: DefaultConfig(max_scale=[huge]), lambda: PaperConfig(eps=huge)]
+    builds.append(lambda: rule.start(PaperConfig(), [huge]))
+    if isinstance(huge, int):
+        builds += [lambda: DefaultConfig(total_steps=huge), lambda: PaperConfig(patience=huge)]
+    for build in builds:
+        with pytest.raises(ValueError, match="must be"):
+            build()
+
+
+def test_an_initial_learning_rate_has_room_for_the_climb():
+    with pytest.raises(ValueError, match=r"times max_scale must be finite, got 1e\+308 times max_scale=1000.0"):
+        rule.start(DefaultConfig(), [0.1, 1e308])
+    assert rule.start(DefaultConfig(max_scale=[1e3, 1.0], decade_steps=0), [0.1, 1e308]).lrs == (0.1, 1e308)
+
+
+def test_losses_of_others_do_not_get_into_the_state():
+    config = DefaultConfig(decade_steps=0, window=9)
+    state = rule.start(config, [0.1])
+    for loss in (numpy.float32(0.5), torch.tensor(0.25), Fraction(1, 8)):
+        assert type(rule.observe(config, state, loss).loss) is float
+    assert state.losses == [0.5, 0.25, 0.125]
+    assert {type(loss) for loss in state.losses} == {float}

@@ -281,3 +281,16 @@ def test_cautions():
     assert "1e-07 of parameter group 0 is too small for eps=1e-08" in small
     assert paper.cautions(PaperConfig(min_lr=0.0, eps=0.0), (1e-7,)) == []
     assert len(paper.cautions(PaperConfig(min_lr=[0.2, 0.0], max_lr=[1.0, 0.1]), (0.1, 0.5))) == 2
+
+
+def test_one_huge_loss_stays_in_the_running_sum():
+    """The published arithmetic: what the sum loses to rounding beside one huge loss is missing from it for good."""
+    config = PaperConfig(smooth=True, window_size=5, patience=100)
+    state = rule.start(config, [0.1])
+    values = []
+    for loss in [2.0] * 5 + [1e17] + [2.0] * 50:
+        rule.observe(config, state, loss)
+        values.append(state.value)
+    assert values[4] == 2.0
+    assert values[-1] == values[10] == pytest.approx(3.2)
+    assert state.losses == [2.0] * 5

@@ -13,6 +13,7 @@ family's reset then looks at each group alone.
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from greedylr.control.config import Config, DefaultConfig, PaperConfig
@@ -94,7 +95,7 @@ def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
         xp: The array namespace of ``initial_lrs``.
 
     Raises:
-        ValueError: If a bound is given per parameter group.
+        ValueError: If a bound is given per parameter group, or a count is above the largest 32-bit integer.
 
     Example:
         >>> import torch
@@ -105,9 +106,8 @@ def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
         >>> state.lrs.tolist(), [ACTIONS[code].name for code in actions]
         ([0.2, 0.1], ['RAISED', 'CUT'])
     """
-    for name in ("min_scale", "max_scale", "min_lr", "max_lr"):
-        if isinstance(getattr(config, name, 0.0), tuple):
-            raise ValueError(f"{name} must be one number for the batched rule, got {getattr(config, name)!r}")
+    check_config(config)
+    config = _in_range(config, initial_lrs, xp)
     zero = xp.zeros_like(initial_lrs)
     none = xp.zeros_like(initial_lrs, dtype=xp.int32)
     if isinstance(config, DefaultConfig):
@@ -157,6 +157,21 @@ def start(config: Config, initial_lrs: Array, xp: Any) -> Arrays:
     )
 
 
+def check_config(config: Config) -> None:
+    """Raise if arrays cannot hold a setting.
+
+    Raises:
+        ValueError: If a bound is given per parameter group, or a count is above the largest 32-bit integer.
+    """
+    for name in ("min_scale", "max_scale", "min_lr", "max_lr"):
+        if isinstance(getattr(config, name, 0.0), tuple):
+            raise ValueError(f"{name} must be one number for the batched rule, got {getattr(config, name)!r}")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.init and isinstance(value, int) and value > _LARGEST_COUNT:
+            raise ValueError(f"{field.name} must be at most {_LARGEST_COUNT} for the batched rule, got {value!r}")
+
+
 def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arrays, Array]:
     """Take in one loss per controller.
 
@@ -170,12 +185,37 @@ def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arra
         The new state, with the learning rates for the next optimizer step in ``lrs``, and what
         happened to each controller, as an index into :data:`ACTIONS`.
     """
+    config = _in_range(config, losses, xp)
     losses = -losses if config.mode == "max" else losses
     if isinstance(config, DefaultConfig):
         assert isinstance(state, DefaultArrays)
         return _advance_default(config, state, losses, xp)
     assert isinstance(state, PaperArrays)
     return _advance_paper(config, state, losses, xp)
+
+
+_LARGEST_COUNT = 2**31 - 1
+
+
+def _in_range(config: Config, array: Array, xp: Any) -> Config:
+    """The settings, with the nearest that the array's type can hold: in single precision 1e39 would be infinite."""
+    range_ = xp.finfo(array.dtype)
+    least, most = float(range_.tiny), float(range_.max) / 2  # of which the double is finite too
+    changes: dict[str, Any] = {}
+    for name in _REAL_SETTINGS[type(config)]:
+        value = getattr(config, name)
+        if most < value < math.inf or 0 < value < least:
+            changes[name] = most if value > most else least
+    return replace(config, **changes) if changes else config
+
+
+_REAL_SETTINGS = {
+    DefaultConfig: (
+        *("start_scale", "objection", "back_off", "significance", "factor", "reflex_factor", "spike"),
+        *("min_scale", "max_scale"),
+    ),
+    PaperConfig: ("factor", "threshold", "min_lr", "max_lr", "eps"),
+}
 
 
 class _Climb(NamedTuple):
@@ -338,7 +378,8 @@ def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: 
     if config.total_steps is not None and config.anneal_start < math.inf:
         left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
         envelope = xp.where(step >= config.anneal_start, left, 1.0)
-    return initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
+    lrs = initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
+    return xp.clip(lrs, None, xp.finfo(lrs.dtype).max)
 
 
 def _advance_paper(config: PaperConfig, state: PaperArrays, losses: Array, xp: Any) -> tuple[PaperArrays, Array]:
@@ -349,7 +390,10 @@ def _advance_paper(config: PaperConfig, state: PaperArrays, losses: Array, xp: A
         shifted = xp.concatenate([history[..., 1:], losses[..., None]], -1)
         history = xp.where(finite[..., None], shifted, history)
         total = xp.where(finite, total + losses - leaving, total)
+        overflow = ~xp.isfinite(total)
+        total = xp.where(overflow, losses, total)
         count = xp.clip(xp.where(finite, count + 1, count), None, config.window_size)
+        count = xp.where(overflow, 1, count)
         value = total / (xp.zeros_like(total) + xp.clip(count, 1, None))
 
     # Ignored, or compared and counted.
@@ -371,11 +415,9 @@ def _advance_paper(config: PaperConfig, state: PaperArrays, losses: Array, xp: A
     cutting = is_worse & (worse > config.patience)
 
     # Move.
-    assert isinstance(config.max_lr, (int, float))
-    highest = min(config.max_lr, float(xp.finfo(state.lrs.dtype).max))
     target = xp.where(
         raising,
-        xp.clip(state.lrs / config.factor, None, highest),
+        xp.clip(state.lrs / config.factor, None, min(config.max_lr, xp.finfo(state.lrs.dtype).max)),
         xp.clip(state.lrs * config.factor, config.min_lr, None),
     )
     change = xp.where(raising, target - state.lrs, state.lrs - target)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import count
 from typing import Any, Literal, NoReturn
+
+from greedylr.control.numerals import LARGEST_INTEGER, number, numbers
 
 Bound = float | Sequence[float]
 """One number for all parameter groups, or one per group."""
@@ -122,25 +125,24 @@ class DefaultConfig:
     """Losses of the climb after which it can end. Derived."""
 
     def __post_init__(self) -> None:
-        """Validate, and freeze per-group bounds into tuples."""
-        _take_out_of_arrays(self)
-        _check_choice("mode", self.mode, ("min", "max"))
-        _check_real("start_scale", self.start_scale, "0 < start_scale <= 1", lambda x: 0 < x <= 1)
+        """Validate, and turn numbers of other libraries into Python's, bounds per group into tuples."""
+        _take_choice(self, "mode", ("min", "max"))
+        _take_real(self, "start_scale", "0 < start_scale <= 1", lambda x: 0 < x <= 1)
         if self.decade_steps is not None:
-            _check_int("decade_steps", self.decade_steps, 0)
-        _check_real("objection", self.objection, "0 <= objection < inf", lambda x: x >= 0)
-        _check_real("back_off", self.back_off, "1 < back_off < inf", lambda x: x > 1)
+            _take_int(self, "decade_steps", 0)
+        _take_real(self, "objection", "0 <= objection < inf", lambda x: x >= 0)
+        _take_real(self, "back_off", "1 < back_off < inf", lambda x: x > 1)
         if self.window is not None:
-            _check_int("window", self.window, 2)
-        _check_real("significance", self.significance, "0 <= significance < inf", lambda x: x >= 0)
-        _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
-        _check_real("reflex_factor", self.reflex_factor, "0 < reflex_factor < 1", lambda x: 0 < x < 1)
-        _check_real("spike", self.spike, "0 < spike < inf", lambda x: x > 0)
-        _check_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
-        _check_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
+            _take_int(self, "window", 2)
+        _take_real(self, "significance", "0 <= significance < inf", lambda x: x >= 0)
+        _take_real(self, "factor", "0 < factor < 1", lambda x: 0 < x < 1)
+        _take_real(self, "reflex_factor", "0 < reflex_factor < 1", lambda x: 0 < x < 1)
+        _take_real(self, "spike", "0 < spike < inf", lambda x: x > 0)
+        _take_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
+        _take_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
         if self.total_steps is not None:
-            _check_int("total_steps", self.total_steps, 1)
-        _check_real("anneal", self.anneal, "0 <= anneal <= 1", lambda x: 0 <= x <= 1)
+            _take_int(self, "total_steps", 1)
+        _take_real(self, "anneal", "0 <= anneal <= 1", lambda x: 0 <= x <= 1)
         self._derive()
 
     def _derive(self) -> None:
@@ -219,29 +221,27 @@ class PaperConfig:
     compare: Literal["best", "previous"] = "best"
 
     def __post_init__(self) -> None:
-        """Validate, and freeze per-group bounds into tuples."""
-        _take_out_of_arrays(self)
-        _check_choice("mode", self.mode, ("min", "max"))
-        _check_real("factor", self.factor, "0 < factor < 1", lambda x: 0 < x < 1)
-        _check_int("patience", self.patience, 0)
-        _check_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
+        """Validate, and turn numbers of other libraries into Python's, bounds per group into tuples."""
+        _take_choice(self, "mode", ("min", "max"))
+        _take_real(self, "factor", "0 < factor < 1", lambda x: 0 < x < 1)
+        _take_int(self, "patience", 0)
+        _take_choice(self, "threshold_mode", ("abs", "rel"))
         if self.threshold_mode == "rel":
-            _check_real("threshold", self.threshold, "0 <= threshold < 1 (relative)", lambda x: 0 <= x < 1)
+            _take_real(self, "threshold", "0 <= threshold < 1 (relative)", lambda x: 0 <= x < 1)
         else:
-            _check_real("threshold", self.threshold, "0 <= threshold < inf", lambda x: x >= 0)
-        _check_int("cooldown", self.cooldown, 0)
-        _check_int("warmup", self.warmup, 0)
-        _check_bound(self, "min_lr", "0 <= min_lr", lambda x: x >= 0)
-        _check_bound(self, "max_lr", "0 < max_lr", lambda x: x > 0, infinite=True)
+            _take_real(self, "threshold", "0 <= threshold < inf", lambda x: x >= 0)
+        _take_int(self, "cooldown", 0)
+        _take_int(self, "warmup", 0)
+        _take_bound(self, "min_lr", "0 <= min_lr", lambda x: x >= 0)
+        _take_bound(self, "max_lr", "0 < max_lr", lambda x: x > 0, infinite=True)
         for low, high in _pairs(self.min_lr, self.max_lr):
             if low > high:
                 _reject("min_lr", self.min_lr, f"at most max_lr = {self.max_lr!r}, group by group")
-        _check_real("eps", self.eps, "0 <= eps < inf", lambda x: x >= 0)
-        if not isinstance(self.smooth, bool):
-            raise TypeError(f"smooth must be True or False, got {self.smooth!r}")
-        _check_int("window_size", self.window_size, 1)
-        _check_int("reset_start", self.reset_start, 1)
-        _check_choice("compare", self.compare, ("best", "previous"))
+        _take_real(self, "eps", "0 <= eps < inf", lambda x: x >= 0)
+        _take_flag(self, "smooth")
+        _take_int(self, "window_size", 1)
+        _take_int(self, "reset_start", 1)
+        _take_choice(self, "compare", ("best", "previous"))
 
     @classmethod
     def core(cls, factor: float = 0.95, mode: Literal["min", "max"] = "min") -> PaperConfig:
@@ -340,17 +340,6 @@ def _shortest(of_length: Callable[[int], DefaultConfig]) -> int:
     return next(total for total in count(8) if of_length(total).anneal_start > of_length(total).settled)
 
 
-def _take_out_of_arrays(config: Config) -> None:
-    """Numbers of NumPy and PyTorch become Python's, so that checkpoints are plain data."""
-    for name in (one.name for one in fields(config) if one.init):
-        value: Any = getattr(config, name)
-        if hasattr(value, "tolist"):
-            object.__setattr__(config, name, value.tolist())
-        elif isinstance(value, (list, tuple)):
-            bounds = [item.tolist() if hasattr(item, "tolist") else item for item in value]
-            object.__setattr__(config, name, bounds)
-
-
 def _pairs(low: Bound, high: Bound) -> list[tuple[float, float]]:
     lengths = {len(bound) for bound in (low, high) if not isinstance(bound, (int, float))}
     if len(lengths) == 2:
@@ -363,32 +352,53 @@ def _reject(name: str, value: object, valid: str) -> NoReturn:
     raise ValueError(f"{name} must be {valid}, got {value!r}")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+def _take_choice(config: Config, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if not isinstance(value, str) or value not in choices:
         _reject(name, value, " or ".join(map(repr, choices)))
+    object.__setattr__(config, name, str(value))
 
 
-def _check_int(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _take_flag(config: Config, name: str) -> None:
+    value = getattr(config, name)
+    flag = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    if not isinstance(flag, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    object.__setattr__(config, name, flag)
+
+
+def _take_int(config: Config, name: str, least: int) -> None:
+    value = getattr(config, name)
+    integer = number(value)
+    if not isinstance(integer, int):
         raise TypeError(f"{name} must be an integer of at least {least}, got {value!r}")
-    if value < least:
+    if integer < least:
         _reject(name, value, f"an integer of at least {least}")
+    if integer > LARGEST_INTEGER:
+        _reject(name, value, f"an integer of at most {LARGEST_INTEGER}")
+    object.__setattr__(config, name, integer)
 
 
-def _check_real(name: str, value: object, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _take_real(config: Config, name: str, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
+    object.__setattr__(config, name, _real(name, getattr(config, name), valid, holds, infinite))
+
+
+def _take_bound(config: Config, name: str, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
+    given = getattr(config, name)
+    each = numbers(given)
+    if each is None:
+        _take_real(config, name, valid, holds, infinite)
+        return
+    if not each:
+        _reject(name, given, "a number or one per parameter group")
+    object.__setattr__(config, name, tuple([_real(name, value, valid, holds, infinite) for value in each]))
+
+
+def _real(name: str, value: object, valid: str, holds: Callable[[float], bool], infinite: bool) -> float:
+    real = number(value)
+    if real is None:
         raise TypeError(f"{name} must be a number with {valid}, got {value!r}")
-    if not holds(value) or (math.isinf(value) and not infinite):
+    # An integer may be above the largest float.
+    if not holds(real) or (abs(real) > sys.float_info.max and not (infinite and real == math.inf)):
         _reject(name, value, f"a number with {valid}")
-
-
-def _check_bound(config: Config, name: str, valid: str, holds: Callable[[float], bool], infinite: bool = False) -> None:
-    bound = getattr(config, name)
-    if isinstance(bound, Sequence) and not isinstance(bound, str):
-        if not bound:
-            _reject(name, bound, "a number or one per parameter group")
-        for value in bound:
-            _check_real(name, value, valid, holds, infinite)
-        object.__setattr__(config, name, tuple(bound))
-    else:
-        _check_real(name, bound, valid, holds, infinite)
+    return real

@@ -7,6 +7,7 @@ arithmetic over arrays; an operation moved here must be moved there, or a last b
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 from greedylr.control.config import DefaultConfig, bounds_of
@@ -17,6 +18,7 @@ from greedylr.control.state import NO_CEILING, DefaultState
 _GATHERING = Action.GATHERING
 _NOT_SIGNIFICANT = Action.NOT_SIGNIFICANT
 _MINUS_INFINITY = -math.inf
+_LARGEST = sys.float_info.max  # of a learning rate that was set by hand, times the scale
 
 
 def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState:
@@ -275,11 +277,11 @@ def write_lrs(config: DefaultConfig, state: DefaultState) -> None:
     low, high = config.min_scale, config.max_scale
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         multiple = min(max(multiple, low), high)
-        state.lrs = tuple([initial * multiple for initial in state.initial_lrs])
+        state.lrs = tuple([min(initial * multiple, _LARGEST) for initial in state.initial_lrs])
     else:
         groups = len(state.initial_lrs)
         bounds = zip(state.initial_lrs, bounds_of(low, groups), bounds_of(high, groups))
-        state.lrs = tuple([initial * min(max(multiple, low), high) for initial, low, high in bounds])
+        state.lrs = tuple([min(initial * min(max(multiple, low), high), _LARGEST) for initial, low, high in bounds])
 
 
 def _mean_and_variance(losses: list[float]) -> tuple[float, float]:

@@ -126,6 +126,9 @@ def _average(config: PaperConfig, state: PaperState, loss: float) -> float:
     state.total += loss
     if len(state.losses) > config.window_size:
         state.total -= state.losses.pop(0)
+    if not -_INFINITY < state.total < _INFINITY:  # Sums of losses near the largest float: the average begins anew.
+        state.losses[:] = [loss]
+        state.total = loss
     return state.total / len(state.losses)
 
 

@@ -3,63 +3,100 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from reprlib import repr as short
 from typing import Any
 
-from greedylr.control.config import Bound, PaperConfig
+from greedylr.control import plain
+from greedylr.control.config import PaperConfig
 from greedylr.control.state import PaperState
 
 
-def is_peer_state(data: dict[str, Any]) -> bool:
-    """Whether ``data`` is a state dict of ``transformers.optimization.GreedyLR``."""
-    return {"num_good_epochs", "num_bad_epochs", "reset_start_original", "_init_lrs"} <= data.keys()
+def is_peer_state(data: Any) -> bool:
+    """Whether ``data`` is a state dict of ``transformers.optimization.GreedyLR``, whole or damaged."""
+    theirs = {"num_good_epochs", "num_bad_epochs", "reset_start_original", "_init_lrs"}
+    # If one of them is missing, that is damage, to be told by its name.
+    return isinstance(data, Mapping) and len(theirs & set(data)) >= len(theirs) - 1
 
 
-def from_peer(data: dict[str, Any]) -> tuple[PaperConfig, PaperState]:
+def from_peer(data: Mapping[str, Any]) -> tuple[PaperConfig, PaperState]:
     """Settings and state from a state dict of ``transformers.optimization.GreedyLR``.
 
     A running average that a NaN has poisoned is healed: the losses that are not finite are left
     out and the sum is taken anew.
 
     Raises:
-        ValueError: If the saved settings are invalid (that implementation accepts any).
+        ValueError: If the state is damaged, or the saved settings are invalid (that implementation accepts any).
     """
-    config = PaperConfig(
-        mode=data["mode"],
-        factor=data["factor"],
-        patience=data["patience"],
-        threshold=data["threshold"],
-        threshold_mode=data["threshold_mode"],
-        cooldown=data["cooldown"],
-        warmup=data["warmup"],
-        min_lr=_one_or_each(data["min_lrs"]),
-        max_lr=_one_or_each(data["max_lrs"]),
-        eps=data["eps"],
-        smooth=data["smooth"],
-        window_size=data["window_size"],
-        # 0 and 1 both mean: reset at the first attempt.
-        reset_start=max(data["reset_start_original"], 1),
+    smooth = _entry(data, "smooth", plain.flag)
+    average = _entry(data, "_streaming_avg", _mapping) if smooth else {"values": [], "sum": 0.0}
+    config = plain.from_dict(
+        PaperConfig,
+        {
+            **{name: _entry(data, name, plain.setting) for name in _SETTINGS},
+            "min_lr": _one_or_each(_entry(data, "min_lrs", plain.reals)),
+            "max_lr": _one_or_each(_entry(data, "max_lrs", plain.reals)),
+            "smooth": smooth,
+            # 0 and 1 both mean: reset at the first attempt.
+            "reset_start": max(_entry(data, "reset_start_original", plain.integer), 1),
+            "compare": "best",
+        },
     )
     sign = -1.0 if config.mode == "max" else 1.0
-    average = data.get("_streaming_avg", {"values": [], "sum": 0.0})
-    losses = [sign * float(value) for value in average["values"] if math.isfinite(value)]
-    total = sign * float(average["sum"]) if math.isfinite(average["sum"]) else math.fsum(losses)
+    losses = [sign * value for value in _entry(average, "values", _any_reals) if math.isfinite(value)]
+    total, best = _entry(average, "sum", _any_real), _entry(data, "best", _any_real)
     state = PaperState(
-        initial_lrs=tuple(map(float, data["_init_lrs"])),
-        lrs=tuple(map(float, data["_last_lr"])),
-        step=data["last_epoch"],
+        initial_lrs=tuple(_entry(data, "_init_lrs", plain.reals)),
+        lrs=tuple(_entry(data, "_last_lr", plain.reals)),
+        step=_entry(data, "last_epoch", plain.integer),
         # A best that is not finite (its first loss was NaN, or one was infinite) would make everything worse for ever.
-        reference=sign * float(data["best"]) if math.isfinite(data["best"]) else math.inf,
-        better=data["num_good_epochs"],
-        worse=data["num_bad_epochs"],
-        cooldown_left=data["cooldown_counter"],
-        warmup_left=data["warmup_counter"],
-        reset_left=data["reset_start"],
+        reference=sign * best if math.isfinite(best) else math.inf,
+        better=_entry(data, "num_good_epochs", plain.integer),
+        worse=_entry(data, "num_bad_epochs", plain.integer),
+        cooldown_left=_entry(data, "cooldown_counter", plain.integer),
+        warmup_left=_entry(data, "warmup_counter", plain.integer),
+        reset_left=max(_entry(data, "reset_start", plain.integer), 1),
         losses=losses,
-        total=total,
+        total=sign * total if losses and math.isfinite(total) else sum(losses),
     )
     return config, state
 
 
-def _one_or_each(bounds: list[float]) -> Bound:
+_SETTINGS = (
+    *("mode", "factor", "patience", "threshold", "threshold_mode"),
+    *("cooldown", "warmup", "eps", "window_size"),
+)
+"""Those that have the same name there."""
+
+
+def _entry(data: Mapping[str, Any], name: str, kind: Any) -> Any:
+    if name not in data:
+        raise ValueError(f"the state of transformers.optimization.GreedyLR lacks the entry {name!r}")
+    try:
+        return kind(data[name])
+    except ValueError as error:
+        raise ValueError(
+            f"{name} in the state of transformers.optimization.GreedyLR must be {error}, got {short(data[name])}"
+        ) from None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a mapping of names to values")
+    return value
+
+
+def _any_real(value: Any) -> float:
+    """A number, NaN included."""
+    return math.nan if isinstance(value, float) and math.isnan(value) else plain.real(value)
+
+
+def _any_reals(value: Any) -> list[float]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("a list of numbers")
+    return [_any_real(item) for item in value]
+
+
+def _one_or_each(bounds: list[float]) -> float | list[float]:
     """One bound where all groups share it, so that groups can still be added."""
     return bounds[0] if len(set(bounds)) == 1 else bounds

@@ -14,12 +14,14 @@ Example:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from greedylr.control import default, paper
-from greedylr.control.config import Config, DefaultConfig, check_groups, with_another_group
+from greedylr.control.config import Config, DefaultConfig, bounds_of, check_groups, with_another_group
 from greedylr.control.decision import Action, Decision
+from greedylr.control.numerals import number
 from greedylr.control.state import DefaultState, PaperState, State
 
 # Looked up at every step that somebody watches.
@@ -35,15 +37,18 @@ def start(config: Config, initial_lrs: Iterable[float]) -> State:
         initial_lrs: Initial learning rate of each parameter group, at least 0 and finite.
 
     Raises:
-        ValueError: If a learning rate is negative or not finite, if there is none, or if the settings
-            have a bound per group for another number of groups.
+        ValueError: If a learning rate is negative or not finite, now or times ``max_scale``; if there is none; or if
+            the settings have a bound per group for another number of groups.
+        TypeError: If a learning rate is no number.
     """
-    lrs = tuple(map(float, initial_lrs))
-    if not lrs:
+    given = list(initial_lrs)
+    found = [lr for lr in map(number, given) if lr is not None]
+    if len(found) < len(given):
+        raise TypeError(f"initial_lrs must be numbers, got {given!r}")
+    if not found:
         raise ValueError("initial_lrs must have one learning rate per parameter group, got none")
-    for lr in lrs:
-        check_lr(lr)
-    check_groups(config, len(lrs))
+    check_lrs(config, found)
+    lrs = tuple(map(float, found))
     return default.start(config, lrs) if isinstance(config, DefaultConfig) else paper.start(config, lrs)
 
 
@@ -68,6 +73,8 @@ def observe(config: Config, state: State, loss: float) -> Decision:
     """
     memory: Any = state  # of the config's family
     before = memory.lrs
+    if loss.__class__ is not float:
+        loss = float(loss)
     if isinstance(config, DefaultConfig):
         ceiling = memory.ceiling
         action = default.advance(config, memory, loss)
@@ -195,11 +202,29 @@ def _rebased(initial: float, lr: float, before: float) -> float:
     return rebased if math.isfinite(rebased) else lr
 
 
+def check_lrs(config: Config, initial_lrs: Sequence[float]) -> None:
+    """Raise if these cannot be the initial learning rates of the parameter groups.
+
+    Raises:
+        ValueError: If one of them is negative or not finite, now or times ``max_scale``, or if the settings have a
+            bound per group for another number of groups.
+    """
+    for lr in initial_lrs:
+        check_lr(lr)
+    check_groups(config, len(initial_lrs))
+    if isinstance(config, DefaultConfig):
+        for lr, most in zip(initial_lrs, bounds_of(config.max_scale, len(initial_lrs))):
+            if not math.isfinite(lr * most):
+                raise ValueError(
+                    f"an initial learning rate times max_scale must be finite, got {lr!r} times max_scale={most!r}"
+                )
+
+
 def check_lr(lr: float) -> None:
     """Raise if ``lr`` cannot be a learning rate.
 
     Raises:
         ValueError: If it is negative or not finite.
     """
-    if not (lr >= 0 and math.isfinite(lr)):
+    if not 0 <= lr <= sys.float_info.max:
         raise ValueError(f"a learning rate must be a finite number of at least 0, got {lr!r}")

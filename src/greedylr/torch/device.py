@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -74,19 +76,29 @@ class DeviceController:
         """Settings and state: plain data and tensors; loads with ``torch.load(weights_only=True)``."""
         return {"config": plain.to_dict(self.config), "state": dict(zip(self._state._fields, self._state))}
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned, into the same storage.
 
         Raises:
-            ValueError: If it is of another family, or for another number of controllers.
+            ValueError: If it is of another family, for another number of controllers, or damaged. Nothing has changed
+                then.
         """
+        plain.entries("DeviceController", state_dict, {"config", "state"})
         saved = state_dict["state"]
-        if set(saved) != set(self._state._fields):
-            raise ValueError(f"a state of another family cannot be loaded: it has the entries {sorted(saved)}")
+        if not isinstance(saved, Mapping) or set(saved) != set(self._state._fields):
+            raise ValueError(f"a state of another family cannot be loaded: its state is {short(saved)}")
+        config = plain.from_dict(type(self.config), state_dict["config"])
+        batched.check_config(config)
         for name, kept in zip(self._state._fields, self._state):
-            if saved[name].shape != kept.shape:
-                raise ValueError(f"the saved {name} has shape {tuple(saved[name].shape)}, not {tuple(kept.shape)}")
-        self.config = plain.from_dict(type(self.config), state_dict["config"])
+            value = saved[name]
+            if not isinstance(value, Tensor) or value.dtype != kept.dtype:
+                raise ValueError(f"the saved {name} must be a tensor of {kept.dtype}, got {short(value)}")
+            if value.shape != kept.shape:
+                raise ValueError(f"the saved {name} has shape {tuple(value.shape)}, not {tuple(kept.shape)}")
+            if name in ("initial_lrs", "lrs", "scale") and not ((value >= 0) & value.isfinite()).all():
+                raise ValueError(f"the saved {name} must be finite numbers of at least 0, got {value!r}")
+        self.config = config
         for name, kept in zip(self._state._fields, self._state):
             kept.copy_(saved[name])
 
