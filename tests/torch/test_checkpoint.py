@@ -328,6 +328,7 @@ WRONG = {
     "losses": (changed(["state", "losses"], ["a"]), "losses must be"),
     "scale": (changed(["state", "scale"], None), "scale must be"),
     "bounds": (changed(["config", "min_scale"], [0.1, 0.1, 0.1]), "min_scale has 3 values"),
+    "pending loss that no float can hold": (changed(["pending_loss"], 10**400), "pending_loss in the saved state must"),
     "pending loss": (
         changed(["pending_loss"], "soon"),
         "pending_loss in the saved state must be a number or None, got 'soon'",
