@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -19,7 +18,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from greedylr.control import checkpoint, paper, plain, rule
 from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, cautions
 from greedylr.control.decision import Action
-from greedylr.control.numerals import number
 from greedylr.control.observers import Observer, introduce, tell
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
@@ -756,12 +754,13 @@ def _checked(loss: SupportsFloat | None) -> float | Tensor:
 
 
 def _pending(loss: Any, domain: Any) -> tuple[float | None, str | None]:
-    value = float(loss) if isinstance(loss, str) and loss in ("nan", "inf", "-inf") else number(loss)
-    if loss is not None and (value is None or (isinstance(value, int) and abs(value) > sys.float_info.max)):
-        raise ValueError(f"pending_loss in the saved state must be a number or None, got {loss!r}")
+    try:
+        value = None if loss is None else math.nan if isinstance(loss, str) and loss == "nan" else plain.real(loss)
+    except ValueError as error:
+        raise ValueError(f"pending_loss in the saved state must be {error} or None, got {loss!r}") from None
     if domain is not None and not isinstance(domain, str):
         raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
-    return None if value is None else float(value), domain
+    return value, domain
 
 
 def _differences(given: Config, saved: Config) -> list[str]:
