@@ -1,13 +1,16 @@
 """``greedylr report`` and ``greedylr watch``."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from greedylr import Action
-from greedylr.pulse import Recorder
+from greedylr.cli import pulse as commands
+from greedylr.pulse import Recorder, Trace
+from greedylr.pulse.audit import Verdict, audit
 
 
 def play(script, recorder):
@@ -53,9 +56,8 @@ def test_a_page_of_somebody_else_is_left_alone(call, record, tmp_path):
     assert (tmp_path / "a" / "report.html").read_text() == "mine"
 
 
-@pytest.mark.parametrize("command", ["report", "watch"])
-def test_a_folder_without_a_trace_is_said_to_be_one(call, command):
-    result = call(command, "missing")
+def test_a_folder_without_a_trace_is_said_to_be_one(call):
+    result = call("report", "missing")
     assert result.exit_code == 1
     assert "Stopped:" in result.output
     assert "missing" in result.output
@@ -70,8 +72,6 @@ def test_watch_shows_curves_decisions_and_health_and_ends_with_the_run(call, rec
 
 
 def test_watch_follows_a_run_until_it_ends(tmp_path, script, monkeypatch):
-    from greedylr.cli import pulse as commands
-
     rule = script()
     recorder = Recorder(tmp_path, rule)
     looks = []
@@ -134,3 +134,93 @@ def test_text_of_others_is_no_markup(call, tmp_path, script):
         assert result.exit_code == 0, result.output
         assert "[red]run" in result.output
         assert "[/oops]" in result.output
+
+
+def test_a_verdict_waits_until_its_window_is_over(tmp_path, script):
+    rule = script()
+    with Recorder(tmp_path / "run", rule) as recorder:
+        for _ in range(60):
+            rule.step(1.0)
+        rule.step(50.0, Action.SPIKE)
+        rule.step(50.0, Action.EXPLOSION, 0.5)
+        for loss in [30.0] * 6:  # as high as before half of the window is over
+            rule.step(loss)
+        recorder.flush()
+        (early,) = audit(Trace.load(tmp_path / "run")).moves
+        assert early.verdict is Verdict.NOT_YET
+        shares = audit(Trace.load(tmp_path / "run")).shares
+        assert (shares.total, shares.undecidable) == (1, 1)
+        console = Console(file=io.StringIO(), width=200)
+        assert commands.watch(console, tmp_path / "run", 0.5, once=True) == 0
+        assert "Not yet." in console.file.getvalue()
+        assert "1 move by the loss" in console.file.getvalue()
+        for _ in range(13):
+            rule.step(0.5)
+        recorder.flush()
+        assert audit(Trace.load(tmp_path / "run")).moves[0].verdict is Verdict.NOT_YET
+        rule.step(0.5)
+        recorder.flush()
+        assert audit(Trace.load(tmp_path / "run")).moves[0].verdict is not Verdict.NOT_YET
+
+
+def test_a_run_that_has_ended_is_judged_by_what_there_is(tmp_path, script):
+    rule = script()
+    with Recorder(tmp_path / "run", rule):
+        for _ in range(60):
+            rule.step(1.0)
+        rule.step(50.0, Action.EXPLOSION, 0.5)
+        for _ in range(8):
+            rule.step(1.0)
+    assert audit(Trace.load(tmp_path / "run")).moves[0].verdict is Verdict.RECOVERED
+
+
+def test_watch_waits_for_the_run_to_begin(tmp_path, script, monkeypatch):
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            with Recorder(tmp_path / "later", rule := script()):
+                rule.step(1.0)
+        assert len(looks) < 5
+
+    monkeypatch.setattr(commands.time, "sleep", sleep)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    assert commands.watch(console, tmp_path / "later", 0.5, once=False) == 0
+    assert len(looks) == 2
+    assert "later yet: waiting for it, Ctrl-C ends" in console.file.getvalue()
+    assert "finished" in console.file.getvalue()
+
+
+def test_watch_that_waits_ends_with_ctrl_c(tmp_path, monkeypatch):
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.time, "sleep", sleep)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    assert commands.watch(console, tmp_path / "never", 0.5, once=False) == 0
+
+
+def test_watch_once_says_that_there_is_nothing_yet(call, tmp_path):
+    result = call("watch", "missing", "--once")
+    assert result.exit_code == 1
+    assert "There is no trace in missing yet" in result.output
+    (tmp_path / "file").write_text("")
+    result = call("watch", "file")
+    assert result.exit_code == 1
+    assert "Stopped: file is a file: name the folder" in result.output
+
+
+def test_a_folder_whose_name_is_no_text_is_shown(call, tmp_path, script, monkeypatch):
+    name = os.fsdecode(b"run-\xff")
+    with Recorder(tmp_path / name, rule := script()) as recorder:
+        play(rule, recorder)
+    with Recorder(tmp_path / "b", rule := script()) as recorder:
+        play(rule, recorder)
+    for command in (["report", name, "b"], ["watch", "--once", name], ["watch", "--once", f"{name}2"]):
+        result = call(*command)
+        assert result.exit_code in (0, 1), result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "run-�" in result.output
+        result.output.encode()
+    assert "run-" in (tmp_path / name / "report.html").read_text(encoding="utf-8")

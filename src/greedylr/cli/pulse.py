@@ -23,8 +23,9 @@ _LAST_DECISIONS = 6
 _GAP = 3  # Characters between two columns.
 _NARROW = 60  # Characters in a line from which on there is room for words beside words.
 _BARS = "▁▂▃▄▅▆▇█"
-# A terminal would take them for orders: to clear the screen, to rename the window.
-_CONTROL = {code: "�" for code in [*range(32), *range(127, 160)] if chr(code) not in "\t\n"}
+# A terminal would take them for orders, to clear the screen or to rename the window; bytes of a name that are no text
+# (surrogates) it could not be sent.
+_CONTROL = {code: "�" for code in [*range(32), *range(127, 160), *range(0xD800, 0xE000)] if chr(code) not in "\t\n"}
 
 
 def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
@@ -58,7 +59,7 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
 
 
 def watch(console: Console, run: Path, every: float, once: bool) -> int:
-    """Show a run live, until it ends or Ctrl-C.
+    """Show a run live, from before it begins, until it ends or Ctrl-C.
 
     Args:
         console: Where to show it.
@@ -67,24 +68,47 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
         once: Whether to show it once only.
 
     Returns:
-        The exit code: 0, or 1 after an error.
+        The exit code: 0, or 1 after an error, or if there is nothing to show once.
     """
     try:
         if once:
-            console.print(live(read([run], composition=False)[0], console.width))
-            return 0
+            reading = _begun(run)
+            console.print(_nothing(run) if reading is None else live(reading, console.width))
+            return int(reading is None)
         with Live(console=console, auto_refresh=False) as shown:
             while True:
-                (reading,) = read([run], composition=False)
-                shown.update(live(reading, console.width), refresh=True)
-                if reading.trace.status != "running":
-                    return 0
+                reading = _begun(run)
+                if reading is None:
+                    shown.update(Text.assemble(_nothing(run), ": waiting for it, Ctrl-C ends"), refresh=True)
+                else:
+                    shown.update(live(reading, console.width), refresh=True)
+                    if reading.trace.status != "running":
+                        return 0
                 time.sleep(every)
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError) as error:
         console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
         return 1
+
+
+def _begun(run: Path) -> Reading | None:
+    """The run; None while nothing is recorded there.
+
+    Raises:
+        NotADirectoryError: If it is a file.
+    """
+    if run.exists() and not run.is_dir():
+        raise NotADirectoryError(f"{run} is a file: name the folder that was given to Recorder")
+    try:
+        (reading,) = read([run], composition=False)
+    except FileNotFoundError:
+        return None
+    return reading
+
+
+def _nothing(run: Path) -> Text:
+    return Text(plain(f"There is no trace in {run} yet"))
 
 
 def plain(text: str) -> str:
@@ -214,7 +238,7 @@ def _head(reading: Reading) -> Text:
         (plain(reading.name), "bold"),
         "  ",
         (trace.status, style),
-        f", step {trace.last}, {words.duration(trace.seconds)}, {len(trace.moves)} moves by the loss\n",
+        f", step {trace.last}, {words.duration(trace.seconds)}, {words.count(len(trace.moves), 'move')} by the loss\n",
         course,
     )
 

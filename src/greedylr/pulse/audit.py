@@ -76,10 +76,11 @@ class Verdict(Enum):
     STAYED_UP = "refuted: the loss then stayed where it had risen to"
     UNDECIDABLE = "undecidable: the difference may be chance"
     TOO_FEW = "undecidable: too few losses before or after it"
+    NOT_YET = "not yet: the window after it is not over"
 
     @property
     def short(self) -> str:
-        """``confirmed``, ``refuted`` or ``undecidable``."""
+        """``confirmed``, ``refuted``, ``undecidable`` or ``not yet``."""
         return self.value.partition(":")[0]
 
 
@@ -109,7 +110,7 @@ class Audited(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """How many moves were confirmed, refuted and undecidable."""
+    """How many moves were confirmed, refuted and undecidable, those among the last that are not to be judged yet."""
 
     confirmed: int
     refuted: int
@@ -298,9 +299,11 @@ def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: floa
 def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
     phase = PHASES[min(3 * (one.step - 1) // max(trace.last, 1), 2)]
     again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + trace.window)))
-    if comparison is None:
+    # Of a run that goes on, the losses of half a window are no verdict.
+    pending = trace.status == "running" and trace.last < one.step + trace.window
+    if comparison is None or pending:
         nothing = float("nan")
-        verdict = Verdict.NOT_RECOVERED if again else Verdict.TOO_FEW
+        verdict = Verdict.NOT_YET if pending else Verdict.NOT_RECOVERED if again else Verdict.TOO_FEW
         return Audited(one, verdict, nothing, nothing, nothing, nothing, judge, phase)
     predicted, actual, error, p_value = comparison
     above = actual > predicted
@@ -317,4 +320,4 @@ def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | N
 
 def _shares(moves: tuple[Audited, ...] | list[Audited]) -> Shares:
     counts = Counter(one.verdict.short for one in moves)
-    return Shares(counts["confirmed"], counts["refuted"], counts["undecidable"])
+    return Shares(counts["confirmed"], counts["refuted"], counts["undecidable"] + counts["not yet"])

@@ -375,9 +375,8 @@ def _overfitting(trace: Trace, windows: Windows) -> Iterator[Finding]:
 def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
     if trace.foreign:
         one = trace.foreign[0]
-        numbers = (
-            f"found {one.found:g} in the optimizer where {one.written:g} had been written, {len(trace.foreign)} times"
-        )
+        times = "once" if len(trace.foreign) == 1 else f"{len(trace.foreign)} times"
+        numbers = f"found {one.found:g} in the optimizer where {one.written:g} had been written, {times}"
         yield Finding(Kind.LR_IGNORED, one.step, trace.foreign[-1].step, numbers)
 
 
@@ -541,9 +540,8 @@ def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
         words = f"{len(group)} losses far above the window before, up to {trace.sign * worst:.4g}"
         if len(back):
             steps_back = int(windows.last[back[0]]) - group[-1]
-            yield Finding(
-                Kind.DISRUPTION, group[0], int(windows.first[back[0]]), f"{words}; back within {steps_back} steps"
-            )
+            within = f"{steps_back} step{'' if steps_back == 1 else 's'}"
+            yield Finding(Kind.DISRUPTION, group[0], int(windows.first[back[0]]), f"{words}; back within {within}")
         elif len(after) >= _TAIL:
             yield Finding(Kind.NO_RECOVERY, group[0], trace.last, f"{words}; never back on its level")
 
@@ -589,7 +587,7 @@ def _sinking(trace: Trace, windows: Windows) -> Iterator[Finding]:
             Kind.SINKING, stuck[0], last, f"{len(stuck)} cuts came to nothing at the lower bound, {lrs[-1]:.3g}"
         )
     elif lrs[-1] < 0.01 * lrs[highest]:
-        numbers = f"from {lrs[highest]:.3g} to {lrs[-1]:.3g}, a {lrs[highest] / max(lrs[-1], 1e-300):.0f}th"
+        numbers = f"from {lrs[highest]:.3g} to {lrs[-1]:.3g}, divided by {lrs[highest] / max(lrs[-1], 1e-300):.0f}"
         yield Finding(Kind.SINKING, int(steps[highest]), last, numbers)
 
 

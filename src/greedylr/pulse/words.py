@@ -23,6 +23,16 @@ def number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
+def count(number: int, thing: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> count(1, "move"), count(0, "move"), count(1200, "move")
+        ('1 move', '0 moves', '1,200 moves')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def reason(decision: Decision) -> str:
     """What was decided and why, in a sentence.
 
@@ -78,10 +88,9 @@ def shares(rows: Mapping[str, Shares]) -> list[tuple[str, str, str, str, str]]:
 
 def source(one: Source) -> str:
     """Where spikes come from, in a sentence."""
-    return (
-        f"{one.spikes} of {one.of} spikes come from {one.column} {one.value!r}, which has {one.share:.0%} of the steps "
-        f"(p = {one.p_value:.2g})."
-    )
+    come = "comes" if one.spikes == 1 else "come"
+    where = f"{one.column} {one.value!r}, which has {one.share:.0%} of the steps (p = {one.p_value:.2g})"
+    return f"{one.spikes} of {count(one.of, 'spike')} {come} from {where}."
 
 
 def course(trace: Trace) -> list[tuple[str, str]]:

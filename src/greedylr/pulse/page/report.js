@@ -37,7 +37,7 @@ const symbols = { raise: ["triangle-up", "--good"], cut: ["triangle-down", "--ba
 
 function symbol(look, verdict) {
   const [shape] = symbols[look];
-  return verdict === "undecidable" ? `${shape}-open` : shape;
+  return verdict === "undecidable" || verdict === "not yet" ? `${shape}-open` : shape;
 }
 
 function markers(run, name, axis) {
