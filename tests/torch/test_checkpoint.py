@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -542,3 +543,47 @@ def test_numbers_of_other_libraries_are_settings():
     assert (paper.config.patience, type(paper.config.patience)) == (3, int)
     with pytest.raises(TypeError, match="window must be an integer"):
         GreedyLR(sgd(0.1), window=np.array([7, 8]))
+
+
+# Distributed checkpoints restore the entries that the target has, and no others.
+
+FAMILIES = {
+    "default": lambda: GreedyLR(sgd(0.1, 0.2), decade_steps=10),
+    "horizon": lambda: GreedyLR(sgd(0.1, 0.2), total_steps=200, min_scale=[0.0, 0.1]),
+    "levels": lambda: GreedyLR(sgd(0.1, 0.2), decade_steps=0, window=5, level_by="domain"),
+    "paper": lambda: GreedyLR.paper(sgd(0.1, 0.2), patience=2, smooth=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pending", [None, 2.5, "nan"])
+@pytest.mark.parametrize("steps", [0, 2, 77])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_distributed_checkpoint_brings_everything_back(family, steps, pending, tmp_path):
+    losses = [loss if math.isfinite(loss) else 9.0 for loss in noisy_losses(3, 150)]
+
+    def stepped(scheduler, some):
+        for number, loss in enumerate(some):
+            scheduler.step(loss, batch={"domain": "abc"[number % 3]})
+        return scheduler.state_dict()
+
+    trained, fresh = FAMILIES[family](), FAMILIES[family]()
+    saved = stepped(trained, losses[:steps])
+    saved |= {"pending_loss": pending, "pending_domain": "b" if pending is not None and family == "levels" else None}
+    trained.load_state_dict(saved)
+    torch.distributed.checkpoint.save({"scheduler": trained.state_dict()}, checkpoint_id=tmp_path, no_dist=True)
+    target = {"scheduler": fresh.state_dict()}
+    torch.distributed.checkpoint.load(target, checkpoint_id=tmp_path, no_dist=True)
+    fresh.load_state_dict(target["scheduler"])
+    assert fresh.state_dict() == trained.state_dict() == saved
+    assert stepped(fresh, losses[steps:]) == stepped(trained, losses[steps:])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_checkpoint_without_levels_is_not_taken_for_one_with_them(tmp_path):
+    torch.distributed.checkpoint.save(
+        {"scheduler": FAMILIES["default"]().state_dict()}, checkpoint_id=tmp_path, no_dist=True
+    )
+    target = {"scheduler": FAMILIES["levels"]().state_dict()}
+    with pytest.raises(torch.distributed.checkpoint.api.CheckpointException, match="Missing key"):
+        torch.distributed.checkpoint.load(target, checkpoint_id=tmp_path, no_dist=True)

@@ -1,5 +1,6 @@
 """The rule on tensors."""
 
+import math
 import random
 
 import pytest
@@ -124,3 +125,33 @@ def test_no_synchronisation_and_capture(config):
         graph.replay()
     assert torch.equal(controller.lrs, eager.lrs)
     assert not torch.equal(controller.lrs, torch.full_like(controller.lrs, 0.1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: None,
+        lambda state: [state],
+        lambda state: {},
+        lambda state: {**state, "more": 1},
+        lambda state: {**state, "config": None},
+        lambda state: {**state, "state": None},
+        lambda state: {**state, "config": {**state["config"], "spike": -1}},
+        lambda state: {**state, "config": {**state["config"], "max_scale": [1.0, 2.0]}},
+        lambda state: {**state, "config": {**state["config"], "window": 2**40}},
+        lambda state: {**state, "state": {**state["state"], "lrs": torch.tensor([math.nan, 1.0])}},
+        lambda state: {**state, "state": {**state["state"], "scale": torch.tensor([-1.0, 1.0])}},
+        lambda state: {**state, "state": {**state["state"], "step": 1}},
+        lambda state: {**state, "state": {**state["state"], "step": torch.zeros(2)}},
+    ],
+)
+def test_a_damaged_state_is_refused_and_nothing_has_changed(damage):
+    controller = DeviceController(torch.tensor([0.1, 0.2]))
+    controller.step(torch.tensor(2.0))
+    before = {name: value.clone() for name, value in controller.state_dict()["state"].items()}
+    config = controller.config
+    with pytest.raises(ValueError, match=r"must be|cannot restore|cannot be loaded"):
+        controller.load_state_dict(damage(DeviceController(torch.tensor([0.3, 0.4])).state_dict()))
+    after = controller.state_dict()["state"]
+    assert controller.config == config
+    assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -625,3 +625,13 @@ def test_an_observer_may_look_at_the_scheduler():
     scheduler.subscribe(lambda decision: seen.append((scheduler.last_epoch, scheduler.state_dict()["state"]["lrs"])))
     feed(scheduler, RAISE)
     assert seen[-1] == (4, [0.2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_without_a_bound_a_tensor_stays_finite(dtype):
+    lr = torch.tensor(0.125, dtype=dtype)
+    scheduler = GreedyLR.core(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), factor=0.5)
+    for step in range(1100):
+        scheduler.step(-float(step))
+    assert float(lr) == torch.finfo(dtype).max
+    copy.deepcopy(scheduler).step(1.0)

@@ -716,7 +716,8 @@ class GreedyLR(LRScheduler):
             if group["lr"].__class__ is float or not isinstance(group["lr"], Tensor):
                 group["lr"] = lr
             else:
-                group["lr"].fill_(lr)
+                # The largest float has no place in a tensor of another type.
+                group["lr"].fill_(min(lr, torch.finfo(group["lr"].dtype).max))
                 tensors = True
                 on_device = on_device or group["lr"].device.type != "cpu"
         # A tensor on a device is not compared with what was written, for that would wait for it.
