@@ -42,6 +42,7 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     results: list[Result] = []
 
     def work() -> None:
+        out.mkdir(parents=True, exist_ok=True)
         with Store(out / _STORE) as store:
             try:
                 _train_missing(console, store, runs)
