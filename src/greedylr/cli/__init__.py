@@ -17,7 +17,7 @@ def main() -> None:
         if missing.name is None or missing.name.split(".")[0] == "greedylr":
             raise
         extra = {"lab": "lab", "report": "pulse", "watch": "pulse"}.get("".join(sys.argv[1:2]), "demo")
-        if extra == "pulse" and "greedylr.lab" in sys.modules:
+        if extra == "pulse" and ("greedylr.lab" in sys.modules or "greedylr[lab]" in str(missing)):
             extra = "lab"  # The report was to be of a store.
         sys.exit(
             f"greedylr: the command line needs {missing.name}, which is not installed. This installs it:\n"
