@@ -96,6 +96,8 @@ distributed.TIMEOUT = timedelta(seconds=3)
 
 def start():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    if scene == "groups" and rank:
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
     top = 10.0 if scene == "settings" and rank else 100.0
     return optimizer, GreedyLR(optimizer, decade_steps=10, max_scale=top)
 
@@ -110,8 +112,8 @@ def play(optimizer, scheduler):
         if scene == "skips" and rank and step == 7:
             continue
         if scene == "alone" and rank:
-            time.sleep(8)
-            return
+            dist.all_reduce(everyone := torch.ones(1))
+            return everyone.item()
         loss = 2.0 - step / 100
         if step == 3 and rank:
             loss = {"bad": "two", "two": torch.ones(2)}.get(scene, loss)
@@ -133,10 +135,13 @@ said = {}
 for scene in scenes:
     optimizer, scheduler = (late.optimizer, late) if scene == "late" else start()
     try:
-        play(optimizer, scheduler)
-        said[scene] = f"fine {optimizer.param_groups[0]['lr'].hex()}"
+        own = play(optimizer, scheduler)
+        lr = optimizer.param_groups[0]["lr"].hex()
+        said[scene] = f"fine {lr}" if own is None else f"fine, and its own collective was its own: {own}"
     except Exception as error:
         said[scene] = f"{type(error).__name__} {error}"
+        if scene == "alone":
+            dist.all_reduce(torch.ones(1))
 print(json.dumps(said), flush=True)
 time.sleep(1)
 os._exit(0)
@@ -163,6 +168,7 @@ def test_what_differs_between_ranks_is_said_on_all_of_them(tmp_path):
         "skips": "RuntimeError the ranks have made different numbers of optimizer steps since their first "
         "(rank 0: 7, rank 1: 8)",
         "settings": "RuntimeError the ranks have schedulers with different settings",
+        "groups": "RuntimeError the ranks have schedulers with different settings",
         "state": "RuntimeError the ranks are at different steps (rank 0: 1, rank 1: 2)",
         "lr": "RuntimeError the ranks have different learning rates (rank 0: 0.00",
     }
@@ -183,5 +189,58 @@ def test_a_rank_that_raises_does_not_keep_the_others_waiting(tmp_path):
 
 
 def test_a_scheduler_on_one_rank_alone_is_said_in_time(tmp_path):
-    first, _ = play(tmp_path, "alone")
+    first, second = play(tmp_path, "alone")
     assert first["alone"].startswith("RuntimeError the other ranks did not step their scheduler within 3 s of step 1:")
+    assert first["alone"].endswith("(rank 0 has not seen rank 1)")
+    assert second["alone"] == "fine, and its own collective was its own: 2.0"
+
+
+UNEVEN = """
+import json, os, sys, time
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.join import Join
+from torch.nn.parallel import DistributedDataParallel
+from greedylr import GreedyLR
+
+file, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=20))
+torch.manual_seed(0)
+model = DistributedDataParallel(torch.nn.Linear(2, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+scheduler = GreedyLR(optimizer, decade_steps=10)
+own, seen = [], []
+scheduler.subscribe(lambda decision: seen.append(decision.loss))
+torch.manual_seed(1 + rank)
+for first in (0, 1):  # The rank that runs out first, also before its first step.
+    with Join([model, scheduler]):
+        for step in range(0 if rank == first == 0 else 10 if rank == first else 30):
+            loss = model(torch.randn(4, 2)).square().mean()
+            optimizer.zero_grad(); loss.backward(); optimizer.step()
+            scheduler.step(loss)
+            own.append(loss.item())
+    own.append(None)
+print(json.dumps([own, seen, optimizer.param_groups[0]["lr"].hex(), scheduler.last_epoch]), flush=True)
+time.sleep(1)
+os._exit(0)
+"""
+
+
+def test_a_rank_whose_inputs_are_used_up_goes_along(tmp_path):
+    command = [sys.executable, "-c", UNEVEN, str(tmp_path / "store")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ranks = [subprocess.Popen([*command, str(rank)], **pipes) for rank in range(2)]
+    try:
+        said = [rank.communicate(timeout=60) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    (first, seen, lr, steps), (second, other_seen, other_lr, other_steps) = (json.loads(out) for out, _ in said)
+    assert (seen, lr, steps) == (other_seen, other_lr, other_steps)
+    assert steps == 60
+    assert seen[:30] == pytest.approx(second[:30]), "the first rank has nothing"
+    both = [(one + two) / 2 for one, two in zip(first[1:11], second[31:41])]
+    assert seen[30:40] == pytest.approx(both)
+    assert seen[40:] == pytest.approx(first[11:31]), "the second rank has nothing any more"

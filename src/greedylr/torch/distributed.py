@@ -18,10 +18,14 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.algorithms.join import Join
 from torch.optim import Optimizer
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
+
+FIRST_WAIT = timedelta(seconds=60)
+"""How long at its first step, where no rank has been seen to come."""
 
 
 def is_active() -> bool:
@@ -34,6 +38,40 @@ def is_main() -> bool:
     return not is_active() or dist.get_rank() == 0
 
 
+def join_process_group() -> Any:
+    """The group in which ``torch.distributed.algorithms.Join`` counts the ranks that have inputs left."""
+    return dist.group.WORLD
+
+
+def join_device() -> torch.device:
+    """A device that this group can reduce."""
+    return torch.device("cpu" if "cpu:" in dist.get_backend_config() else "cuda")
+
+
+def notify_join_context(scheduler: Any) -> None:
+    """Within ``Join``, if first in it: tell the ranks whose inputs are used up that a step is to come."""
+    if hasattr(scheduler, "_join_config"):
+        Join.notify_join_context(scheduler)
+
+
+class JoinHook:
+    """Called by ``Join`` on a rank whose inputs are used up.
+
+    Args:
+        step: Makes the step of the other ranks.
+    """
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        self._step = step
+
+    def main_hook(self) -> None:
+        """Another rank makes a step."""
+        self._step()
+
+    def post_hook(self, is_last_joiner: bool) -> None:
+        """All ranks are done, and have the same state."""
+
+
 class _Report(NamedTuple):
     """What each rank tells the others."""
 
@@ -43,13 +81,14 @@ class _Report(NamedTuple):
     lr: float
     settings: float
     refused: float
+    joined: float
 
 
 class LossAverage:
     """The mean loss over all ranks, for one scheduler.
 
-    Every rank must build the scheduler and step it equally often. Under ``Join``, with uneven inputs, average the loss
-    yourself and pass ``average_ranks=False``.
+    Every rank must build the scheduler and step it equally often. With uneven inputs, ``Join([model, scheduler])``: a
+    rank whose inputs are used up goes along without a loss.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -59,7 +98,13 @@ class LossAverage:
         self._group: Any = None
 
     def gather(
-        self, loss: float | Tensor, step: int, lr: float, settings: int, refused: bool = False
+        self,
+        loss: float | Tensor,
+        step: int,
+        lr: float,
+        settings: int,
+        refused: bool = False,
+        joined: bool = False,
     ) -> tuple[Tensor, Callable[[list[float]], float]]:
         """Tell all ranks of this step, and hear of theirs.
 
@@ -69,6 +114,7 @@ class LossAverage:
             lr: Its learning rate.
             settings: A number that stands for its settings.
             refused: Whether this rank was given something that is no loss, and is about to raise.
+            joined: Whether its inputs are used up, so that it has no loss.
 
         Returns:
             What all ranks told, as a vector on a device that the group can reach, and a function that makes the mean
@@ -78,26 +124,26 @@ class LossAverage:
             RuntimeError: If the other ranks did not come.
         """
         try:
-            self._count_optimizer_steps()
+            self._count_optimizer_steps(joined)
             group = self._own_group()
             device = loss.device if isinstance(loss, Tensor) else torch.device("cpu")
             if device.type == "cpu" and dist.get_backend(group) == "nccl":
                 device = torch.device("cuda", torch.cuda.current_device())
-            rest = torch.tensor([step, self._optimizer_steps, lr, settings, refused], dtype=torch.float64)
+            rest = torch.tensor([step, self._optimizer_steps, lr, settings, refused, joined], dtype=torch.float64)
             own = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
             told = torch.cat([own.to(device), rest.to(device, non_blocking=True)])
             everyone = [torch.empty_like(told) for _ in range(dist.get_world_size(group))]
             dist.all_gather(everyone, told, group=group)
         except RuntimeError as error:
-            seconds = f"{TIMEOUT.total_seconds():g} s"
             raise RuntimeError(
-                f"the other ranks did not step their scheduler within {seconds} of step {step + 1}: "
-                "every rank must build the scheduler and call step(loss) equally often; pass average_ranks=False to "
-                f"let each rank decide alone, say where the loss is the same everywhere ({error})"
+                f"the other ranks did not step their scheduler within {_patience(step):g} s of step {step + 1}: "
+                "every rank must build the scheduler and call step(loss) equally often, with uneven inputs within "
+                "torch.distributed.algorithms.Join([model, scheduler]); pass average_ranks=False to let each rank "
+                f"decide alone, say where the loss is the same everywhere ({error})"
             ) from error
         return torch.cat(everyone), _mean
 
-    def _count_optimizer_steps(self) -> None:
+    def _count_optimizer_steps(self, joined: bool) -> None:
         """From the first step on: a rank that leaves out a step of the scheduler does not know that it has."""
         if self._optimizer_steps < 0:
             self._optimizer_steps = 0
@@ -110,12 +156,49 @@ class LossAverage:
                         averages._optimizer_steps += 1
 
                 self._optimizer.register_step_post_hook(count)
+        elif joined and hasattr(self._optimizer, "_optimizer_step_post_hooks"):
+            self._optimizer_steps += 1  # So that all ranks have as many when there are inputs again.
 
     def _own_group(self) -> Any:
         world = dist.group.WORLD
         if self._group is None or self._world is not world:  # Groups may have been taken down and made again.
-            self._group, self._world = dist.new_group(timeout=TIMEOUT), world
+            _await_all_ranks()
+            self._group, self._world = dist.new_group(timeout=min(TIMEOUT, _store().timeout)), world
         return self._group
+
+
+def _patience(step: int) -> float:
+    wait: timedelta = min(TIMEOUT, _store().timeout, *([] if step else [FIRST_WAIT]))
+    return wait.total_seconds()
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+def _await_all_ranks() -> None:
+    """Wait for all ranks, by way of the store: a collective could meet one of somebody else's where a rank is not here.
+
+    Raises:
+        RuntimeError: If a rank does not come.
+    """
+    store = _store()
+    rank, size = dist.get_rank(), dist.get_world_size()
+    # The store may be older than the process group, and a rank has a scheduler for each of its optimizers.
+    key = f"greedylr/{(store.add('greedylr/arrivals', 1) - 1) // size}"
+    store.set(f"{key}/{rank}", "")
+    if store.add(f"{key}/ranks", 1) == size:
+        store.set(f"{key}/complete", "")
+    wait = min(FIRST_WAIT, TIMEOUT, store.timeout)
+    try:
+        store.wait([f"{key}/complete"], wait)
+    except RuntimeError as error:
+        missing = [other for other in range(size) if not store.check([f"{key}/{other}"])]
+        store.add(f"{key}/ranks", -1)
+        store.add("greedylr/arrivals", -1)
+        raise RuntimeError(
+            f"rank {rank} has not seen rank {', '.join(map(str, missing[:8]))}{', …' if len(missing) > 8 else ''}"
+        ) from error
 
 
 def fingerprint(settings: dict[str, Any]) -> int:
@@ -140,10 +223,13 @@ def _mean(numbers: list[float]) -> float:
         ("optimizer_steps", "have made different numbers of optimizer steps since their first"),
         ("lr", "have different learning rates"),
     ):
-        values = [getattr(report, name) for report in reports]
+        # A rank whose inputs are used up has no optimizer steps any more.
+        alike = [report for report in reports if not report.joined] if name == "optimizer_steps" else reports
+        values = [getattr(report, name) for report in alike]
         if len(set(values)) > 1:
             shown = "" if name == "settings" else _by_rank(values, 1 if name == "step" else 0)
             _disagree(f"the ranks {what}{shown}")
+    reports = [report for report in reports if not report.joined]
     return math.fsum(report.loss for report in reports) / len(reports) if _finite(reports) else _sum(reports)
 
 

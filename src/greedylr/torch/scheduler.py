@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ class GreedyLR(LRScheduler):
         average_ranks: Whether to average the loss over all ranks when ``torch.distributed`` runs several processes, so
             that all ranks have the same learning rate. Its process group must be initialised before the first
             :meth:`step`, and every rank must step, equally often: what differs is an error on all ranks. False: the
-            loss already is the same on all ranks, or, with uneven inputs under ``Join``, you average it yourself.
+            loss already is the same on all ranks. Uneven inputs: ``Join([model, scheduler])``.
         level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
             compared with the running level of its own domain, so that a change of composition is no change of the
             loss; in one process only. None: losses are compared as they are.
@@ -299,7 +300,10 @@ class GreedyLR(LRScheduler):
             self.batch = batch
             self._observe(loss)
             return
-        values = self._read(loss, batch)
+        self._take_in(loss, batch)
+
+    def _take_in(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None, joined: bool = False) -> None:
+        values = self._read(loss, batch, joined)
         # Beside the loss, which may be acted on one call later, when the caller may have put something else in it.
         self._batches.append(None if batch is None else dict(batch))
         for value in values:
@@ -409,6 +413,28 @@ class GreedyLR(LRScheduler):
     def _last_lr(self) -> list[float | Tensor]:  # type: ignore[override]
         # Some trainers read this attribute of torch's schedulers.
         return self.get_last_lr()
+
+    def join_hook(self, **kwargs: Any) -> ranks.JoinHook:
+        """For ``torch.distributed.algorithms.Join([model, scheduler])``: a rank whose inputs are used up goes along.
+
+        It makes the steps of the other ranks without a loss, so that all have the same learning rate to the end.
+        """
+
+        def go_along() -> None:
+            if self._average_ranks and ranks.is_active():
+                self._take_in(None, None, joined=True)
+
+        return ranks.JoinHook(go_along)
+
+    @property
+    def join_device(self) -> torch.device:
+        """As ``Join`` asks for it."""
+        return ranks.join_device()
+
+    @property
+    def join_process_group(self) -> Any:
+        """As ``Join`` asks for it."""
+        return ranks.join_process_group()
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state as plain Python data: for ``torch.save``, or for JSON.
@@ -584,13 +610,17 @@ class GreedyLR(LRScheduler):
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
         self._direct = not self._indirect and not self._observers and self._levels is None
 
-    def _read(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None) -> list[float]:
+    def _read(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None, joined: bool = False) -> list[float]:
         """The losses that can be acted on now, in order: mostly this one or the one before."""
         averaged = self._average_ranks and ranks.is_active()
         decode = None
+        if averaged:
+            self._reader.peek()  # Where ranks differed, all of them raise, and none waits here for the others.
+            if not joined:
+                ranks.notify_join_context(self)
         try:
             _check_batch(batch)
-            value = _checked(loss)
+            value = math.nan if joined else _checked(loss)
             if averaged and self._levels is not None:
                 raise ValueError(
                     f"level_by={self._levels.by!r} is for one process: the mean over ranks belongs to no one domain"
@@ -599,10 +629,11 @@ class GreedyLR(LRScheduler):
                 value = float(value)
         except Exception:
             if averaged:  # The others wait for this rank, and are told that it has nothing for them.
-                self._gather(math.nan, refused=True)
+                with contextlib.suppress(Exception):  # What is wrong here is the cause.
+                    self._gather(math.nan, refused=True)
             raise
         if averaged:
-            value, decode = self._gather(value)
+            value, decode = self._gather(value, joined=joined)
         later = isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later"
         now = math.nan
         if not later:  # What may raise comes before anything has changed.
@@ -620,10 +651,13 @@ class GreedyLR(LRScheduler):
             self._choose_path()
         return [*known, now]
 
-    def _gather(self, loss: float | Tensor, refused: bool = False) -> tuple[Tensor, Callable[[list[float]], float]]:
+    def _gather(
+        self, loss: float | Tensor, refused: bool = False, joined: bool = False
+    ) -> tuple[Tensor, Callable[[list[float]], float]]:
         step = self._state.step + self._reader.holds
-        settings = ranks.fingerprint(plain.to_dict(self._config))
-        return self._averages.gather(loss, step, self._state.lrs[0], settings, refused)
+        others = self._state.initial_lrs[1:]  # That of the first group is in the learning rate.
+        settings = ranks.fingerprint({**plain.to_dict(self._config), "initial_lrs": others})
+        return self._averages.gather(loss, step, self._state.lrs[0], settings, refused, joined)
 
     def _observe(self, loss: float) -> None:
         self._take_over_lrs()
