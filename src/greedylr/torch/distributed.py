@@ -28,9 +28,13 @@ FIRST_WAIT = timedelta(seconds=60)
 """How long at its first step, where no rank has been seen to come."""
 
 
+# Asked at steps that move the learning rate.
+_is_initialized: Callable[[], bool] = dist.is_initialized if dist.is_available() else bool
+
+
 def is_active() -> bool:
     """Whether this process is one of several in an initialised default process group."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _is_initialized() and dist.get_world_size() > 1
 
 
 def is_main() -> bool:

@@ -33,7 +33,8 @@ def initial_lrs(optimizer: Optimizer, first: int = 0) -> list[float]:
     counts. Where an earlier GreedyLR of this optimizer object has set the learning rate and nobody since, the one that
     it started from counts, for a cell of a notebook may be run twice; if somebody has, the one in the optimizer.
     """
-    remembered = getattr(optimizer, _REMEMBERED, ())
+    known = getattr(optimizer, _REMEMBERED, None)
+    remembered = [] if known is None else list(zip(known.initial, known.in_optimizer))
     lrs = []
     for number, group in enumerate(optimizer.param_groups[first:], start=first):
         lr = lr_of(group)
@@ -45,9 +46,17 @@ def initial_lrs(optimizer: Optimizer, first: int = 0) -> list[float]:
     return lrs
 
 
-def remember(optimizer: Optimizer, initial: Sequence[float], in_optimizer: Sequence[float]) -> None:
-    """Keep what was set, for :func:`initial_lrs`: on the object, so that no checkpoint has it."""
-    setattr(optimizer, _REMEMBERED, list(zip(initial, in_optimizer)))
+class Remembered:
+    """Learning rates that a scheduler has set, for :func:`initial_lrs` of the next; in no checkpoint."""
+
+    def __init__(self) -> None:
+        self.initial: tuple[float, ...] = ()
+        self.in_optimizer: tuple[float, ...] = ()
+
+
+def remember(optimizer: Optimizer, remembered: Remembered) -> None:
+    """Keep on the optimizer object what its scheduler has set."""
+    setattr(optimizer, _REMEMBERED, remembered)
 
 
 def note_initial_lrs(optimizer: Optimizer, initial: Sequence[float]) -> None:
@@ -73,6 +82,6 @@ def unshare_lrs(optimizer: Optimizer) -> None:
             seen.add(id(lr))
 
 
-def found_lrs(lrs: Sequence[Any], before: Sequence[float], written: Sequence[float]) -> list[float]:
+def found_lrs(lrs: Sequence[Any], before: Sequence[float], written: Sequence[float]) -> tuple[float, ...]:
     """Learning rates as they were set by hand; where nobody has, exactly what the rule had written."""
-    return [own if lr == was else float(lr) for lr, was, own in zip(lrs, before, written)]
+    return tuple([own if lr == was else float(lr) for lr, was, own in zip(lrs, before, written)])

@@ -104,7 +104,8 @@ class GreedyLR(LRScheduler):
     _indirect: bool
     _written: tuple[float, ...]
     _group_count: int
-    _in_optimizer: list[float]
+    _in_optimizer: tuple[float, ...]
+    _remembered: parameter_groups.Remembered
     _comparable: bool
     _follows_hand: bool
     _observers: tuple[list[Observer], ...]
@@ -516,6 +517,7 @@ class GreedyLR(LRScheduler):
         self._batches = [] if loss is None else [waiting]
         self._indirect = self._average_ranks or loss is not None
         self._group_count, self._over = groups, False
+        parameter_groups.remember(self.optimizer, self._remembered)
         self._choose_path()
         parameter_groups.unshare_lrs(self.optimizer)
         self._write()
@@ -582,6 +584,7 @@ class GreedyLR(LRScheduler):
         self._state = rule.start(config, lrs)
         parameter_groups.note_initial_lrs(optimizer, lrs)
         self._group_count = len(lrs)
+        parameter_groups.remember(optimizer, self._remembered)
         self._write()
 
     def _initial_lrs(self, first: int) -> list[float]:
@@ -592,6 +595,7 @@ class GreedyLR(LRScheduler):
 
     def _set_up(self, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> None:
         self.optimizer = optimizer
+        self._remembered = parameter_groups.Remembered()
         self._config = config
         self._advance = rule.advancer(config)
         self._read_mode = read
@@ -684,9 +688,7 @@ class GreedyLR(LRScheduler):
                 "the scheduler for the first time after init_process_group, or pass average_ranks=False"
             )
         if self._state.lrs is not self._written:
-            if self._comparable and not self._follows_hand:
-                self._move_on_from_hand()
-            self._write()
+            self._write(looks=self._comparable and not self._follows_hand)
         if action is _OVER and not self._over:
             self._over = True
             if ranks.is_main():
@@ -728,25 +730,32 @@ class GreedyLR(LRScheduler):
         """Let learning rates that were set by hand count."""
         if not self._comparable:
             return
-        lrs = [group["lr"] for group in self.optimizer.param_groups[: self._group_count]]
+        lrs = tuple([group["lr"] for group in self.optimizer.param_groups[: self._group_count]])
         if lrs == self._in_optimizer:
             return
         found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
         rule.take_over(self._state, found, self._written)
-        self._written = self._state.lrs
-        self._in_optimizer = lrs
+        self._written, self._in_optimizer = self._state.lrs, found
 
-    def _move_on_from_hand(self) -> None:
-        """As :meth:`_take_over_lrs`, where the rule has just moved: on top of what was set."""
-        lrs = [group["lr"] for group in self.optimizer.param_groups]
-        if lrs != self._in_optimizer:
-            found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
-            rule.rebase(self._config, self._state, found, self._written)
-
-    def _write(self) -> None:
-        self._written = self._state.lrs
+    def _write(self, looks: bool = False) -> None:
+        """Set the learning rates; ``looks``: as a move on top of what somebody has set since the last time."""
+        groups = self.optimizer.param_groups
+        if looks:
+            known = 0
+            for group, lr, was in zip(groups, self._state.lrs, self._in_optimizer):
+                if group["lr"] is not was:  # What was written is the same object still, unless it is in a tensor.
+                    break
+                group["lr"] = lr
+                known += 1
+            else:
+                self._note_what_is_set(self._state.lrs)
+                return
+            lrs = [*self._in_optimizer[:known], *(group["lr"] for group in groups[known:])]
+            if tuple(lrs) != self._in_optimizer:
+                found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
+                rule.rebase(self._config, self._state, found, self._written)
         on_device = tensors = False
-        for group, lr in zip(self.optimizer.param_groups, self._written):
+        for group, lr in zip(groups, self._state.lrs):
             if group["lr"].__class__ is float or not isinstance(group["lr"], Tensor):
                 group["lr"] = lr
             else:
@@ -757,10 +766,12 @@ class GreedyLR(LRScheduler):
         # A tensor on a device is not compared with what was written, for that would wait for it.
         self._comparable = not on_device
         self._follows_hand = not tensors and isinstance(self._config, PaperConfig)
-        self._in_optimizer = list(self._written)
-        if tensors and not on_device:
-            self._in_optimizer = [float(group["lr"]) for group in self.optimizer.param_groups]
-        parameter_groups.remember(self.optimizer, self._state.initial_lrs, self._in_optimizer)
+        read_back = tensors and not on_device
+        self._note_what_is_set(tuple([float(group["lr"]) for group in groups]) if read_back else self._state.lrs)
+
+    def _note_what_is_set(self, in_optimizer: tuple[float, ...]) -> None:
+        self._written, self._in_optimizer = self._state.lrs, in_optimizer
+        self._remembered.initial, self._remembered.in_optimizer = self._state.initial_lrs, in_optimizer
 
 
 def _check_batch(batch: object) -> None:
