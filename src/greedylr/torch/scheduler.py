@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
-import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
