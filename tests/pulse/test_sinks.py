@@ -257,6 +257,10 @@ def test_other_ranks_make_no_files(tmp_path, monkeypatch):
         ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
         ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8"}, 5),
         ({"SLURM_PROCID": "5"}, 0),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "LOCAL_RANK": "1"}, 1),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, 0),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, 1),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "LOCAL_RANK": "1"}, 1),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "LOCAL_RANK": "1"}, 1),
         ({"OMPI_COMM_WORLD_RANK": "2"}, 2),
         ({"PMI_RANK": "4"}, 4),
@@ -265,7 +269,8 @@ def test_other_ranks_make_no_files(tmp_path, monkeypatch):
 def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
     from greedylr.pulse.ranks import rank
 
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
+    names = "RANK LOCAL_RANK NODE_RANK SLURM_PROCID SLURM_NTASKS SLURM_STEP_NUM_TASKS OMPI_COMM_WORLD_RANK PMI_RANK"
+    for name in names.split():
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

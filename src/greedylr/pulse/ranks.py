@@ -6,14 +6,19 @@ import os
 import sys
 
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "JAX_PROCESS_ID")
-_SIZES = {"SLURM_PROCID": "SLURM_NTASKS"}  # A batch script without srun has a number too, and is the only one.
+# A launcher of one process gives it a number too, and a batch script without srun has one.
+_SIZES = {
+    "SLURM_PROCID": ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+    "OMPI_COMM_WORLD_RANK": ("OMPI_COMM_WORLD_SIZE",),
+    "PMI_RANK": ("PMI_SIZE",),
+}
 
 
 def rank() -> int:
     """This process' number among those of the run; 0 records.
 
-    In this order: that of ``torch.distributed`` if it is initialised; the first number among the launchers' environment
-    variables ``RANK``, ``SLURM_PROCID``, ``OMPI_COMM_WORLD_RANK``, ``PMI_RANK`` and ``JAX_PROCESS_ID``;
+    In this order: that of ``torch.distributed`` if it is initialised; the first that is not 0 among the launchers'
+    environment variables ``RANK``, ``SLURM_PROCID``, ``OMPI_COMM_WORLD_RANK``, ``PMI_RANK`` and ``JAX_PROCESS_ID``;
     ``NODE_RANK`` and ``LOCAL_RANK``, of which any that is not 0 says that this is not the first. Else 0.
     """
     distributed = sys.modules.get("torch.distributed")
@@ -21,9 +26,16 @@ def rank() -> int:
         return int(distributed.get_rank())
     for name in _RANKS:
         number = _number(name)
-        if number is not None and not (name in _SIZES and _number(_SIZES[name]) in (None, 1)):
-            return number
+        if number and _size(name) != 1:
+            return number  # One that is 0 may be of a launcher around another.
     return (_number("NODE_RANK") or 0) + (_number("LOCAL_RANK") or 0)
+
+
+def _size(name: str) -> int | None:
+    """How many processes the launcher of a variable has started; None: unknown."""
+    sizes = [_number(size) for size in _SIZES.get(name, ())]
+    known = next((size for size in sizes if size is not None), None)
+    return 1 if known is None and name == "SLURM_PROCID" else known
 
 
 def _number(name: str) -> int | None:
