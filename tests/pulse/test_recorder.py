@@ -165,7 +165,7 @@ def test_a_batch_stays_beside_its_loss_when_that_is_read_later(tmp_path):
 
     scheduler = GreedyLR(optimizer())
     scheduler._reader, scheduler._indirect = Later(), True
-    scheduler._read = lambda loss, batch: (
+    scheduler._read = lambda loss, *_: (
         [before for before in [scheduler._reader.take()] if before is not None] + (scheduler._reader.put(loss) or [])
     )
     with Recorder(tmp_path, scheduler):
