@@ -326,3 +326,14 @@ def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkey
     path.write_bytes(b"not a store at all")
     with pytest.raises(StoreError, match="not a store of greedylr"):
         Store(path)
+
+
+@pytest.mark.parametrize("steps", [[5.0, 0.0], [-1.0, 5.0], [0.0, 1e300], [0.0, 0.0]])
+def test_validations_at_steps_that_cannot_be_are_a_row_less(path, runs, made_up, steps):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    blob = zlib.compress(np.array([steps, [2.0, 0.5]], "<f8").tobytes())
+    change(path, "UPDATE run SET validations = ?", blob)
+    with Store(path) as store:
+        assert list(store.everything()) == []
+        assert store.damaged == {content.key(runs[0])}

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from urllib.parse import quote
 import numpy as np
 
 import greedylr
+from greedylr import Action
 from greedylr.lab.content import key, key_of, settings
 from greedylr.lab.runs import Event, Result, Run
 
@@ -325,8 +327,13 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         metric, clean = details["metric"], [float(one) for one in details.get("clean_losses", [])]
         if not isinstance(failure, (str, NoneType)) or not isinstance(metric, (int, float, NoneType)):
             return None
-        if failure is None and not validation_losses:
+        if (failure is None and not validation_losses) or len(losses) > steps:
             return None
+        bounds = [-1, *validation_steps, steps + 1]
+        if not all(one < other for one, other in pairwise(bounds)):
+            return None
+        if metric is not None:
+            float(metric)  # A whole number may be too large for one.
         result = Result(
             run,
             losses,
@@ -343,6 +350,9 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         return None
 
 
+_SENTENCES = frozenset(action.value for action in Action)
+
+
 def _event(parts: Any) -> Event:
     """An event of plain data.
 
@@ -352,7 +362,7 @@ def _event(parts: Any) -> Event:
     """
     event = Event(*parts)
     numbers = (event.loss, event.lr_before, event.lr_after, *event.evidence.values())
-    sound = isinstance(event.step, int) and event.kind in ("raise", "cut", "spike") and isinstance(event.sentence, str)
+    sound = isinstance(event.step, int) and event.kind in ("raise", "cut", "spike") and event.sentence in _SENTENCES
     if not sound or not all(isinstance(number, (int, float)) for number in numbers):
         raise ValueError(f"no event: {parts!r}")
     return event
