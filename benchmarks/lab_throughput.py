@@ -110,7 +110,7 @@ def batched(pool: ProcessPoolExecutor, runs: list[Run], workers: int) -> Seconds
     steps = sum(run.steps for run in runs)
     start, busy = time.perf_counter(), time.process_time()
     # The largest first, so that none is left over at the end.
-    planned = sorted(parts(runs, workers), key=len, reverse=True)
+    planned = sorted(parts(runs), key=len, reverse=True)
     spent = sum(pool.map(batch, planned))
     elapsed, busy = time.perf_counter() - start, time.process_time() - busy + spent
     return Seconds(elapsed / steps, busy / steps)

@@ -210,25 +210,24 @@ def test_neither_order_nor_company_matters(monkeypatch):
 
 def test_parts_hold_every_run_once_and_are_parts_of_themselves():
     chosen = runs_of(TINY, NAMES, seeds=range(3)) + runs_of(SHAPES["gru"], ["cosine"], steps=7)
-    cut = list(parts(chosen, workers=4))
+    cut = list(parts(chosen))
     assert sorted(run for part in cut for run in part) == sorted(chosen)
-    assert len(cut) >= 4
+    assert len(cut) >= 16
     for part in cut:
         assert len({(run.problem, run.steps, run.optimizer) for run in part}) == 1
-        assert list(parts(part)) == [part]
 
 
 def test_parts_do_not_depend_on_the_order_of_the_runs():
     chosen = runs_of(TINY, NAMES, ["adam"], seeds=range(3))
     shuffled = [chosen[row] for row in np.random.default_rng(0).permutation(len(chosen))]
-    assert sorted(parts(shuffled, workers=4)) == sorted(parts(chosen, workers=4))
+    assert sorted(parts(shuffled)) == sorted(parts(chosen))
 
 
-def test_where_there_are_many_kinds_none_is_shared_among_workers():
+def test_where_there_are_many_kinds_none_is_cut():
     chosen = runs_of(TINY, ["cosine", "constant"], ["adam"], seeds=range(8))
     perturbed = [run._replace(perturbation=f"gradient-noise:{strength}") for run in chosen for strength in range(1, 17)]
-    assert len(list(parts(chosen, workers=4))) == 4
-    assert len(list(parts(perturbed, workers=4))) == 16
+    assert len(list(parts(chosen))) == 16
+    assert len(list(parts(perturbed))) == 16
 
 
 def test_runs_that_differ_in_the_scheduler_begin_alike_and_see_the_same_batches():
@@ -328,3 +327,18 @@ def test_processes_give_what_this_one_gives():
     assert sorted(result.run for result in results) == sorted(run for run in runs if run.seed == 1)
     for got in results:
         assert deviation(got, train(got.run)) < 1e-4
+        assert got.stacked
+
+
+def test_results_do_not_depend_on_what_is_wanted_or_on_the_number_of_workers():
+    # Of this problem a run's last bits do depend on its stack.
+    runs = runs_of(PROBLEMS["rosenbrock"], ["greedylr", "cosine", "plateau"], ["adam"], seeds=range(15), steps=60)
+    once, bit_by_bit = [], []
+    train_all(runs, 1, once.append)
+    for turn in range(3):
+        train_all(runs[::-1], 2, bit_by_bit.append, wanted=lambda run, turn=turn: run.seed % 3 == turn)
+    by_run = {result.run: repr(result) for result in once}
+    assert {result.run: repr(result) for result in bit_by_bit} == by_run
+    assert len(once) == len(bit_by_bit) == len(runs)
+    alone = [result for part in parts(runs[:3]) for result in train_batched(part)]
+    assert any(repr(result) != by_run[result.run] for result in alone)

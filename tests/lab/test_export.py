@@ -37,7 +37,7 @@ def test_csv_has_a_row_a_run(store, tmp_path, runs):
     with (tmp_path / "runs.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {(row["scheduler"], int(row["seed"])) for row in rows} == {(run.scheduler, run.seed) for run in runs}
-    assert {row["key"] for row in rows} == {content.key(run) for run in runs}
+    assert {row["key"] for row in rows} == {content.key(run, stacked=False) for run in runs}
     assert {row["final_loss"] for row in rows} == {"0.5", "nan"}
     assert [row["failure"] for row in rows if row["final_loss"] == "nan"] == ['ValueError: a, "b"\nc']
     assert f"torch={content.versions()['torch']}" in rows[0]["versions"]
@@ -59,7 +59,7 @@ def test_parquet_has_the_curves_too(store, tmp_path, runs, monkeypatch):
 
 @pytest.mark.parametrize("name", ["runs.csv", "runs.parquet"])
 def test_runs_of_other_versions_are_in_it(store, tmp_path, runs, made_up, monkeypatch, name):
-    monkeypatch.setattr(content, "_code", lambda: "another")
+    monkeypatch.setattr(content, "_code", lambda *, stacked: "another")
     store.save(made_up(runs[0]))
     assert export(store, tmp_path / name) == len(runs) + 1
 

@@ -586,7 +586,7 @@ def test_a_run_that_breaks_down_keeps_its_clean_losses_as_long_as_its_losses(mon
 
 def test_results_depend_on_the_code_of_the_perturbations():
     assert "lab/perturbations/**/*.py" in _CODE
-    assert _code()
+    assert _code(stacked=False) != _code(stacked=True)
 
 
 def test_a_hook_that_is_not_used_costs_nothing_but_a_call():

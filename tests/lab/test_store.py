@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from greedylr import Action
 from greedylr.lab import content
 from greedylr.lab.export import export
 from greedylr.lab.runs import Run
-from greedylr.lab.store import Store, StoreError
+from greedylr.lab.store import Store, StoreError, _digest
 
 
 @pytest.fixture
@@ -31,6 +33,15 @@ def store(path):
 def change(path, statement, *values):
     connection = sqlite3.connect(path)
     connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def sign(path):
+    """Give every row the digest of what is in it, as somebody would who changes a store on purpose."""
+    connection = sqlite3.connect(path)
+    for row in connection.execute("SELECT * FROM run").fetchall():
+        connection.execute("UPDATE run SET digest = ? WHERE key = ?", (_digest(row[:-1]), row[0]))
     connection.commit()
     connection.close()
 
@@ -61,16 +72,26 @@ def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
     assert second.failure is None
 
 
-def test_clean_losses_survive_and_older_stores_have_none(path, runs, made_up):
+def test_clean_losses_survive(store, runs, made_up):
     result = made_up(runs[0]._replace(perturbation="label-noise:0.5"))
-    result.clean_losses = [0.5, math.inf]
-    with Store(path) as store:
-        store.save(result)
-        assert list(store.load([result.run])) == [result]
-    change(path, "UPDATE run SET details = ?", zlib.compress(json.dumps({"metric": None, "events": []}).encode()))
-    with Store(path) as store:
-        (old,) = store.load([result.run])
-    assert old.clean_losses == []
+    result.clean_losses = [0.5, math.inf, *[0.25] * (result.run.steps - 2)]
+    store.save(result)
+    assert list(store.load([result.run])) == [result]
+
+
+def test_what_was_trained_in_a_stack_is_kept_beside_what_was_not(store, runs, made_up):
+    alone, stacked = made_up(runs[0], 0.25), replace(made_up(runs[0], 0.5), stacked=True)
+    store.save(alone)
+    assert list(store.load(runs, stacked=True)) == []
+    assert store.key(runs[0]) == content.key(runs[0], stacked=False)
+    store.save(stacked)
+    assert list(store.load(runs)) == [stacked]
+    assert store.key(runs[0]) == content.key(runs[0], stacked=True)
+    assert store.key(runs[1]) is None
+    assert list(store.load(runs, stacked=False)) == [alone]
+    assert store.finished(runs) == store.finished(runs, stacked=False) == {runs[0]}
+    assert store.present() == [runs[0]]
+    assert store.others(runs) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,7 +114,7 @@ def test_other_settings_are_not_mixed(store, runs, made_up, changed):
 @pytest.mark.parametrize("what", ["versions", "_code", "learning_rate"])
 def test_other_versions_are_not_mixed_and_stay(store, runs, made_up, monkeypatch, what):
     store.save(made_up(runs[0], 0.25))
-    monkeypatch.setattr(content, what, lambda *arguments: {"greedylr": "another"})
+    monkeypatch.setattr(content, what, lambda *_, **__: {"greedylr": "another"})
     assert store.finished(runs) == set()
     store.save(made_up(runs[0], 0.75))
     assert [result.final_loss for result in store.load(runs)] == [0.75]
@@ -123,8 +144,8 @@ def test_a_failed_write_leaves_what_was_there(path, runs, made_up):
 
 
 def test_the_version_of_the_schedulers_package_counts_only_for_its_own_runs():
-    assert "schedulefree" in content.settings(Run("digits", 1.0, "schedule-free", 0, 5))["versions"]
-    assert "schedulefree" not in content.settings(Run("digits", 1.0, "cosine", 0, 5))["versions"]
+    assert "schedulefree" in content.settings(Run("digits", 1.0, "schedule-free", 0, 5), stacked=False)["versions"]
+    assert "schedulefree" not in content.settings(Run("digits", 1.0, "cosine", 0, 5), stacked=False)["versions"]
 
 
 @pytest.mark.parametrize("column", ["curves", "validations", "details", "settings"])
@@ -176,8 +197,8 @@ def test_a_database_of_another_program_is_refused_and_left_alone(path, wal):
 
 def test_a_store_of_a_later_layout_is_refused(path):
     Store(path).close()
-    change(path, "PRAGMA user_version = 2")
-    with pytest.raises(StoreError, match="its layout is 2, and this version of greedylr knows 1"):
+    change(path, "PRAGMA user_version = 3")
+    with pytest.raises(StoreError, match="its layout is 3, and this version of greedylr knows 2"):
         Store(path)
 
 
@@ -199,11 +220,12 @@ def test_a_file_truncated_in_the_middle_is_an_error_not_a_new_store(path, runs, 
 WRITER = """
 import sys
 from pathlib import Path
+from greedylr import Action
 from greedylr.lab import content
 from greedylr.lab.runs import Result, Run
 from greedylr.lab.store import Store
 
-content._code = lambda: "the same"  # Whoever works on the code changes it.
+content._code = lambda *, stacked: "the same"  # Whoever works on the code changes it.
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -214,7 +236,7 @@ for seed in range(first, first + 50):
 
 
 def test_processes_make_and_fill_one_store_together(path, monkeypatch):
-    monkeypatch.setattr(content, "_code", lambda: "the same")
+    monkeypatch.setattr(content, "_code", lambda *, stacked: "the same")
     command = [sys.executable, "-c", WRITER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     writers = [subprocess.Popen([*command, str(path), first], **pipes) for first in ("0", "30")]
@@ -257,12 +279,13 @@ def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
     swap = "CASE scheduler WHEN ? THEN ? WHEN ? THEN ? ELSE scheduler END"
     one, other = runs[0].scheduler, next(run.scheduler for run in runs if run.scheduler != runs[0].scheduler)
     change(path, f"UPDATE run SET scheduler = {swap}", one, other, other, one)
+    sign(path)
     with Store(path) as store:
         swapped = [run for run in runs if run.scheduler in (one, other)]
         rest = [run for run in runs if run not in swapped]
         assert [result.run for result in store.load(runs)] == rest
         assert set(store.present()) == {stored.result.run for stored in store.everything()} == set(rest)
-        assert store.damaged == {content.key(run) for run in swapped}
+        assert store.damaged == {content.key(run, stacked=False) for run in swapped}
         store.save(made_up(runs[0]))  # as it is trained again
         assert [result.run for result in store.load(runs[:1])] == [runs[0]]
 
@@ -270,36 +293,52 @@ def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
 COLUMNS = "problem optimizer multiplier scheduler perturbation seed steps failure settings curves validations details"
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["changed", "signed"])
 @pytest.mark.parametrize("column", COLUMNS.split())
 @pytest.mark.parametrize("bad", [None, 7, 2.5, "x", b"x", "[]", "null", 1e999], ids=repr)
-def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_up, tmp_path, column, bad):
+def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_up, tmp_path, column, bad, signed):
     with Store(path) as store:
         for run in runs[:2]:
             store.save(made_up(run))
     try:
-        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, content.key(runs[0]))
+        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, content.key(runs[0], stacked=False))
     except sqlite3.IntegrityError:
         return  # SQLite refuses it.
+    if signed:
+        sign(path)
     with Store(path) as store:
         kept = [stored.result.run for stored in store.everything()]
         assert runs[1] in kept
-        if runs[0] in kept:  # It may be what was there, or a reason why the run broke down.
-            assert column in ("failure", "seed", "multiplier", "steps")
+        if runs[0] in kept:  # It was there before, or it is a reason why the run broke down.
+            assert signed or bad is None
+            assert column == "failure"
         assert set(store.present()) <= set(runs)
         assert list(store.load(runs[1:2]))
         export(store, tmp_path / "all.csv")
 
 
+SENTENCE = Action.CUT.value
+SOUND = {"metric": None, "events": [[1, "cut", SENTENCE, 1.0, 0.1, 0.1, {}]], "clean_losses": []}
+
+
 @pytest.mark.parametrize(
     "details",
     [
-        {"metric": "good", "events": []},
-        {"metric": None, "events": [1]},
-        {"metric": None, "events": [[1, "jump", "x", 1.0, 0.1, 0.1, {}]]},
-        {"metric": None, "events": [[1, "cut", "x", "1.0", 0.1, 0.1, {}]]},
-        {"metric": None, "events": [[1, "cut", "x", 1.0, 0.1, 0.1, {"mean": "a"}]]},
-        {"metric": None, "events": [], "clean_losses": ["a"]},
-        {"metric": None, "events": 7},
+        SOUND | {"metric": "good"},
+        SOUND | {"metric": True},
+        SOUND | {"metric": 10**400},
+        SOUND | {"events": [1]},
+        SOUND | {"events": [[1, "jump", SENTENCE, 1.0, 0.1, 0.1, {}]]},
+        SOUND | {"events": [[1, "cut", "x", 1.0, 0.1, 0.1, {}]]},
+        SOUND | {"events": [[True, "cut", SENTENCE, 1.0, 0.1, 0.1, {}]]},
+        SOUND | {"events": [[1, "cut", SENTENCE, "1.0", 0.1, 0.1, {}]]},
+        SOUND | {"events": [[1, "cut", SENTENCE, 1.0, 0.1, 0.1, {"mean": "a"}]]},
+        SOUND | {"clean_losses": ["a"] * 5},
+        SOUND | {"clean_losses": [1.0] * 4},
+        SOUND | {"clean_losses": [1.0] * 6},
+        SOUND | {"clean_losses": None},
+        SOUND | {"events": 7},
+        {"metric": None, "events": []},
         [],
     ],
 )
@@ -307,9 +346,10 @@ def test_details_of_another_kind_are_a_row_less(path, runs, made_up, details):
     with Store(path) as store:
         store.save(made_up(runs[0]))
     change(path, "UPDATE run SET details = ?", zlib.compress(json.dumps(details).encode()))
+    sign(path)
     with Store(path) as store:
         assert list(store.load(runs)) == list(store.everything()) == []
-        assert store.damaged == {content.key(runs[0])}
+        assert store.damaged == {content.key(runs[0], stacked=False)}
 
 
 def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkeypatch):
@@ -328,12 +368,71 @@ def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkey
         Store(path)
 
 
-@pytest.mark.parametrize("steps", [[5.0, 0.0], [-1.0, 5.0], [0.0, 1e300], [0.0, 0.0]])
+def test_details_that_are_sound_are_a_row(path, runs, made_up):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    change(path, "UPDATE run SET details = ?", zlib.compress(json.dumps(SOUND).encode()))
+    with Store(path) as store:
+        assert list(store.load(runs)) == []  # It is not what was written.
+    sign(path)
+    with Store(path) as store:
+        assert len(list(store.load(runs))) == 1
+
+
+def test_what_belongs_to_another_row_is_noticed(path, runs, made_up):
+    with Store(path) as store:
+        store.save(made_up(runs[0], 0.25))
+        store.save(made_up(runs[1], 0.75))
+    other = "(SELECT validations FROM run WHERE key = ?)"
+    names = [content.key(run, stacked=False) for run in runs[:2]]
+    change(path, f"UPDATE run SET validations = {other} WHERE key = ?", names[1], names[0])
+    with Store(path) as store:
+        assert [result.run for result in store.load(runs)] == [runs[1]]
+
+
+@pytest.mark.parametrize("steps", [4, 6])
+def test_curves_that_are_not_those_of_a_whole_run_are_a_row_less(path, runs, made_up, steps):
+    with Store(path) as store:
+        store.save(replace(made_up(runs[0]), failure="it broke down"))
+        store.save(made_up(runs[1]))
+    change(path, "UPDATE run SET curves = ?", zlib.compress(np.ones((2, steps)).tobytes()))
+    sign(path)
+    with Store(path) as store:
+        broke_down = [runs[0]] if steps < 5 else []
+        assert [result.run for result in store.load(runs)] == broke_down
+
+
+def test_a_key_that_was_changed_is_damage_and_no_other_version(path, runs, made_up):
+    with Store(path) as store:
+        store.save(made_up(runs[0]))
+    change(path, "UPDATE run SET key = 'x'")
+    with Store(path) as store:
+        assert list(store.load(runs)) == list(store.everything()) == []
+        assert store.damaged == {"x"}
+        store.damaged.clear()
+        assert store.others(runs) == 0
+        assert store.damaged == {"x"}
+
+
+def test_what_went_wrong_is_said_not_that_it_could_not_be_taken_back(store):
+    def fail():
+        with store._transaction():
+            store._connection.execute("ROLLBACK")  # as SQLite does itself when a disk is full
+            store._connection.execute("SELECT * FROM missing")
+
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        fail()
+
+
+@pytest.mark.parametrize(
+    "steps", [[5.0, 0.0], [-1.0, 5.0], [0.0, 1e300], [0.0, 0.0], [0.0, 4.0], [1.0, 5.0], [0.5, 5.0]]
+)
 def test_validations_at_steps_that_cannot_be_are_a_row_less(path, runs, made_up, steps):
     with Store(path) as store:
         store.save(made_up(runs[0]))
     blob = zlib.compress(np.array([steps, [2.0, 0.5]], "<f8").tobytes())
     change(path, "UPDATE run SET validations = ?", blob)
+    sign(path)
     with Store(path) as store:
         assert list(store.everything()) == []
-        assert store.damaged == {content.key(runs[0])}
+        assert store.damaged == {content.key(runs[0], stacked=False)}

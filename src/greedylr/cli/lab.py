@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing
-from greedylr.lab.content import key, made_with
+from greedylr.lab.content import made_with
 from greedylr.lab.engines import ENGINES
 from greedylr.lab.export import export
 from greedylr.lab.optimizers import OPTIMIZERS
@@ -86,19 +86,19 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
                 disturbed, summary = None, summarize(curves.watch(store.load(runs)))
                 finished = len(summary.outcomes)
             say_damaged(console, store)
-        if not finished:
-            raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
-        if finished < len(runs):
-            console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
-        if disturbed is None:
-            show(console, summary)
-        else:
-            show_disturbed(console, disturbed)
-        if out is not None:
-            command = f"greedylr lab run {name} --store {path}"
-            about = page.About(name, suite.note, command, len(runs), made_with(runs), key)
-            page.write(out / _PAGE, about, summary, curves, disturbed)
-            console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
+            if not finished:
+                raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
+            if finished < len(runs):
+                console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
+            if disturbed is None:
+                show(console, summary)
+            else:
+                show_disturbed(console, disturbed)
+            if out is not None:
+                command = f"greedylr lab run {name} --store {path}"
+                about = page.About(name, suite.note, command, len(runs), made_with(runs), store.key)
+                page.write(out / _PAGE, about, summary, curves, disturbed)
+                console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
 
     return code_of(console, work)
 

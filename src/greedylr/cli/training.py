@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from greedylr.lab.complete import complete
+from greedylr.lab.complete import complete, finished
 from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Run
@@ -88,17 +88,17 @@ def train_missing(
         greedylr.lab.problems.DataError: If the data of a problem cannot be read.
         greedylr.lab.store.StoreError: If the store cannot be read or written.
     """
-    finished = len(store.finished(runs))
-    missing = len(runs) - finished
+    kept = len(finished(runs, store, engine))
+    missing = len(runs) - kept
     say_damaged(console, store)
-    held = f"{escape(str(store.path))} holds {finished} of the {len(runs)} runs of {escape(name)}"
+    held = f"{escape(str(store.path))} holds {kept} of the {len(runs)} runs of {escape(name)}"
     if not missing:
         console.print(f"{held}: nothing is left to train.", soft_wrap=True)
         return
     cores = jobs or worker_count(missing)
     console.print(f"{held}; training {missing} on {cores} {'cores' if cores > 1 else 'core'}.", soft_wrap=True)
     with progress(console, "training") as bar:
-        task = bar.add_task("", total=len(runs), completed=finished)
+        task = bar.add_task("", total=len(runs), completed=kept)
 
         def done(run: Run) -> None:
             bar.advance(task)

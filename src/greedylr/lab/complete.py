@@ -5,9 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from greedylr.lab.engines import assign
+from greedylr.lab.engines import ENGINES, assign
 from greedylr.lab.runs import Result, Run
 from greedylr.lab.store import Store
+
+
+def finished(runs: Sequence[Run], store: Store, engine: str | None = None) -> set[Run]:
+    """Those of ``runs`` that :func:`complete` would not train.
+
+    Args:
+        runs: What is to be in the store.
+        store: Where.
+        engine: Name of the engine, whose kind of result is then asked for; None: any will do.
+
+    Raises:
+        greedylr.lab.store.StoreError: If the store cannot be read.
+    """
+    return store.finished(runs, None if engine is None else ENGINES[engine].stacked)
 
 
 def complete(
@@ -19,7 +33,8 @@ def complete(
 ) -> None:
     """Train those of ``runs`` that the store lacks, and store each as soon as it is finished.
 
-    Several processes, each with the store open, may do this at once for the same runs, and share the work.
+    Several processes, each with the store open, may do this at once for the same runs, and share the work. The results
+    are the same, bit for bit, however often this was interrupted, and for any number of cores.
 
     Args:
         runs: What is to be in the store.
@@ -33,21 +48,23 @@ def complete(
         ValueError: If the engine does not support a run.
         greedylr.lab.store.StoreError: If the store cannot be written.
     """
-    finished = store.finished(runs)
-    missing = [run for run in dict.fromkeys(runs) if run not in finished]
-    # In any order: processes that share the work seldom begin the same run, and the time that is left can be told
-    # from that which has passed. Results do not depend on it.
-    random.SystemRandom().shuffle(missing)
+    before = finished(runs, store, engine)
 
     def keep(result: Result) -> None:
         store.save(result)
         done(result.run)
 
     def wanted(run: Run) -> bool:
-        if store.finished([run]):
+        if run in before:
+            return False
+        if finished([run], store, engine):
             done(run)  # Another process was faster.
             return False
         return True
 
-    for chosen, its in assign(missing, engine).items():
+    # In any order: processes that share the work seldom begin the same run, and the time that is left can be told
+    # from that which has passed. Results do not depend on it.
+    every = list(dict.fromkeys(runs))
+    random.SystemRandom().shuffle(every)
+    for chosen, its in assign(every, engine).items():
         chosen.train(its, jobs, keep, wanted)

@@ -19,12 +19,11 @@ from greedylr.lab.runs import Run
 from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.setup import learning_rate
 
-# All code of this package that a result can depend on.
+# All code of this package that a result can depend on; that of the stacks only if it was trained in one.
 _CODE = (
     "control/**/*.py",
     "torch/**/*.py",
     "lab/adalrs.py",
-    "lab/engines/**/*.py",
     "lab/problems/**/*.py",
     "lab/optimizers.py",
     "lab/perturbations/**/*.py",
@@ -33,10 +32,16 @@ _CODE = (
     "lab/setup.py",
     "lab/train.py",
 )
+_STACKS = ("lab/engines/batched/**/*.py",)
 
 
-def settings(run: Run) -> dict[str, Any]:
+def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
     """Everything that the result of a run depends on, as plain data; not the machine.
+
+    Args:
+        run: The run.
+        stacked: Whether it is trained in a stack with others, as :attr:`Result.stacked` says. Which others these are
+            shows in last bits only, and is not part of it.
 
     Raises:
         KeyError: If there is no such problem, optimizer or scheduler.
@@ -47,18 +52,19 @@ def settings(run: Run) -> dict[str, Any]:
         "lr": learning_rate(run),
         "batch_size": PROBLEMS[run.problem].batch_size,
         "versions": versions() | _version_of(SCHEDULERS[run.scheduler].package),
-        "code": _code(),
+        "stacked": stacked,
+        "code": _code(stacked=stacked),
     }
 
 
-def key(run: Run) -> str:
+def key(run: Run, *, stacked: bool) -> str:
     """A short text that stands for :func:`settings`: two runs share it only if they are the same run of the same code.
 
     Raises:
         KeyError: If there is no such problem, optimizer or scheduler.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
-    return key_of(settings(run))
+    return key_of(settings(run, stacked=stacked))
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -93,11 +99,11 @@ def _version_of(package: str) -> dict[str, str]:
 
 
 @cache
-def _code() -> str:
+def _code(*, stacked: bool) -> str:
     """A fingerprint of this package: between releases the version alone does not tell two rules apart."""
     root = Path(greedylr.__file__).parent
     digest = hashlib.sha256()
-    for pattern in _CODE:
+    for pattern in _CODE + (_STACKS if stacked else ()):
         for file in sorted(root.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -94,6 +94,8 @@ class Result:
         failure: Why the run broke down, if it did; the lists may then end early.
         clean_losses: Where examples are disturbed: at each step, the loss of those that were drawn, before anything
             was done to them, with the same weights. Empty in all other runs: there, ``losses`` are clean.
+        stacked: Whether it was trained in a stack with other runs, where floating-point sums are rounded differently
+            than in a plain loop.
     """
 
     run: Run
@@ -105,6 +107,7 @@ class Result:
     metric: float | None = None
     failure: str | None = None
     clean_losses: list[float] = field(default_factory=list)
+    stacked: bool = False
 
     @property
     def final_loss(self) -> float:

@@ -6,6 +6,7 @@ version or of other code are never taken for it; they stay in the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -27,12 +28,12 @@ from greedylr.lab.content import key, key_of, settings
 from greedylr.lab.runs import Event, Result, Run
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
-_LAYOUT = 1
+_LAYOUT = 2
 _PATIENCE = 60.0  # Seconds to wait while another process writes, which takes it milliseconds.
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS run (
-    key TEXT PRIMARY KEY,
+    key TEXT NOT NULL PRIMARY KEY,
     version TEXT NOT NULL,     -- of this package
     problem TEXT NOT NULL,
     optimizer TEXT NOT NULL,
@@ -45,13 +46,15 @@ CREATE TABLE IF NOT EXISTS run (
     settings TEXT NOT NULL,    -- JSON, what the key is made of
     curves BLOB NOT NULL,      -- deflated 64-bit floats: the losses, then the learning rates
     validations BLOB NOT NULL, -- deflated 64-bit floats: the steps, then the losses
-    details BLOB NOT NULL      -- deflated JSON: the metric, the events, and the clean losses if there are any
+    details BLOB NOT NULL,     -- deflated JSON: the metric, the events, and the clean losses if there are any
+    digest BLOB NOT NULL       -- SHA-256 of all that stands before it
 )
 """
-_INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 14)})"
+_INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 15)})"
 
 
 _SQLITE = b"SQLite format 3\0"
+_EITHER = (True, False)  # Trained in a stack, or not, in the order of preference.
 
 
 class StoreError(Exception):
@@ -86,8 +89,8 @@ def is_store(file: Path) -> bool:
 class Store:
     """Results in a file, made if it is not there; to be used in a ``with`` statement, or closed.
 
-    A row that is not what its key says, or of which anything is of another kind than it should be, is damaged: it is
-    left out, counted in :attr:`damaged`, and trained again. A file that may not be written to can be read.
+    A row of which anything was changed since it was written, or is of another kind than it should be, is damaged: it
+    is left out, counted in :attr:`damaged`, and trained again. A file that may not be written to can be read.
 
     Args:
         path: The file, on a local disk: SQLite's log is not made for network drives.
@@ -136,7 +139,7 @@ class Store:
         run = result.run
         details = {"metric": result.metric, "events": result.events, "clean_losses": result.clean_losses}
         row = (
-            key(run),
+            key(run, stacked=result.stacked),
             greedylr.__version__,
             run.problem,
             run.optimizer,
@@ -146,27 +149,40 @@ class Store:
             run.seed,
             run.steps,
             result.failure,
-            json.dumps(settings(run), sort_keys=True),
+            json.dumps(settings(run, stacked=result.stacked), sort_keys=True),
             _pack(result.losses, result.lrs),
             _pack(result.validation_steps, result.validation_losses),
             zlib.compress(json.dumps(details).encode()),
         )
         with self._errors():
-            self._connection.execute(_INSERT, row)
+            self._connection.execute(_INSERT, (*row, _digest(row)))
 
-    def load(self, runs: Iterable[Run]) -> Iterator[Result]:
-        """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large."""
+    def load(self, runs: Iterable[Run], stacked: bool | None = None) -> Iterator[Result]:
+        """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large.
+
+        Args:
+            runs: Which.
+            stacked: Only what was trained in a stack with others, or only what was not; None: what there is of a run,
+                of the stack rather than not.
+        """
         for run in runs:
-            stored = self._row(key(run))
+            stored = self._stored(run, stacked)
             if stored is not None:
-                if stored.result.run == run:
-                    yield stored.result
-                else:
-                    self.damaged.add(stored.key)
+                yield stored.result
 
-    def finished(self, runs: Iterable[Run]) -> set[Run]:
-        """Those of ``runs`` whose results are there and can be read."""
-        return {result.run for result in self.load(runs)}
+    def finished(self, runs: Iterable[Run], stacked: bool | None = None) -> set[Run]:
+        """Those of ``runs`` whose results are there and can be read; arguments as for :meth:`load`."""
+        return {result.run for result in self.load(runs, stacked)}
+
+    def key(self, run: Run) -> str | None:
+        """What the result that :meth:`load` gave for a run is stored under; None if there is none."""
+        for stacked in _EITHER:
+            name = key(run, stacked=stacked)
+            with self._errors():
+                there = self._connection.execute("SELECT 1 FROM run WHERE key = ?", (name,)).fetchone()
+            if there and name not in self.damaged:
+                return name
+        return None
 
     def present(self) -> list[Run]:
         """The runs whose results are of the present version and code, those without a disturbance first.
@@ -177,21 +193,24 @@ class Store:
         order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
         with self._errors():
             rows = self._connection.execute(f"SELECT key, settings, {about} FROM run ORDER BY {order}").fetchall()
-        present = []
+        present: dict[Run, None] = {}  # In order; a run may be there twice, trained in a stack and not.
         for name, about_it, *parts in rows:
             run = Run(*parts)
             if not _says(about_it, name, run):
                 self.damaged.add(str(name))
-            elif _has_key(run, name):
-                present.append(run)
-        return present
+            elif name in _keys(run):
+                present[run] = None
+        return list(present)
 
     def others(self, runs: Iterable[Run]) -> int:
         """How many runs are there beside ``runs``, of other settings or another version."""
-        wanted = {key(run) for run in runs}
+        wanted = {name for run in runs for name in _keys(run)}
         with self._errors():
-            keys = self._connection.execute("SELECT key FROM run").fetchall()
-        return sum(name not in wanted for (name,) in keys)
+            rows = self._connection.execute("SELECT key, settings FROM run").fetchall()
+        others = [(name, about) for name, about in rows if name not in wanted]
+        damaged = {str(name) for name, about in others if not _says(about, name)}
+        self.damaged |= damaged
+        return len(others) - len(damaged)
 
     def everything(self) -> Iterator[Stored]:
         """All that can be read, also of other versions, in the order of problem, optimizer, multiplier and so on."""
@@ -202,6 +221,13 @@ class Store:
             stored = self._row(name)
             if stored is not None:
                 yield stored
+
+    def _stored(self, run: Run, stacked: bool | None = None) -> Stored | None:
+        for one in _EITHER if stacked is None else (stacked,):
+            stored = self._row(key(run, stacked=one))
+            if stored is not None:
+                return stored
+        return None
 
     def _row(self, name: str) -> Stored | None:
         with self._errors():
@@ -249,10 +275,11 @@ class Store:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # After some errors SQLite has ended it itself.
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def _write_ahead(self) -> None:
         """SQLite's log; the switch to it does not wait for other processes by itself."""
@@ -288,20 +315,30 @@ class Store:
             raise StoreError(f"{self.path}: {what}: {error}") from error
 
 
-def _says(about: Any, name: Any, run: Run) -> bool:
+def _says(about: Any, name: Any, run: Run | None = None) -> bool:
     """Whether the settings that are stored with a run are those that its key is made of, and its own."""
     try:
         told = json.loads(about)
-        return bool(key_of(told) == name and told["run"] == run._asdict())
+        return bool(key_of(told) == name and (run is None or told["run"] == run._asdict()))
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
-def _has_key(run: Run, name: str) -> bool:
+def _keys(run: Run) -> set[str]:
+    """What a run can be stored under at present; nothing if it cannot be run here."""
     try:
-        return key(run) == name
+        return {key(run, stacked=stacked) for stacked in _EITHER}
     except (KeyError, ModuleNotFoundError):
-        return False
+        return set()
+
+
+def _digest(row: Sequence[Any]) -> bytes:
+    """Of all cells of a row, whatever their kinds are; the length of each tells it from the next."""
+    digest = hashlib.sha256()
+    for cell in row:
+        parts = cell if isinstance(cell, bytes) else repr(cell).encode(errors="surrogatepass")
+        digest.update(f"{type(cell).__name__} {len(parts)} ".encode() + parts)
+    return digest.digest()
 
 
 def _pack(first: Sequence[float], second: Sequence[float]) -> bytes:
@@ -315,7 +352,10 @@ def _unpack(blob: bytes) -> tuple[list[float], list[float]]:
 
 def _unpack_row(row: Sequence[Any]) -> Stored | None:
     """What is in a row; None if it is damaged, and to be trained anew."""
-    name, _, problem, optimizer, multiplier, scheduler, perturbation, seed, steps, failure, about, *blobs = row
+    *cells, digest = row
+    if digest != _digest(cells):
+        return None
+    name, _, problem, optimizer, multiplier, scheduler, perturbation, seed, steps, failure, about, *blobs = cells
     run = Run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation)
     if not _says(about, name, run):
         return None
@@ -324,16 +364,14 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         validation_steps, validation_losses = _unpack(blobs[1])
         details = json.loads(zlib.decompress(blobs[2]))
         events = [_event(event) for event in details["events"]]
-        metric, clean = details["metric"], [float(one) for one in details.get("clean_losses", [])]
-        if not isinstance(failure, (str, NoneType)) or not isinstance(metric, (int, float, NoneType)):
+        metric, clean = details["metric"], [_number(one) for one in details["clean_losses"]]
+        told = json.loads(about)
+        if not isinstance(failure, (str, NoneType)):
             return None
-        if (failure is None and not validation_losses) or len(losses) > steps:
-            return None
-        bounds = [-1, *validation_steps, steps + 1]
-        if not all(one < other for one, other in pairwise(bounds)):
+        if not _sound(steps, failure is None, losses, clean, validation_steps):
             return None
         if metric is not None:
-            float(metric)  # A whole number may be too large for one.
+            metric = _number(metric)
         result = Result(
             run,
             losses,
@@ -343,11 +381,26 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             events,
             metric=metric,
             failure=failure,
-            clean_losses=clean,  # Stores that were made before these were kept lack them.
+            clean_losses=clean,
+            stacked=bool(told["stacked"]),
         )
-        return Stored(name, json.loads(about), result)
+        return Stored(name, told, result)
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _sound(
+    steps: int, whole: bool, losses: Sequence[float], clean: Sequence[float], validation_steps: Sequence[float]
+) -> bool:
+    """Whether the lengths of what a run left, and the steps of its validations, can be: all of it if it is whole."""
+    if not all(one.is_integer() for one in validation_steps):
+        return False
+    if not all(one < other for one, other in pairwise([-1, *validation_steps, steps + 1])):
+        return False
+    if whole:
+        ends = [*validation_steps[:1], *validation_steps[-1:]]
+        return len(losses) == steps and len(clean) in (0, steps) and ends == [0, steps]
+    return len(losses) <= steps and len(clean) <= steps
 
 
 _SENTENCES = frozenset(action.value for action in Action)
@@ -361,8 +414,20 @@ def _event(parts: Any) -> Event:
         TypeError: Likewise.
     """
     event = Event(*parts)
-    numbers = (event.loss, event.lr_before, event.lr_after, *event.evidence.values())
-    sound = isinstance(event.step, int) and event.kind in ("raise", "cut", "spike") and event.sentence in _SENTENCES
-    if not sound or not all(isinstance(number, (int, float)) for number in numbers):
+    for number in (event.loss, event.lr_before, event.lr_after, *event.evidence.values()):
+        _number(number)
+    if type(event.step) is not int or event.kind not in ("raise", "cut", "spike") or event.sentence not in _SENTENCES:
         raise ValueError(f"no event: {parts!r}")
     return event
+
+
+def _number(value: Any) -> float:
+    """A number of plain data.
+
+    Raises:
+        ValueError: If it is something else; a truth value is.
+        OverflowError: If it is a whole number that is too large for a float.
+    """
+    if type(value) not in (int, float):
+        raise ValueError(f"no number: {value!r}")
+    return float(value)

@@ -1,4 +1,9 @@
-"""Ways to get many runs done. All give the same results; they differ in what they can do, and how fast."""
+"""Ways to get many runs done, which differ in what they can do, and how fast.
+
+A run gives the same result, bit for bit, with every engine that trains one run at a time, on machines of one kind. An
+engine that trains runs in stacks rounds sums of floating-point numbers differently: the same result but for last bits,
+which :attr:`greedylr.lab.runs.Result.stacked` says, and the key of a run in a store.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ Keep = Callable[[Result], None]
 """What to do with a result; called in the process that asked for it, in no particular order."""
 
 Wanted = Callable[[Run], bool]
-"""Asked when a run is about to be started: others may have finished it meanwhile."""
+"""Asked once, when a run is about to be started: it may be finished, or others may have finished it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class Engine:
         supports: Whether it can train a run.
         train: Trains every run that it is given and that is wanted, on so many cores, and hands each result on as it
             comes. What is unfinished when it is interrupted is given up.
+        stacked: Whether it trains runs in stacks. Those that are not wanted then say what stands in a stack.
     """
 
     name: str
     note: str
     supports: Callable[[Run], bool]
     train: Callable[[Sequence[Run], int, Keep, Wanted], None]
+    stacked: bool = False
 
 
 ENGINES: dict[str, Engine] = {
@@ -41,6 +48,7 @@ ENGINES: dict[str, Engine] = {
             "many runs of a problem at once in each of several processes; no whole optimizers",
             batched.supports,
             batched.train_all,
+            stacked=True,
         ),
         Engine("pool", "one run at a time in each of several processes", lambda run: True, pool.train_all),
         # After one that trains everything: only for those who ask for it by its name.

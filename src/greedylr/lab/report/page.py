@@ -46,7 +46,7 @@ class About:
     command: str
     planned: int
     versions: Mapping[str, str]
-    key: Callable[[Run], str] | None = None
+    key: Callable[[Run], str | None] | None = None
 
 
 def write(file: Path, about: About, summary: Summary, curves: Curves, disturbed: Disturbed | None = None) -> None:
@@ -84,7 +84,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
     names = _in_order(summary)
     shown = [name for name in names[1:] if name in _SHOWN] or names[1:6]
     distinct = sorted(names[1:], key=lambda name: name not in shown)  # What is shown together looks different.
-    keys = {run: "" if about.key is None else about.key(run) for run in curves.runs}
+    keys = {run: (about.key and about.key(run)) or "" for run in curves.runs}
     rows = case_rows(summary, cases, keys)
     tables = [
         {"case": _case_name(summary, *case), **case_data(curves, schedulers), "rows": rows[case]}

@@ -17,13 +17,12 @@ from greedylr.lab.runs import Result, Run, validation_steps
 from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.setup import StoppedError, batches, data_of, initial_model, learning_rate
 
-# Memory that the runs which are trained together go through in one step: from where what Python does once a step
-# hardly counts, to where caches no longer help. Measured with benchmarks/lab_throughput.py.
-_ENOUGH_BYTES = 16 * 2**20
-_MOST_BYTES = 64 * 2**20
+# Memory that the runs which are trained together go through in one step: from where on what Python does once a step
+# hardly counts, and caches help less and less. Measured with benchmarks/lab_throughput.py.
+_BYTES = 16 * 2**20
 _MOST = 4096
 
-_PARTS = 4  # For each worker, if they do not get too small: so that all are done at about the same time.
+_PARTS = 16  # In all, where there are fewer kinds of runs: enough for many workers, whose number must not show.
 
 
 def supports(run: Run) -> bool:
@@ -31,12 +30,13 @@ def supports(run: Run) -> bool:
     return SCHEDULERS[run.scheduler].kind != "optimizer"
 
 
-def parts(runs: Sequence[Run], workers: int = 1, dtype: torch.dtype = torch.float32) -> Iterator[list[Run]]:
+def parts(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> Iterator[list[Run]]:
     """The runs that are best trained together: what to give each worker of a pool at a time.
+
+    What is in a part, and at which place, depends on which runs there are, and on nothing else: not on their order.
 
     Args:
         runs: All there are; those of one kind of part are together where the first of them is.
-        workers: How many there are, each with a core of its own.
         dtype: Of the weights and the data.
 
     Raises:
@@ -51,8 +51,7 @@ def parts(runs: Sequence[Run], workers: int = 1, dtype: torch.dtype = torch.floa
         options = schedule(run.optimizer, run.scheduler, run.steps).options if fixed else ()
         alike = run.problem, run.steps, run.optimizer, run.perturbation
         kinds.setdefault(alike, {}).setdefault(options, []).append(run)
-    # Where there are many kinds, all workers are busy without a kind being shared among them.
-    of_each_kind = min(workers, -(-_PARTS * workers // max(1, len(kinds))))
+    of_each_kind = -(-_PARTS // max(1, len(kinds)))
     for of_kind in kinds.values():
         some = next(iter(of_kind.values()))[0]
         most = _size(some, -(-sum(map(len, of_kind.values())) // of_each_kind), dtype)
@@ -69,8 +68,8 @@ def train_batched(
 ) -> list[Result]:
     """Train runs that belong together, in this thread.
 
-    The results equal those of :func:`greedylr.lab.train.train` but for the rounding of floating-point sums, whatever
-    other runs there are and in whatever order.
+    The results equal those of :func:`greedylr.lab.train.train` but for the rounding of floating-point sums, which may
+    depend on the place in the stack and on how many runs there are: the same runs in the same order give the same bits.
 
     Args:
         runs: One of :func:`parts`: runs of one problem, number of steps, optimizer and perturbation, whose schedulers
@@ -143,6 +142,7 @@ def train_batched(
             events=[],
             metric=metrics[row],
             clean_losses=[] if clean is None else clean[:, row].tolist(),
+            stacked=True,
         )
         for row, run in enumerate(runs)
     ]
@@ -152,12 +152,11 @@ def train_batched(
 
 
 def _size(run: Run, share: int, dtype: torch.dtype) -> int:
-    """How many runs are best trained together, of a worker's share."""
+    """How many runs are best trained together, of so many."""
     data = data_of(run.problem, dtype)
     examples = data.train.batch(next(batches(run, data)))
     each = bytes_of_run(PROBLEMS[run.problem], initial_model(run, dtype), examples)
-    best = min(max(share // _PARTS, _ENOUGH_BYTES // each), _MOST_BYTES // each, _MOST, share)
-    return max(1, best)
+    return max(1, min(_BYTES // each, _MOST, share))
 
 
 def _cut(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
