@@ -1,10 +1,14 @@
 """compare: catalogue problems and the user's own training code alike, with errors that say what to do."""
 
 import math
+import subprocess
+import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, ReduceLROnPlateau, StepLR
 
 import greedylr
 from greedylr.lab import compare
@@ -253,6 +257,12 @@ def test_trials_of_different_lengths_are_not_compared():
         ({"training": train, "lrs": [0.1], "schedulers": {"cosine": ExponentialLR}}, "call your own something else"),
         ({"training": train, "lrs": [0.1], "schedulers": {"cosine": "linear"}}, "the name of another one than linear"),
         ({"training": "digit"}, "there is no problem 'digit'"),
+        ({"training": train, "lrs": [True]}, "lrs must be positive"),
+        ({"training": train, "lrs": [0.1], "seeds": -1}, "seeds must be"),
+        ({"training": train, "lrs": [0.1], "seeds": [-1]}, "seeds must be"),
+        ({"training": train, "lrs": [0.1], "seeds": [0.5]}, "seeds must be"),
+        ({"training": train, "lrs": [0.1], "seeds": "3"}, "seeds must be"),
+        ({"training": "digits", "jobs": 0}, "jobs must be a number of cores"),
         ({"training": ()}, "training must name a problem"),
         ({"training": "digits", "optimizer": "lion"}, "there is no optimizer 'lion'"),
         ({"training": "digits", "schedulers": ("prodigy",), "optimizer": "sgd"}, "prodigy cannot be used with sgd"),
@@ -286,6 +296,92 @@ def test_without_learning_rates_each_problem_is_trained_at_its_good_one():
     (one,) = (result for result in made.results if result.run.problem == "quadratic-100")
     assert one.final_loss == pytest.approx(train_run(one.run).final_loss, rel=1e-3)
     assert "1×" in str(made.table())
+
+
+@pytest.mark.parametrize("seeds", [np.int64(2), np.arange(2), [np.int32(0), np.int64(1)], torch.arange(2), range(2)])
+def test_numbers_may_be_those_of_other_libraries(seeds):
+    lrs = (np.float32(0.5), torch.tensor(0.25), Fraction(1, 8))
+    made = compare(train, ("constant",), seeds=seeds, lrs=lrs)
+    assert [result.run[:4] for result in made.results] == [
+        ("train", lr, "constant", seed) for seed in (0, 1) for lr in (0.5, 0.25, 0.125)
+    ]
+    assert {type(number) for result in made.results for number in (result.run.seed, result.run.steps)} == {int}
+
+
+class Wrapped:
+    """A cosine in the user's own clothes; remembers what it was given."""
+
+    def __init__(self, optimizer, steps):
+        self.inner = CosineAnnealingLR(optimizer, steps)
+        self.heard = []
+
+
+class AnyArguments(Wrapped):
+    def step(self, *args, **kwargs):
+        self.heard += [*args, *kwargs.values()]
+        self.inner.step(*args)
+
+
+class Optional(Wrapped):
+    def step(self, current_step=None):
+        self.heard += [] if current_step is None else [current_step]
+        self.inner.step(current_step)
+
+
+class MetricsAndEpoch(Wrapped):
+    def step(self, metrics=None, epoch=None):
+        assert isinstance(metrics, float)
+        self.heard += [] if epoch is None else [epoch]
+        self.inner.step(epoch)
+
+
+class EpochAndMetrics(Wrapped):
+    def step(self, epoch=None, *, metric=None):
+        assert isinstance(metric, float)
+        self.heard += [] if epoch is None else [epoch]
+        self.inner.step(epoch)
+
+
+class Time(LambdaLR):
+    def __init__(self, optimizer, steps):
+        self.heard = []
+        super().__init__(optimizer, lambda t: (1 + math.cos(math.pi * t / steps)) / 2)
+
+    def step(self, t=None):
+        self.heard += [] if t is None else [t]
+        super().step(t)
+
+
+@pytest.mark.parametrize("kind", [AnyArguments, Optional, MetricsAndEpoch, EpochAndMetrics, Time])
+def test_a_fixed_schedule_never_takes_the_loss_for_the_time(kind):
+    kept = []
+
+    def make(optimizer, steps):
+        kept.append(kind(optimizer, steps))
+        return kept[-1]
+
+    own, catalogue = (compare(training, {"mine": make}, lrs=[0.1], seeds=1) for training in (train, "quadratic-100"))
+    for made in (own, catalogue):
+        (result,) = made.results
+        ratios = [lr / result.lrs[0] for lr in result.lrs]
+        steps = len(ratios)
+        assert ratios == pytest.approx([(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)], abs=1e-12)
+    assert not any(one.heard for one in kept)
+
+
+SCRIPT = """
+from greedylr.lab import compare
+compared = compare("quadratic-100", ("greedylr", "constant"), seeds=2, jobs=2)
+print("runs:", len(compared.results))
+"""
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    made = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert made.stdout == "runs: 4\n"
+    assert made.stderr == ""
 
 
 def test_compare_is_there_only_when_it_is_asked_for():

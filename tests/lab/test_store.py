@@ -60,6 +60,13 @@ def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, ev
         )
 
 
+def test_equal_runs_have_one_key_however_their_numbers_are_written(store, runs, made_up):
+    whole, written = runs[0]._replace(multiplier=1), runs[0]._replace(multiplier=1.0)
+    store.save(made_up(whole))
+    assert store.finished([written]) == {whole}
+    assert not store.damaged
+
+
 def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
     broken = made_up(runs[0])
     broken.failure, broken.losses, broken.lrs = "ZeroDivisionError: division by zero", [1.0, math.inf], [0.1, 0.1]

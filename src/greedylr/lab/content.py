@@ -48,7 +48,7 @@ def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
     return {
-        "run": run._asdict(),
+        "run": run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))._asdict(),
         "lr": learning_rate(run),
         "batch_size": PROBLEMS[run.problem].batch_size,
         "versions": versions() | _version_of(SCHEDULERS[run.scheduler].package),

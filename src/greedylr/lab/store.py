@@ -136,10 +136,11 @@ class Store:
 
     def save(self, result: Result) -> None:
         """Write a result; once this returns it survives whatever happens to the process."""
-        run = result.run
+        about = settings(result.run, stacked=result.stacked)
+        run = Run(**about["run"])
         details = {"metric": result.metric, "events": result.events, "clean_losses": result.clean_losses}
         row = (
-            key(run, stacked=result.stacked),
+            key_of(about),
             greedylr.__version__,
             run.problem,
             run.optimizer,
@@ -149,7 +150,7 @@ class Store:
             run.seed,
             run.steps,
             result.failure,
-            json.dumps(settings(run, stacked=result.stacked), sort_keys=True),
+            json.dumps(about, sort_keys=True),
             _pack(result.losses, result.lrs),
             _pack(result.validation_steps, result.validation_losses),
             zlib.compress(json.dumps(details).encode()),

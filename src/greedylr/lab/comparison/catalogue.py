@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr.lab.comparison.chosen import Chosen, is_told_the_loss
+from greedylr import GreedyLR
+from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.complete import complete
 from greedylr.lab.optimizers import OPTIMIZERS
 from greedylr.lab.problems import PROBLEMS
@@ -107,13 +108,20 @@ def _registered(own: Sequence[Chosen]) -> Iterator[None]:
 def _entry(own: Chosen) -> Scheduler:
     def make(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
         made: LRScheduler = own.make(optimizer, horizon.steps)
-        return made
+        return made if isinstance(made, GreedyLR) else cast("LRScheduler", _Told(made))  # whose decisions are kept
 
     return Scheduler(own.name, own.name, "", make, kind="fixed" if is_fixed(own) else "feedback")
+
+
+class _Told:
+    """A scheduler of the user's own whose ``step`` is given the loss, or nothing, as it is to be."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.step = told(scheduler) or scheduler.step
 
 
 def is_fixed(chosen: Chosen) -> bool:
     """Whether a scheduler goes by the step alone."""
     if chosen.registered is not None:
         return SCHEDULERS[chosen.registered].kind == "fixed"
-    return not is_told_the_loss(chosen.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 10))
+    return told(chosen.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 10)) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -49,19 +50,39 @@ def choose(schedulers: Sequence[str] | Mapping[str, str | SchedulerFactory]) -> 
     return [_choose(name, given) for name, given in items]
 
 
-def is_told_the_loss(scheduler: Any) -> bool:
-    """Whether the scheduler's ``step`` takes something to go by; an ``epoch``, as torch's fixed schedules take, is not.
+_LOSSES = frozenset({"loss", "metrics", "metric", "value"})
+_TIMES = frozenset({"epoch", "epochs", "step", "steps", "current_step", "current_epoch", "t", "iteration"})
+
+
+def told(scheduler: Any) -> Callable[[float], object] | None:
+    """How to tell a scheduler the loss at each step; None if its ``step`` is to be called with nothing.
+
+    An argument that is called like a loss is given one. So is the first that must be given, unless it is called like a
+    number of steps. Anything else, such as the optional ``epoch`` of torch's fixed schedules or ``*args``, may be the
+    time: a loss would be taken for it without a word.
 
     Example:
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        >>> is_told_the_loss(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
-        True
-        >>> is_told_the_loss(torch.optim.lr_scheduler.ConstantLR(optimizer))
+        >>> told(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)) is None
         False
+        >>> told(torch.optim.lr_scheduler.ConstantLR(optimizer)) is None
+        True
     """
-    first = next(iter(inspect.signature(scheduler.step).parameters.values()), None)
-    return first is not None and first.name != "epoch" and first.kind is not first.VAR_KEYWORD
+    step: Callable[..., object] = scheduler.step
+    parameters = list(inspect.signature(step).parameters.values())
+    for one in parameters:
+        if one.name in _LOSSES and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            return partial(_told_by_name, step, one.name)
+    for one in parameters[:1]:
+        positional = one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        if positional and one.default is one.empty and one.name not in _TIMES:
+            return step
+    return None
+
+
+def _told_by_name(step: Callable[..., object], name: str, loss: float) -> object:
+    return step(**{name: loss})
 
 
 def _choose(name: str, given: str | SchedulerFactory) -> Chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from greedylr.control.numerals import number, numbers
 from greedylr.lab.comparison.catalogue import is_fixed, plan, train_planned
 from greedylr.lab.comparison.chosen import Chosen, SchedulerFactory, choose
 from greedylr.lab.comparison.compared import Compared
@@ -31,13 +32,14 @@ def compare(
         training: The name of a problem that ``greedylr lab list`` knows, or several; or a function that trains. It is
             called with a :class:`Trial` for each scheduler, learning rate and seed, in this process.
         schedulers: Names that ``greedylr lab list`` knows; or a mapping from any name to such a name, or to a function
-            ``(optimizer, steps)`` that returns a scheduler. It is told the loss unless its ``step`` takes no argument,
-            or an ``epoch``, as torch's fixed schedules do.
+            ``(optimizer, steps)`` that returns a scheduler. It is told the loss if its ``step`` has an argument called
+            ``loss``, ``metrics``, ``metric`` or ``value``, or one that must be given and is not called ``epoch``,
+            ``step`` or the like.
         seeds: How many, counted from 0; or which.
         lrs: Initial learning rates. A training function needs them; None: the one that is known to be good for the
             problem.
         optimizer: Name of the optimizer that a problem is trained with; None: AdamW. A function builds its own.
-        jobs: Number of cores to train problems on; None: all.
+        jobs: Number of cores to train problems on, in processes that do not run the calling script; None: all.
 
     Returns:
         What came of it: :meth:`~Compared.table`, :meth:`~Compared.plot`, :meth:`~Compared.write`, and the results.
@@ -67,7 +69,10 @@ def compare(
     if not problems:
         raise ValueError("training must name a problem, or be a function")
     planned = plan(problems, chosen, rates, which, optimizer or "adamw")
-    results = train_planned(planned, chosen, jobs or worker_count(len(planned)))
+    cores = worker_count(len(planned)) if jobs is None else number(jobs)
+    if not isinstance(cores, int) or cores < 1:
+        raise ValueError(f"jobs must be a number of cores, at least 1, got {jobs!r}")
+    results = train_planned(planned, chosen, cores)
     fixed = tuple(one.name for one in chosen if is_fixed(one))
     return Compared(tuple(results), _names(chosen), fixed, absolute=rates is not None)
 
@@ -77,14 +82,17 @@ def _names(chosen: Sequence[Chosen]) -> tuple[str, ...]:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not which or len(set(which)) < len(which):
-        raise ValueError(f"seeds must be how many, at least 1, or numbers that differ, got {seeds}")
-    return which
+    count = number(seeds)
+    which = range(count) if isinstance(count, int) else [number(seed) for seed in numbers(seeds) or ()]
+    kept = tuple(seed for seed in which if isinstance(seed, int) and 0 <= seed < 2**63)  # what torch can be seeded with
+    if not kept or len(kept) < len(which) or len(set(kept)) < len(kept):
+        raise ValueError(f"seeds must be how many, at least 1, or integers from 0 on that differ, got {seeds!r}")
+    return kept
 
 
 def _rates(lrs: Sequence[float]) -> tuple[float, ...]:
-    rates = tuple(float(lr) for lr in lrs)
-    if not rates or len(set(rates)) < len(rates) or not all(0 < lr < math.inf for lr in rates):
-        raise ValueError(f"lrs must be positive finite numbers that differ, got {lrs}")
-    return rates
+    rates = [number(lr) for lr in numbers(lrs) or ()]
+    kept = tuple(float(lr) for lr in rates if lr is not None and 0 < lr < math.inf)
+    if not kept or len(kept) < len(rates) or len(set(kept)) < len(kept):
+        raise ValueError(f"lrs must be positive finite numbers that differ, got {lrs!r}")
+    return kept

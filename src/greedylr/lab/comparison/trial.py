@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, SupportsFloat
+from typing import SupportsFloat
 
 import torch
 from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
-from greedylr.lab.comparison.chosen import Chosen, is_told_the_loss
+from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.runs import Event, Result, Run
 
 
@@ -39,7 +39,7 @@ class Trial:
         self.fixed = True
         self._chosen = chosen
         self._optimizer: Optimizer | None = None
-        self._stepped: Any = None
+        self._step: Callable[[float], object] = lambda loss: None
         self._steps = 0
         self._losses: list[float] = []
         self._lrs: list[float] = []
@@ -64,11 +64,13 @@ class Trial:
         lrs = [float(group["lr"]) for group in optimizer.param_groups]
         if not any(math.isclose(lr, self.lr, rel_tol=1e-6) for lr in lrs):
             raise ValueError(f"the optimizer's learning rate is {lrs[0]:g}; build it with lr=trial.lr, {self.lr:g}")
-        self._optimizer, self._steps = optimizer, steps
-        self._stepped = self._chosen.make(optimizer, steps)
-        self.fixed = not is_told_the_loss(self._stepped)
-        if isinstance(self._stepped, GreedyLR):
-            self._stepped.subscribe(partial(_note, self._events))
+        self._optimizer, self._steps = optimizer, int(steps)
+        scheduler = self._chosen.make(optimizer, self._steps)
+        tell = told(scheduler)
+        self.fixed = tell is None
+        self._step = tell or (lambda loss: scheduler.step())
+        if isinstance(scheduler, GreedyLR):
+            scheduler.subscribe(partial(_note, self._events))
 
     def step(self, loss: SupportsFloat) -> None:
         """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.
@@ -85,7 +87,7 @@ class Trial:
         value = _number(loss)
         self._losses.append(value)
         self._lrs.append(float(optimizer.param_groups[0]["lr"]))
-        self._stepped.step(*[] if self.fixed else [value])
+        self._step(value)
 
     def validate(self, loss: SupportsFloat) -> None:
         """Report the validation loss, lower is better; schedulers never see it.

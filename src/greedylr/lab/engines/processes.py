@@ -1,16 +1,18 @@
-"""Work for many processes, one thread each, that go away with their parent."""
+"""Work for many processes, one thread each, that go away with their parent, and do not run its script again."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
+from types import ModuleType
 from typing import TypeVar
 
 import joblib  # type: ignore[import-untyped]
@@ -47,7 +49,8 @@ def each(
 
     Args:
         tasks: Started in this order, and asked for when there is a process to start one in.
-        do: Does one, in another process: pickled. It is given a function to ask, often, whether to give up.
+        do: Does one, in another process: pickled, and of a module, not of the script. It is given a function to ask,
+            often, whether to give up.
         workers: Number of processes.
         keep: Called in this process with each answer as it comes, in no particular order.
 
@@ -61,7 +64,7 @@ def each(
         pending: set[Future[Answer]] = set()
         try:
             for task in tasks:
-                with _interrupts_held(), _environment(ENVIRONMENT):
+                with _interrupts_held(), _environment(ENVIRONMENT), _script_hidden():
                     pending.add(pool.submit(_do, do, task))
                 if len(pending) > workers:  # One more than are done, so that no process waits for this one.
                     pending = _keep_finished(pending, keep)
@@ -104,6 +107,21 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in new:
             del os.environ[name]
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Keep processes that are started meanwhile from running the script that runs in this one.
+
+    They would do so in search of functions to call, of which none is there. A script that is not protected by
+    ``if __name__ == "__main__"`` would call what started them again, and fail.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 _stop: Event  # Of a worker process: set when the parent wants no more of it.
