@@ -19,7 +19,7 @@ from greedylr.lab.suites import SUITES, Suite
 
 ENTRY = """
 from greedylr.lab import content, suites
-content._code = lambda: "the same"  # Whoever works on the code changes it.
+content._code = lambda *, stacked: "the same"  # Whoever works on the code changes it.
 suites.SUITES["tiny"] = suites.Suite("tiny", "", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
 from greedylr.cli import main
 if __name__ == "__main__":
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 def tiny(monkeypatch):
     suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
     monkeypatch.setitem(SUITES, "tiny", suite)
-    monkeypatch.setattr(content, "_code", lambda: "the same")
+    monkeypatch.setattr(content, "_code", lambda *, stacked: "the same")
     return suite
 
 
@@ -189,6 +189,20 @@ def test_a_suite_with_perturbations_is_reported_by_what_they_did(run, training, 
     html = Path("out/report.html").read_text(encoding="utf-8")
     assert "12 of 12 runs" in html
     assert 'id="trajectories"' in html
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("suite", ["tiny", "shaken"])
+def test_nothing_is_cut_however_narrow_the_terminal(run, call, training, shaken, width, suite):
+    run("run", suite)
+    wide = call("lab", "report", suite, width=1000).output
+    narrow = call("lab", "report", suite, width=width).output
+    for shown in (narrow, call("lab", "list", width=width).output):
+        assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+        assert not re.search(r"\S…(?!\S*\])", shown)  # but between the ends of an interval
+    numbers = re.compile(r"[-+]?\d[\d.,]*%?")
+    assert set(numbers.findall(wide)) <= set(numbers.findall(narrow))
+    assert {word for word in wide.split() if word.isalpha()} <= set(narrow.split())
 
 
 def test_an_unfinished_suite_with_perturbations_can_be_reported(run, training, shaken):

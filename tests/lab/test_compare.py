@@ -188,7 +188,7 @@ def steps(trial, optimizer, count, announced=2):
         (lambda trial, optimizer: trial.step(1.0), "trial.start was not called"),
         (lambda trial, optimizer: trial.validate(1.0), "trial.start was not called"),
         (lambda trial, optimizer: steps(trial, optimizer, 0), "trial.step was never called"),
-        (lambda trial, optimizer: steps(trial, optimizer, 1), "trial.step was called 1 times, but start was told of 2"),
+        (lambda trial, optimizer: steps(trial, optimizer, 1), "trial.step was called 1 time, but start was told of 2"),
         (lambda trial, optimizer: steps(trial, optimizer, 3), "more often than the 2 times"),
         (lambda trial, optimizer: steps(trial, optimizer, 2), "trial.validate was not called after the last step"),
         (lambda trial, optimizer: steps(trial, optimizer, 0, 0), "steps must be at least 1, got 0"),

@@ -43,7 +43,7 @@ def test_a_run_that_only_climbs_and_anneals_is_described(call, record):
     for command in (["report", "a"], ["watch", "a", "--once"]):
         shown = call(*command).output
         assert "0 moves by the loss" in shown
-        assert "Learning rate 0.0053 → 1e-06, at most 5.\n" in shown
+        assert "Learning rate 0.005 → 1e-06, at most 5.\n" in shown
         assert "Climbing to 4.72, steps 1–119.\nAnnealing from 5, steps 120–200." in shown
 
 

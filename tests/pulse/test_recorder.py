@@ -19,7 +19,8 @@ import torch
 
 from greedylr import Action, Decision, GreedyLR
 from greedylr.control.observers import hand_on
-from greedylr.pulse import Recorder, Trace, recorder, storage
+from greedylr.pulse import Recorder, Trace, recorder, storage, words
+from greedylr.pulse.journal import Journal
 from greedylr.pulse.storage import QUIET
 
 
@@ -40,6 +41,36 @@ MAKERS = [
     lambda o: GreedyLR.paper(o, patience=1, smooth=True, min_lr=1e-4),
     GreedyLR.core,
 ]
+
+
+def test_reads_back_the_learning_rate_before_the_first_step(tmp_path):
+    scheduler = GreedyLR(optimizer(2), start_scale=0.5)
+    for _ in range(2):  # The second goes on from the first.
+        lrs = scheduler.get_last_lr()
+        with Recorder(tmp_path / "run", scheduler):
+            for loss in (2.0, 1.0):
+                scheduler.step(loss)
+    trace = Trace.load(tmp_path / "run")
+    assert trace.first_lrs.tolist() == [0.05, 0.025]
+    assert len(trace.steps) == 4
+    lrs = scheduler.get_last_lr()
+    with Recorder(tmp_path / "later", scheduler):
+        scheduler.step(0.5)
+    assert Trace.load(tmp_path / "later").first_lrs.tolist() == lrs != [0.05, 0.025]
+
+
+def _without(record):
+    return {name: value for name, value in record.items() if name != "before"}
+
+
+def test_a_record_that_does_not_say_has_no_first_learning_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(Journal, "write", lambda self, record, write=Journal.write: write(self, _without(record)))
+    scheduler = GreedyLR(optimizer())
+    with Recorder(tmp_path / "run", scheduler):
+        scheduler.step(1.0)
+    trace = Trace.load(tmp_path / "run")
+    assert np.isnan(trace.first_lrs).tolist() == [True]
+    assert words.course(trace)[0][1].startswith(f"{scheduler.get_last_lr()[0]:.3g} → ")
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from greedylr.cli.training import code_of, train_missing
 from greedylr.lab.content import versions
@@ -17,6 +15,8 @@ from greedylr.lab.demo.table import Row, compare, summary
 from greedylr.lab.runs import Result, Run
 from greedylr.lab.store import Store
 from greedylr.pages import check_writable, write_whole
+from greedylr.pages.terminal import FittingTable
+from greedylr.pages.words import count
 
 _STORE = "results.sqlite"
 _PAGE = "report.html"
@@ -74,27 +74,21 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
 
 def _train_missing(console: Console, store: Store, runs: Sequence[Run]) -> None:
     sizes = [len(dict.fromkeys(values)) for values in zip(*(run[:4] for run in runs), strict=True)]
-    console.print(
-        "{} problems × {} learning rates × {} schedulers × {} {}: {} runs.".format(
-            *sizes, "seeds" if sizes[3] > 1 else "seed", len(runs)
-        )
-    )
+    things = ("problem", "learning rate", "scheduler", "seed")
+    console.print(f"{' × '.join(map(count, sizes, things))}: {count(len(runs), 'run')}.")
     others = store.others(runs)
     if others:
         console.print(
-            f"{escape(str(store.path))} also holds {others} results of other settings or another version: "
-            "they are left alone, and not shown.",
+            f"{escape(str(store.path))} also holds {count(others, 'result')} of other settings or another version: "
+            f"{'it is' if others == 1 else 'they are'} left alone, and not shown.",
             soft_wrap=True,
         )
     # One run at a time: results come one by one, so that Ctrl-C loses little, and are the same on any number of cores.
     train_missing(console, store, runs, "the demonstration", engine="pool")
 
 
-def _table(title: str, rows: list[Row]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("LR")
-    for cell in rows[0].cells:
-        table.add_column(SCHEDULERS[cell.scheduler].title, justify="right")
+def _table(title: str, rows: list[Row]) -> FittingTable:
+    table = FittingTable(title, "LR", *(SCHEDULERS[cell.scheduler].title for cell in rows[0].cells))
     for row in rows:
         texts = [str(cell).replace(", ", "\n") for cell in row.cells]
         cells = [

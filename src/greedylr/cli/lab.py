@@ -6,10 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing
 from greedylr.lab.content import made_with
@@ -27,6 +25,8 @@ from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.store import Store
 from greedylr.lab.suites import SUITES, Suite
 from greedylr.pages import check_writable
+from greedylr.pages.terminal import FittingTable
+from greedylr.pages.words import count
 
 _PAGE = "report.html"
 
@@ -119,9 +119,9 @@ def export_store(console: Console, path: Path, file: Path) -> int:
         if file.suffix not in (".csv", ".parquet"):
             raise RefusedError(f"the name of the file must end in .csv or .parquet, got {file.name}")
         with _existing(path) as store:
-            count = export(store, file)
+            rows = export(store, file)
             say_damaged(console, store)
-        console.print(f"{escape(str(file))}: {count} runs.", soft_wrap=True)
+        console.print(f"{escape(str(file))}: {count(rows, 'run')}.", soft_wrap=True)
 
     return code_of(console, work)
 
@@ -163,14 +163,14 @@ def show_registries(console: Console, as_json: bool) -> int:
         return 0
     listed: dict[str, dict[str, str]] = {
         "Suites": {name: _sizes(suite) for name, suite in SUITES.items()},
-        "Problems": {one.name: f"{one.title} ({one.kind}, {one.steps} steps)" for one in PROBLEMS.values()},
+        "Problems": {one.name: f"{one.title} ({one.kind}, {count(one.steps, 'step')})" for one in PROBLEMS.values()},
         "Optimizers": {name: entry.title for name, entry in OPTIMIZERS.items()},
         "Schedulers": {one.name: f"{one.title}: {one.note}" for one in SCHEDULERS.values()},
         "Perturbations, by kind": {name: _disturbance(kind) for name, kind in KINDS.items()},
         "Engines": {name: engine.note for name, engine in ENGINES.items()},
     }
     for title, lines in listed.items():
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+        table = FittingTable(title, words=(0, 1))
         for name, line in lines.items():
             table.add_row(f"[bold]{escape(name)}[/]", escape(line))
         console.print(table)
@@ -197,5 +197,5 @@ def _disturbance(kind: type[Disturbance]) -> str:
 
 def _sizes(suite: Suite) -> str:
     plural = {name: len(value) for name, value in asdict(suite).items() if isinstance(value, tuple)}
-    sizes = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in plural.items())
-    return f"{suite.note}. {len(suite.runs())} runs: {sizes}, {suite.seeds} seeds"
+    sizes = ", ".join(count(many, name[:-1]) for name, many in (plural | {"seeds": suite.seeds}).items())
+    return f"{suite.note}. {count(len(suite.runs()), 'run')}: {sizes}"

@@ -8,13 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from greedylr.cli.pulse import plain, tables
+from greedylr.cli.pulse import fitting
 from greedylr.cli.training import RefusedError, code_of, progress, say_damaged
 from greedylr.lab.production import Production, evaluate
 from greedylr.lab.report import production_page as page
 from greedylr.lab.runs import Run
 from greedylr.lab.store import Store, is_store
 from greedylr.pages import check_writable
+from greedylr.pages.terminal import plain
+from greedylr.pages.words import count
 
 
 def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> int:
@@ -43,8 +45,7 @@ def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> i
         for line in page.about(found, others):
             console.print(escape(plain(line)), soft_wrap=True)
         console.print()
-        for table in tables("All runs", found.table, console.width):
-            console.print(table)
+        console.print(fitting("All runs", found.table))
         rates = " and of each learning rate alone" if found.by_rate else ""
         console.print(
             f"Every row is defined in docs/pulse.md. Verdicts, cases and curves: greedylr lab report SUITE --store "
@@ -79,7 +80,11 @@ def _the_store(paths: Sequence[Path]) -> Path:
 
 
 def _nothing(path: Path, others: int) -> str:
-    held = f"none of the {others} results in {path} is of this version and code" if others else f"{path} holds no runs"
+    held = (
+        f"none of the {count(others, 'result')} in {path} is of this version and code"
+        if others
+        else f"{path} holds no runs"
+    )
     return f"{held}: greedylr lab run SUITE --store {path} trains them, and greedylr lab list names the suites"
 
 

@@ -7,25 +7,22 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from greedylr.pages.terminal import FittingTable, plain
+from greedylr.pages.words import count
 from greedylr.pulse import page, production, words
 from greedylr.pulse.health import Finding, windows_of
 from greedylr.pulse.production import compare
 from greedylr.pulse.reading import Reading, read
 
 _LAST_DECISIONS = 6
-_GAP = 3  # Characters between two columns.
 _NARROW = 60  # Characters in a line from which on there is room for words beside words.
 _BARS = "▁▂▃▄▅▆▇█"
-# A terminal would take them for orders, to clear the screen or to rename the window; bytes of a name that are no text
-# (surrogates) it could not be sent.
-_CONTROL = {code: "�" for code in [*range(32), *range(127, 160), *range(0xD800, 0xE000)] if chr(code) not in "\t\n"}
 
 
 def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
@@ -48,8 +45,7 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
         for reading in readings:
             console.print(summary(reading, console.width))
         if len(readings) > 1:
-            for table in tables("All runs", compare(readings), console.width):
-                console.print(table)
+            console.print(fitting("All runs", compare(readings)))
         page.write(file, readings)
     except (OSError, ValueError) as error:
         console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
@@ -111,16 +107,6 @@ def _nothing(run: Path) -> Text:
     return Text(plain(f"There is no trace in {run} yet"))
 
 
-def plain(text: str) -> str:
-    r"""A text of others as it may be sent to a terminal, without control characters but ends of lines and tabs.
-
-    Example:
-        >>> plain("a\x1b[2Jb")
-        'a�[2Jb'
-    """
-    return text.translate(_CONTROL)
-
-
 def _shown(text: str) -> str:
     return escape(plain(text))
 
@@ -132,7 +118,7 @@ def summary(reading: Reading, width: int) -> RenderableType:
         shares = {"all": reading.audit.shares, **reading.audit.by_action(), **reading.audit.by_phase()}
         rows = [(name.lower().replace("_", " "), cells) for name, *cells in words.shares(shares)]
         judged = production.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
-        shown += tables("Was the loss telling the truth?", judged, width)
+        shown.append(fitting("Was the loss telling the truth?", judged))
     else:
         shown.append(Text("The loss made no raise and no cut.\n"))
     if reading.composition is not None:
@@ -143,40 +129,17 @@ def summary(reading: Reading, width: int) -> RenderableType:
     return Group(*shown)
 
 
-def tables(title: str, compared: production.Table, width: int) -> list[Table]:
-    """Several runs in one table; in as many, with the same rows, as it takes for the columns to fit the screen.
+def fitting(title: str, compared: production.Table) -> FittingTable:
+    """Several runs in one table.
 
     Args:
         title: What they are.
         compared: What there is to show.
-        width: Characters in a line of the screen.
     """
-    names = [name for name, _ in compared.rows]
-    first = min(max(map(len, names)), max(20, 3 * width // 10))
-    # Rich would make columns narrower than their words, and cut off those that still do not fit.
-    widths = [_narrowest([head, *cells]) for head, *cells in zip(compared.columns, *(row for _, row in compared.rows))]
-    blocks: list[list[int]] = []
-    left = -1
-    for column, needed in enumerate(widths):
-        left -= needed + _GAP
-        if left < 0:
-            blocks.append([])
-            left = width - first - needed - 2 * _GAP
-        blocks[-1].append(column)
-    shown = []
-    for block in blocks:
-        table = _table(title, "", *(_shown(compared.columns[column]) for column in block))
-        for shape, chosen in zip(table.columns, [first, *(widths[column] for column in block)]):
-            shape.width = chosen
-        for name, cells in compared.rows:
-            table.add_row(_shown(name), *(_shown(cells[column]) for column in block))
-        shown.append(table)
-    return shown
-
-
-def _narrowest(texts: Sequence[str]) -> int:
-    """How wide a column must be for its longest word, and for most of its cells in a line."""
-    return max(max(len(word) for text in texts for word in text.split()), min(max(map(len, texts[1:])), 11))
+    table = FittingTable(title, "", *map(_shown, compared.columns))
+    for name, cells in compared.rows:
+        table.add_row(_shown(name), *map(_shown, cells))
+    return table
 
 
 def live(reading: Reading, width: int) -> RenderableType:
@@ -238,7 +201,7 @@ def _head(reading: Reading) -> Text:
         (plain(reading.name), "bold"),
         "  ",
         (trace.status, style),
-        f", step {trace.last}, {words.duration(trace.seconds)}, {words.count(len(trace.moves), 'move')} by the loss\n",
+        f", step {trace.last}, {words.duration(trace.seconds)}, {count(len(trace.moves), 'move')} by the loss\n",
         course,
     )
 
@@ -248,8 +211,7 @@ def _findings(reading: Reading, width: int) -> RenderableType:
         return Text("Health: nothing found.\n")
     if width < _NARROW:
         return Group(Text("Health", style="bold"), *map(_paragraph, reading.findings))
-    table = _table("Health", "finding", "steps", "what was seen, and what to do")
-    table.columns[2].justify = "left"
+    table = FittingTable("Health", "finding", "steps", "what was seen, and what to do", words=(0, 2))
     for one in reading.findings:
         seen = Text.assemble(plain(f"{one.numbers}. "), (plain(one.advice), "dim"))
         table.add_row(Text(one.kind.value, style=_style(one)), words.steps(one.first, one.last), seen)
@@ -263,10 +225,3 @@ def _paragraph(one: Finding) -> Text:
 
 def _style(one: Finding) -> str:
     return "red" if one.serious else "yellow"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    return table

@@ -14,6 +14,8 @@ from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Run
 from greedylr.lab.store import Store, StoreError
+from greedylr.pages.terminal import plain
+from greedylr.pages.words import count
 
 INTERRUPTED = 130
 """What a shell reports after Ctrl-C: 128 + SIGINT."""
@@ -53,12 +55,11 @@ def code_of(console: Console, work: Callable[[], None], interrupted: str = _GOES
 
 def say_damaged(console: Console, store: Store) -> None:
     """Say once what was left out of what was read."""
-    count = len(store.damaged)
-    if count:
-        rows, them = ("1 row", "it") if count == 1 else (f"{count} rows", "them")
+    damaged = len(store.damaged)
+    if damaged:
         console.print(
-            f"[yellow]{rows} of {escape(str(store.path))} {'is' if count == 1 else 'are'} damaged and left out;[/] "
-            f"greedylr lab run trains {them} again.",
+            f"[yellow]{count(damaged, 'row')} of {escape(plain(str(store.path)))} {'is' if damaged == 1 else 'are'} "
+            f"damaged and left out;[/] greedylr lab run trains {'it' if damaged == 1 else 'them'} again.",
             soft_wrap=True,
         )
 
@@ -91,12 +92,12 @@ def train_missing(
     kept = len(finished(runs, store, engine))
     missing = len(runs) - kept
     say_damaged(console, store)
-    held = f"{escape(str(store.path))} holds {kept} of the {len(runs)} runs of {escape(name)}"
+    held = f"{escape(str(store.path))} holds {kept} of the {count(len(runs), 'run')} of {escape(name)}"
     if not missing:
         console.print(f"{held}: nothing is left to train.", soft_wrap=True)
         return
     cores = jobs or worker_count(missing)
-    console.print(f"{held}; training {missing} on {cores} {'cores' if cores > 1 else 'core'}.", soft_wrap=True)
+    console.print(f"{held}; training {missing} on {count(cores, 'core')}.", soft_wrap=True)
     with progress(console, "training") as bar:
         task = bar.add_task("", total=len(runs), completed=kept)
 

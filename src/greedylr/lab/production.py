@@ -194,6 +194,7 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
         means=losses,
         highs=losses,
         lrs=np.array([*result.lrs[1:], *result.lrs[-1:]]).reshape(-1, 1),  # A trace has those after each step.
+        first_lrs=np.array(result.lrs[:1]),
         batch={},
         troubled={},
         decisions=[_decision(event) for event in result.events],

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from greedylr.lab.recovery import TOLERANCE
 from greedylr.lab.report import published, words
 from greedylr.lab.robustness import Measure, Median, PublishedRow, Robustness, RobustnessRow, worst
 from greedylr.lab.statistics import Proportion
+from greedylr.pages.terminal import FittingTable
 
 _PUBLISHED_RATIO = "max / last"
 _ABOUT_RATIO = (
@@ -88,7 +87,7 @@ def median_text(median: Median, form: str = ".3g") -> str:
     return f"{words.number(median.value, form)} [{between}]" if between else words.number(median.value, form)
 
 
-def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[Table]:
+def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[FittingTable]:
     """Where a scheduler is behind the best other one, by each measure; no table where it never is.
 
     Args:
@@ -99,13 +98,14 @@ def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[Ta
     for measure, called in MEASURES.items():
         found = worst(summary, scheduler, measure)[:count]
         if found:
-            table = _table(
+            table = FittingTable(
                 f"Where {_title(scheduler)} loses most to a disturbance: {called}, beside the best other scheduler",
                 "perturbation",
                 "learning rate",
                 called,
                 "best other",
                 "scheduler",
+                words=(0, 4),
                 caption="Each against its own twin: who learns little has little to lose.",
             )
             for one in found:
@@ -117,20 +117,22 @@ def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[Ta
             yield table
 
 
-def beside_table(rows: Sequence[Beside]) -> Table:
+def beside_table(rows: Sequence[Beside]) -> FittingTable:
     """Medians of schedulers, beside those of the published study.
 
     Args:
         rows: Of :func:`beside` or :func:`beside_protocol`.
     """
-    table = _table(
+    table = FittingTable(
         "Beside the published figures",
         "scheduler",
         "learning rate",
         "median final loss",
         "steps to recover",
         _PUBLISHED_RATIO,
-        caption=f"Medians [95%]. Published ({published.SOURCE}): {published.ROBUSTNESS_PROTOCOL}, of other problems.",
+        caption=escape(
+            f"Medians [95%]. Published ({published.SOURCE}): {published.ROBUSTNESS_PROTOCOL}, of other problems."
+        ),
     )
     for row in rows:
         table.add_row(*map(escape, row))
@@ -182,7 +184,7 @@ def _order(scheduler: str) -> list[str]:
     return [scheduler, *(name for name in (*published.METHOD, *published.ROBUSTNESS_BESIDE) if name != scheduler)]
 
 
-def robustness_tables(summary: Robustness) -> Iterator[Table]:
+def robustness_tables(summary: Robustness) -> Iterator[FittingTable]:
     """One table for each learning rate, and one of the twins.
 
     Args:
@@ -193,13 +195,13 @@ def robustness_tables(summary: Robustness) -> Iterator[Table]:
     yield _of_twins(summary)
 
 
-def published_table(rows: Sequence[PublishedRow]) -> Table:
+def published_table(rows: Sequence[PublishedRow]) -> FittingTable:
     """What the published protocol measures, with the proof that it measures undisturbed training.
 
     Args:
         rows: What to show.
     """
-    table = _table(
+    table = FittingTable(
         "The published protocol: a number is added to the loss, and training does not change",
         "scheduler",
         "perturbation",
@@ -208,7 +210,8 @@ def published_table(rows: Sequence[PublishedRow]) -> Table:
         "largest difference",
         "median final loss",
         _PUBLISHED_RATIO,
-        caption=_ABOUT_RATIO,
+        words=(0, 1),
+        caption=escape(_ABOUT_RATIO),
     )
     for scheduler, its in groupby(sorted(rows, key=lambda row: row.scheduler), lambda row: row.scheduler):
         for row in its:
@@ -225,14 +228,16 @@ def published_table(rows: Sequence[PublishedRow]) -> Table:
     return table
 
 
-def _of_multiplier(rows: Sequence[RobustnessRow], multiplier: float) -> Table:
-    table = _table(
+def _of_multiplier(rows: Sequence[RobustnessRow], multiplier: float) -> FittingTable:
+    table = FittingTable(
         f"Robustness at {multiplier:g} times the good learning rate",
         "scheduler",
         *COLUMNS[:-1],
-        caption="Medians over problems [95%]. Measured: the twin did not fail. Recovered: of the disrupted, within "
-        f"{TOLERANCE:.0%} of the twin's decrease. Excess: area between the two, in steps. False alarms: in 100 quiet "
-        "steps.",
+        caption=escape(
+            "Medians over problems [95%]. Measured: the twin did not fail. Recovered: of the disrupted, within "
+            f"{TOLERANCE:.0%} of the twin's decrease. Excess: area between the two, in steps. False alarms: in 100 "
+            "quiet steps."
+        ),
     )
     for name in dict.fromkeys(row.perturbations for row in rows):
         table.add_row(f"[bold]{escape(name)}[/]")
@@ -244,8 +249,8 @@ def _of_multiplier(rows: Sequence[RobustnessRow], multiplier: float) -> Table:
     return table
 
 
-def _of_twins(summary: Robustness) -> Table:
-    table = _table(
+def _of_twins(summary: Robustness) -> FittingTable:
+    table = FittingTable(
         "The twins, which nothing disturbs",
         "learning rate",
         "scheduler",
@@ -253,7 +258,8 @@ def _of_twins(summary: Robustness) -> Table:
         "failed",
         "false alarms",
         _PUBLISHED_RATIO,
-        caption=f"False alarms: in 100 steps. {_ABOUT_RATIO}",
+        words=(0, 1),
+        caption=escape(f"False alarms: in 100 steps. {_ABOUT_RATIO}"),
     )
     for row in sorted(summary.twins, key=lambda row: row.multiplier):
         table.add_row(
@@ -264,20 +270,6 @@ def _of_twins(summary: Robustness) -> Table:
             _rate(row.false_alarms),
             words.number(row.published_ratio.value),
         )
-    return table
-
-
-def _table(title: str, *columns: str, caption: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption=escape(caption),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("scheduler", "perturbation") else "right")
     return table
 
 

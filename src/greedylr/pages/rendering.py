@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from greedylr.extras import missing
+from greedylr.pages.words import count
 
 try:
     import jinja2
@@ -33,7 +34,8 @@ def render(folder: Path, template: str, generator: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(generator=generator, plotly=Markup(get_plotlyjs()), **values)
+    shared = {"generator": generator, "plotly": Markup(get_plotlyjs()), "count": count}
+    return environment.get_template(template).render(**shared, **values)
 
 
 def compact(values: Iterable[float]) -> np.ndarray[Any, Any]:

@@ -104,6 +104,7 @@ class Recorder:
         self._began = time.monotonic()
         self._step = 0  # the last one
         self._lrs: tuple[float, ...] | None = None  # after it
+        self._before: tuple[float, ...] | None = None  # before the first step of this stretch, until it is written
         self._recorded: tuple[float, ...] | None = None  # the last that were recorded: of thinned steps, not all are
         self._quiet: Action | None = None  # the last that compared nothing; None: unknown
         self._every = 1
@@ -153,6 +154,8 @@ class Recorder:
             if step != self._step + 1:
                 self._jump(step)
             lrs, recorded = self._lrs, self._recorded
+            if lrs is None:
+                self._before = before
             if self._every > 1:
                 self._thin(step, loss, after)
             else:
@@ -472,6 +475,8 @@ class Recorder:
                 "groups": len(self._changes[-1][1]),
                 "value": storage.doubles([lr for _, lrs in self._changes for lr in lrs]),
             }
+        if self._before is not None:
+            record["before"], self._before = storage.doubles(self._before), None
         if self._phases:
             record["phases"] = self._phases
         if self._decisions:

@@ -136,6 +136,7 @@ class Trace:
         highs: Largest loss since the row before.
         lrs: Learning rate of each parameter group after each of these steps, ``[row, group]``; NaN before the group
             joined.
+        first_lrs: Learning rate of each parameter group before the first step; NaN where the record does not say.
         batch: What each batch was made of, by name: numbers (NaN where there is none) or labels (empty where there is
             none).
         troubled: What the batches of spikes, explosions and losses not finite were made of at steps that have no row,
@@ -160,6 +161,7 @@ class Trace:
     means: Floats
     highs: Floats
     lrs: NDArray[np.float64]
+    first_lrs: Floats
     batch: dict[str, NDArray[Any]]
     troubled: dict[int, dict[str, Any]]
     decisions: list[Decision]
@@ -316,6 +318,7 @@ class _Reading:
     config: dict[str, Any] = field(default_factory=dict)
     blocks: list[dict[str, Any]] = field(default_factory=list)
     lr: tuple[float, ...] = ()
+    first_lrs: Floats | None = None
     metrics: dict[str, list[tuple[Ints, Floats]]] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     troubled: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -369,6 +372,8 @@ class _Reading:
             self.last = line["last"]
         self.end = ""
         self.seconds = self.seconds_before + line["seconds"]
+        if "before" in line and not any(len(block["steps"]) for block in self.blocks):
+            self.first_lrs = _doubles(line["before"])
         changes = line.get("lr")
         if changes:
             values = _doubles(changes["value"]).reshape(-1, changes["groups"])
@@ -438,6 +443,7 @@ class _Reading:
             means=_joined([block["means"] for block in self.blocks], float),
             highs=_joined([block["highs"] for block in self.blocks], float),
             lrs=self._lrs(steps),
+            first_lrs=np.full(1, np.nan) if self.first_lrs is None else self.first_lrs,
             batch=self._batch(),
             troubled=self.troubled,
             decisions=self.decisions,

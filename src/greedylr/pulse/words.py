@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from greedylr.control.decision import Decision
+from greedylr.pages.words import count
 from greedylr.pulse.audit import Audited, Shares
 from greedylr.pulse.composition import Source
 from greedylr.pulse.trace import Trace
@@ -21,16 +22,6 @@ def number(value: float) -> str:
         ('0.0001235', 'not finite')
     """
     return f"{value:.4g}" if math.isfinite(value) else "not finite"
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> count(1, "move"), count(0, "move"), count(1200, "move")
-        ('1 move', '0 moves', '1,200 moves')
-    """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def reason(decision: Decision) -> str:
@@ -107,14 +98,17 @@ def course(trace: Trace) -> list[tuple[str, str]]:
         ...         scheduler.step(3.0 - step / 100 if step < 20 else 9.0)
         >>> for name, what in course(Trace.load(recorder.path)):
         ...     print(name, what)
-        learning rate 0.0126 → 1e-06, at most 1
+        learning rate 0.01 → 1e-06, at most 1
         climbing to 1, steps 1–22
         annealing from 0.125, steps 30–50
     """
     if not len(trace.lrs):
         return []
     lrs = trace.lrs[:, 0]
-    lines = [("learning rate", f"{lrs[0]:.3g} → {lrs[-1]:.3g}, at most {lrs.max():.3g}")]
+    first = float(trace.first_lrs[0])
+    lines = [
+        ("learning rate", f"{lrs[0] if math.isnan(first) else first:.3g} → {lrs[-1]:.3g}, at most {lrs.max():.3g}")
+    ]
     for phase in trace.phases:
         first, last = np.searchsorted(trace.steps, [phase.first, phase.last + 1])
         during = lrs[first : max(last, first + 1)]

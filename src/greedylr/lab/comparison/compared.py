@@ -13,10 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.markup import escape
-from rich.table import Table
 
 from greedylr.lab.content import versions
 from greedylr.lab.report import page, words
@@ -26,6 +24,7 @@ from greedylr.lab.results import Summary, summarize
 from greedylr.lab.runs import Result
 from greedylr.lab.statistics import Outcome
 from greedylr.lab.statistics.differences import STAGES
+from greedylr.pages.terminal import FittingTable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -39,7 +38,7 @@ _WIDTH = 120
 class Tables:
     """Tables that rich prints in colour, and ``print`` without."""
 
-    def __init__(self, *tables: Table) -> None:
+    def __init__(self, *tables: FittingTable) -> None:
         self._tables = Group(*tables)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -146,19 +145,27 @@ class Compared:
         wanted = (problem, scheduler, rate)
         return [one for one in self.summary.outcomes if (one.problem, one.scheduler, one.multiplier) == wanted]
 
-    def _losses(self, problem: str) -> Table:
+    def _losses(self, problem: str) -> FittingTable:
         rates = self._rates(problem)
-        table = _table(
-            f"{problem}: validation loss after training", "", *(words.rate(rate, self.absolute) for rate in rates)
+        table = FittingTable(
+            escape(f"{problem}: validation loss after training"),
+            "",
+            *(words.rate(rate, self.absolute) for rate in rates),
         )
         for name in self.schedulers:
             table.add_row(escape(words.title(name)), *(_cell(self._finals(problem, name, rate)) for rate in rates))
         return table
 
-    def _verdicts(self) -> list[Table]:
+    def _verdicts(self) -> list[FittingTable]:
         first = words.title(self.schedulers[0])
-        table = _table(
-            f"{first} against each rival at the end", "rival", "cases", "better", "as good", "worse", "median benefit"
+        table = FittingTable(
+            escape(f"{first} against each rival at the end"),
+            "rival",
+            "cases",
+            "better",
+            "as good",
+            "worse",
+            "median benefit",
         )
         for one in self.summary.comparisons:
             if one.difference.stage == 1.0:
@@ -166,7 +173,7 @@ class Compared:
                 cases = len(one.tally.verdicts)
                 cells = (cases, better, cases - better - worse, worse, words.benefit(one.difference.median))
                 table.add_row(escape(words.title(one.difference.second)), *map(str, cells))
-        return [table] if table.row_count else []
+        return [table] if table else []
 
 
 def _has(result: Result, stage: float) -> bool:
@@ -175,13 +182,6 @@ def _has(result: Result, stage: float) -> bool:
     if stage == 1.0 or (result.failure is not None and len(result.losses) < begin):
         return True
     return any(begin <= step <= end for step in result.validation_steps)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
 
 
 def _losses(outcomes: Sequence[Outcome]) -> list[float]:

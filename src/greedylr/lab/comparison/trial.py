@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from greedylr import Decision, GreedyLR
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.runs import Event, Result, Run
+from greedylr.pages.words import count
 
 
 class TrialError(RuntimeError):
@@ -83,7 +84,9 @@ class Trial:
         """
         optimizer = self._started()
         if len(self._losses) == self._steps:
-            raise RuntimeError(f"trial.step was called more often than the {self._steps} times that start was told")
+            raise RuntimeError(
+                f"trial.step was called more often than the {count(self._steps, 'time')} that start was told"
+            )
         value = _number(loss)
         self._losses.append(value)
         self._lrs.append(float(optimizer.param_groups[0]["lr"]))
@@ -121,7 +124,9 @@ class Trial:
         # Who has met NaN may give up early: nothing would have come of the rest.
         given_up = done < self._steps and not math.isfinite(self._losses[-1])
         if done < self._steps and not given_up:
-            raise RuntimeError(f"trial.step was called {done} times, but start was told of {self._steps} steps")
+            raise RuntimeError(
+                f"trial.step was called {count(done, 'time')}, but start was told of {count(self._steps, 'step')}"
+            )
         if done not in self._validations and not given_up:
             raise RuntimeError("trial.validate was not called after the last step: by that loss schedulers are judged")
         self._validations.setdefault(0, self._losses[0])

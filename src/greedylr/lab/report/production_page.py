@@ -8,6 +8,7 @@ import greedylr
 from greedylr import pages
 from greedylr.lab.production import Production
 from greedylr.lab.report import words
+from greedylr.pages.words import count
 from greedylr.pulse.page import GENERATOR
 
 __all__ = ["GENERATOR", "about", "render", "write"]
@@ -60,9 +61,11 @@ def about(found: Production, others: int) -> list[str]:
     counts = [(found.runs, "run"), (found.schedulers, "scheduler"), (found.cases, "case"), (found.seeds, "seed")]
     lines = [", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts) + "."]
     if others:
-        lines.append(f"{others} results of another version or of other code are left out.")
+        lines.append(
+            f"{count(others, 'result')} of another version or of other code {'is' if others == 1 else 'are'} left out."
+        )
     if found.unfinished:
-        lines.append(f"Fixed schedules lack runs in {found.unfinished} places: regret may be too small.")
+        lines.append(f"Fixed schedules lack runs in {count(found.unfinished, 'place')}: regret may be too small.")
     if found.without_twin:
         lines.append(
             f"{found.without_twin} disturbed runs have no undisturbed twin: whether they recovered is not known."

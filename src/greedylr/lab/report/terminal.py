@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from greedylr.lab.report import words
 from greedylr.lab.report.disturbed import Disturbed
@@ -21,6 +19,8 @@ from greedylr.lab.robustness_tables import (
     worst_tables,
 )
 from greedylr.lab.statistics import RegretAt, StepsToTarget
+from greedylr.pages.terminal import FittingTable
+from greedylr.pages.words import count
 
 _WORST_CASES = 5
 
@@ -33,7 +33,7 @@ def show(console: Console, summary: Summary) -> None:
         console.print(_regrets(summary))
     if summary.regrets.unfinished:
         lacking = len(summary.regrets.unfinished)
-        console.print(f"[yellow]Fixed schedules lack runs in {lacking} places: regret may be too small.[/]\n")
+        console.print(f"[yellow]Fixed schedules lack runs in {count(lacking, 'place')}: regret may be too small.[/]\n")
     if summary.steps:
         console.print(_steps(summary.scheduler, summary.steps))
     if summary.comparisons:
@@ -63,20 +63,13 @@ def _by_stage(summary: Summary) -> list[tuple[float, list[Comparison]]]:
     return [(key, list(group)) for key, group in groupby(sorted(summary.comparisons, key=stage), stage)]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
 def _title(scheduler: str) -> str:
     return escape(words.title(scheduler))
 
 
-def _verdicts(stage: float, comparisons: list[Comparison]) -> Table:
+def _verdicts(stage: float, comparisons: list[Comparison]) -> FittingTable:
     name = _title(comparisons[0].difference.first)
-    table = _table(
+    table = FittingTable(
         f"{name} against each rival, after {stage:.0%} of training",
         "rival",
         "cases",
@@ -105,10 +98,10 @@ def _verdicts(stage: float, comparisons: list[Comparison]) -> Table:
     return table
 
 
-def _regrets(summary: Summary) -> Table:
+def _regrets(summary: Summary) -> FittingTable:
     rows = summary.regret_by_multiplier
     multipliers = sorted({row.multiplier for row in rows})
-    table = _table(
+    table = FittingTable(
         "Regret at each learning rate: median (worst) [95%]; 1.00: the best fixed schedule at its best rate",
         "scheduler",
         *(words.rate(multiplier, summary.absolute) for multiplier in multipliers),
@@ -125,8 +118,8 @@ def _regret(cell: RegretAt) -> str:
     return escape(f"{cell.median:.2f} ({cell.largest:.2f})" + (f"\n[{between}]" if between else ""))
 
 
-def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> Table:
-    table = _table(
+def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> FittingTable:
+    table = FittingTable(
         f"Steps in which {_title(scheduler)} makes {TARGET:.0%} of the decrease that cosine makes in all",
         "rival",
         "cases",
@@ -149,8 +142,8 @@ def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> Table:
     return table
 
 
-def _worst(summary: Summary) -> Table:
-    table = _table(
+def _worst(summary: Summary) -> FittingTable:
+    table = FittingTable(
         "Worst cases at the end, each against the rival furthest ahead",
         "problem",
         "optimizer",
@@ -158,6 +151,7 @@ def _worst(summary: Summary) -> Table:
         "rival",
         "benefit",
         "verdict",
+        words=(0, 3, 5),
     )
     for verdict in summary.worst(_WORST_CASES):
         case = verdict.case
@@ -172,8 +166,10 @@ def _worst(summary: Summary) -> Table:
     return table
 
 
-def _failures(failures: tuple[Failures, ...]) -> Table:
-    table = _table("Runs that failed: ended no better than they began", "scheduler", "failed", "of", "broke down")
+def _failures(failures: tuple[Failures, ...]) -> FittingTable:
+    table = FittingTable(
+        "Runs that failed: ended no better than they began", "scheduler", "failed", "of", "broke down", words=(0, 3)
+    )
     for one in sorted(failures, key=lambda one: -one.failed / one.runs):
         reasons = "; ".join(f"{count} × {reason}" for reason, count in one.reasons.most_common())
         table.add_row(_title(one.scheduler), str(one.failed), str(one.runs), escape(reasons) or "–")
