@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+from dataclasses import replace
 
 import pytest
 from pyarrow import parquet
@@ -9,6 +11,7 @@ from pyarrow import parquet
 from greedylr.lab import content
 from greedylr.lab import export as exports
 from greedylr.lab.export import export
+from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.store import Store
 
 
@@ -82,6 +85,34 @@ def test_what_was_there_stays_if_writing_fails(store, tmp_path, monkeypatch):
         export(store, tmp_path / "runs.csv")
     assert (tmp_path / "runs.csv").read_text() == "mine"
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "runs.parquet"])
+def test_a_folder_that_is_not_there_is_named(store, tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=rf"No such file or directory: '.*/missing/{name}'"):
+        export(store, tmp_path / "missing" / name)
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "runs.parquet"])
+def test_a_link_that_was_planted_is_not_followed(store, tmp_path, name):
+    (tmp_path / "other").write_text("mine")
+    for planted in (f".{name}.{os.getpid()}.part", name):
+        (tmp_path / planted).symlink_to(tmp_path / "other")
+    export(store, tmp_path / name)
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_names_from_a_store_give_orders_to_nobody(store, tmp_path, made_up, runs, call, monkeypatch):
+    """Whoever hands a store on may write anything in it, with the right digest."""
+    hostile = "\x1b[2J<b>=1+1"
+    monkeypatch.setitem(SCHEDULERS, hostile, replace(SCHEDULERS["cosine"], name=hostile, title=hostile))
+    store.save(made_up(runs[0]._replace(scheduler=hostile)))
+    export(store, tmp_path / "runs.csv")
+    result = call("report", str(store.path))
+    assert "\x1b[2J" not in result.output
+    page = next(tmp_path.glob("*.html")).read_text()
+    assert "<b>=1+1" not in page
+    assert result.exit_code == 0
 
 
 def test_other_kinds_of_file_are_refused(store, tmp_path):

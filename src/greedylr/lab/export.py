@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from greedylr.lab.store import Store, Stored
+from greedylr.pages import whole
 from greedylr.pulse.storage import cell
 
 _COLUMNS = {
@@ -27,6 +27,7 @@ _COLUMNS = {
     "failure": "string",
     "versions": "string",
     "code": "string",
+    "stacked": "bool",
 }
 _CURVES = {
     "losses": "float64",
@@ -56,13 +57,8 @@ def export(store: Store, file: Path) -> int:
     writers = {".csv": _write_csv, ".parquet": _write_parquet}
     if file.suffix not in writers:
         raise ValueError(f"the name of the file must end in {' or '.join(writers)}, got {file.name}")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        count = writers[file.suffix](store, part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
+    with whole(file) as part:
+        return writers[file.suffix](store, part)
 
 
 def _row(stored: Stored) -> dict[str, Any]:
@@ -78,6 +74,7 @@ def _row(stored: Stored) -> dict[str, Any]:
         "failure": result.failure,
         "versions": " ".join(f"{name}={version}" for name, version in stored.settings["versions"].items()),
         "code": stored.settings["code"],
+        "stacked": result.stacked,
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,12 +16,26 @@ def write_whole(file: Path, text: str) -> None:
         OSError: If it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    # A name that nobody can know, in a file that is new: a link that was planted is not followed.
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """An empty file beside another one, which takes its place once the block has ended without an exception.
+
+    Raises:
+        OSError: If there can be no file.
+    """
+    try:
+        # A name that nobody can know, in a file that is new: a link that was planted is not followed.
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(file)) from error
+    os.close(descriptor)
     part = Path(name)
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
+        yield part
         part.chmod(0o666 & ~_umask())
         part.replace(file)
     finally:
