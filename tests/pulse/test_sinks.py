@@ -4,7 +4,9 @@ import csv
 import importlib.util
 import json
 import math
+import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -275,6 +277,19 @@ def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert rank() == expected
+
+
+def test_the_rank_that_jax_gives(monkeypatch):
+    from greedylr.pulse.ranks import rank
+
+    monkeypatch.setenv("RANK", "7")
+    jax = SimpleNamespace(distributed=SimpleNamespace(is_initialized=lambda: False), process_index=lambda: 3)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert rank() == 7
+    jax.distributed.is_initialized = lambda: True
+    assert rank() == 3
+    jax.distributed = SimpleNamespace()  # of older versions
+    assert rank() == 7
 
 
 # A run that goes back, and observers that raise.

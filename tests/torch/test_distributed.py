@@ -104,6 +104,12 @@ def start():
 def play(optimizer, scheduler):
     if scene == "state" and rank:
         scheduler.load_state_dict(saved)
+    if scene == "memory":
+        scheduler.step(2.0)
+        if rank:
+            of_this = scheduler.state_dict()
+            of_this["state"]["total"] = 9.0
+            scheduler.load_state_dict(of_this)
     if scene == "lr" and rank:
         optimizer.param_groups[0]["lr"] = 0.3
     other = start()[1]
@@ -167,8 +173,11 @@ def test_what_differs_between_ranks_is_said_on_all_of_them(tmp_path):
         "late": "RuntimeError torch.distributed was initialised after the first step",
         "skips": "RuntimeError the ranks have made different numbers of optimizer steps since their first "
         "(rank 0: 7, rank 1: 8)",
-        "settings": "RuntimeError the ranks have schedulers with different settings",
-        "groups": "RuntimeError the ranks have schedulers with different settings",
+        "settings": "RuntimeError the ranks have schedulers with different settings: max_scale "
+        "(rank 0: 100.0, rank 1: 10.0)",
+        "groups": "RuntimeError the ranks have schedulers with different settings: initial_lrs "
+        "(rank 0: [], rank 1: [0.1])",
+        "memory": "RuntimeError the ranks remember different losses: a state was loaded on some of them",
         "state": "RuntimeError the ranks are at different steps (rank 0: 1, rank 1: 2)",
         "lr": "RuntimeError the ranks have different learning rates (rank 0: 0.00",
     }

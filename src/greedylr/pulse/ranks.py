@@ -17,13 +17,16 @@ _SIZES = {
 def rank() -> int:
     """This process' number among those of the run; 0 records.
 
-    In this order: that of ``torch.distributed`` if it is initialised; the first that is not 0 among the launchers'
-    environment variables ``RANK``, ``SLURM_PROCID``, ``OMPI_COMM_WORLD_RANK``, ``PMI_RANK`` and ``JAX_PROCESS_ID``;
-    ``NODE_RANK`` and ``LOCAL_RANK``, of which any that is not 0 says that this is not the first. Else 0.
+    In this order: that of ``torch.distributed``, or of ``jax.distributed``, if it is initialised; the first that is not
+    0 among the launchers' environment variables ``RANK``, ``SLURM_PROCID``, ``OMPI_COMM_WORLD_RANK``, ``PMI_RANK`` and
+    ``JAX_PROCESS_ID``; ``NODE_RANK`` and ``LOCAL_RANK``, of which any that is not 0 says that this is not the first. Else 0.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
+    jax = sys.modules.get("jax")
+    if jax is not None and getattr(jax.distributed, "is_initialized", bool)():  # Asked before, it would start devices.
+        return int(jax.process_index())
     for name in _RANKS:
         number = _number(name)
         if number and _size(name) != 1:

@@ -12,6 +12,7 @@ import math
 import weakref
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,6 +21,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms.join import Join
 from torch.optim import Optimizer
+
+from greedylr.control import plain
+from greedylr.control.config import Config
+from greedylr.control.state import DefaultState, PaperState, State
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
@@ -84,6 +89,7 @@ class _Report(NamedTuple):
     optimizer_steps: float
     lr: float
     settings: float
+    memory: float
     refused: float
     joined: float
 
@@ -98,6 +104,10 @@ class LossAverage:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._optimizer_steps = -1  # not counted yet
+        self._told: tuple[Config, tuple[float, ...]] | None = None
+        self._settings = ""  # as JSON
+        self._fingerprint = 0
+        self._heard: list[str] = []  # the settings of all ranks, when they have just come together
         self._world: Any = None  # the default group that the own one belongs to
         self._group: Any = None
 
@@ -105,8 +115,8 @@ class LossAverage:
         self,
         loss: float | Tensor,
         step: int,
-        lr: float,
-        settings: int,
+        config: Config,
+        state: State,
         refused: bool = False,
         joined: bool = False,
     ) -> tuple[Tensor, Callable[[list[float]], float]]:
@@ -115,8 +125,8 @@ class LossAverage:
         Args:
             loss: This rank's loss: a number, or a tensor with one element on any device.
             step: Losses that this rank was given so far.
-            lr: Its learning rate.
-            settings: A number that stands for its settings.
+            config: Its settings.
+            state: Its memory.
             refused: Whether this rank was given something that is no loss, and is about to raise.
             joined: Whether its inputs are used up, so that it has no loss.
 
@@ -125,15 +135,17 @@ class LossAverage:
             loss of its numbers, or raises.
 
         Raises:
-            RuntimeError: If the other ranks did not come.
+            RuntimeError: If the other ranks did not come, or came with other settings.
         """
         try:
             self._count_optimizer_steps(joined)
+            self._tell(config, state.initial_lrs[1:])  # That of the first group is in the learning rate.
             group = self._own_group()
             device = loss.device if isinstance(loss, Tensor) else torch.device("cpu")
             if device.type == "cpu" and dist.get_backend(group) == "nccl":
                 device = torch.device("cuda", torch.cuda.current_device())
-            rest = torch.tensor([step, self._optimizer_steps, lr, settings, refused, joined], dtype=torch.float64)
+            known = [step, self._optimizer_steps, state.lrs[0], self._fingerprint, _memory(state), refused, joined]
+            rest = torch.tensor(known, dtype=torch.float64)
             own = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
             told = torch.cat([own.to(device), rest.to(device, non_blocking=True)])
             everyone = [torch.empty_like(told) for _ in range(dist.get_world_size(group))]
@@ -141,11 +153,20 @@ class LossAverage:
         except RuntimeError as error:
             raise RuntimeError(
                 f"the other ranks did not step their scheduler within {_patience(step):g} s of step {step + 1}: "
-                "every rank must build the scheduler and call step(loss) equally often, with uneven inputs within "
-                "torch.distributed.algorithms.Join([model, scheduler]); pass average_ranks=False to let each rank "
-                f"decide alone, say where the loss is the same everywhere ({error})"
+                "every rank must build the scheduler, call step(loss) equally often and stop when the others do; with "
+                "uneven inputs within torch.distributed.algorithms.Join([model, scheduler]); pass average_ranks=False "
+                f"to let each rank decide alone, say where the loss is the same everywhere ({error})"
             ) from error
+        _check_alike(self._heard)
+        self._heard = []
         return torch.cat(everyone), _mean
+
+    def _tell(self, config: Config, others: tuple[float, ...]) -> None:
+        """Make what stands for the settings, if these are not those of the step before."""
+        if self._told is None or self._told[0] is not config or self._told[1] != others:
+            self._told = config, others
+            self._settings = json.dumps({**plain.to_dict(config), "initial_lrs": others}, sort_keys=True)
+            self._fingerprint = zlib.crc32(self._settings.encode())
 
     def _count_optimizer_steps(self, joined: bool) -> None:
         """From the first step on: a rank that leaves out a step of the scheduler does not know that it has."""
@@ -166,7 +187,7 @@ class LossAverage:
     def _own_group(self) -> Any:
         world = dist.group.WORLD
         if self._group is None or self._world is not world:  # Groups may have been taken down and made again.
-            _await_all_ranks()
+            self._heard = _await_all_ranks(self._settings)
             self._group, self._world = dist.new_group(timeout=min(TIMEOUT, _store().timeout)), world
         return self._group
 
@@ -180,8 +201,14 @@ def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 
-def _await_all_ranks() -> None:
+def _await_all_ranks(settings: str) -> list[str]:
     """Wait for all ranks, by way of the store: a collective could meet one of somebody else's where a rank is not here.
+
+    Args:
+        settings: Of this rank's scheduler.
+
+    Returns:
+        Those of all.
 
     Raises:
         RuntimeError: If a rank does not come.
@@ -190,7 +217,7 @@ def _await_all_ranks() -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
     # The store may be older than the process group, and a rank has a scheduler for each of its optimizers.
     key = f"greedylr/{(store.add('greedylr/arrivals', 1) - 1) // size}"
-    store.set(f"{key}/{rank}", "")
+    store.set(f"{key}/{rank}", settings)
     if store.add(f"{key}/ranks", 1) == size:
         store.set(f"{key}/complete", "")
     wait = min(FIRST_WAIT, TIMEOUT, store.timeout)
@@ -203,11 +230,28 @@ def _await_all_ranks() -> None:
         raise RuntimeError(
             f"rank {rank} has not seen rank {', '.join(map(str, missing[:8]))}{', …' if len(missing) > 8 else ''}"
         ) from error
+    return [store.get(f"{key}/{other}").decode() for other in range(size)]
 
 
-def fingerprint(settings: dict[str, Any]) -> int:
-    """A number that stands for settings, exact in double precision."""
-    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+def _check_alike(settings: Sequence[str]) -> None:
+    """See that all ranks have the same settings, where these are known.
+
+    Raises:
+        RuntimeError: If they have not.
+    """
+    ranks = [json.loads(one) for one in settings]
+    for name in {name: None for rank in ranks for name in rank}:
+        values = [json.dumps(rank.get(name)) for rank in ranks]
+        if len(set(values)) > 1:
+            _disagree(f"the ranks have schedulers with different settings: {name}{_by_rank(values)}")
+
+
+_NUMBERS = {kind: [one.name for one in fields(kind) if one.name != "losses"] for kind in (DefaultState, PaperState)}
+
+
+def _memory(state: State) -> int:
+    """A number that stands for the memory of the rule, but for its unfinished window, exact in double precision."""
+    return zlib.crc32(repr([getattr(state, name) for name in _NUMBERS[type(state)]]).encode())
 
 
 def _mean(numbers: list[float]) -> float:
@@ -226,13 +270,14 @@ def _mean(numbers: list[float]) -> float:
         ("step", "are at different steps"),
         ("optimizer_steps", "have made different numbers of optimizer steps since their first"),
         ("lr", "have different learning rates"),
+        ("memory", "remember different losses: a state was loaded on some of them alone"),
     ):
         # A rank whose inputs are used up has no optimizer steps any more.
         alike = [report for report in reports if not report.joined] if name == "optimizer_steps" else reports
         values = [getattr(report, name) for report in alike]
         if len(set(values)) > 1:
-            shown = "" if name == "settings" else _by_rank(values, 1 if name == "step" else 0)
-            _disagree(f"the ranks {what}{shown}")
+            shown = _by_rank([f"{one + 1 if name == 'step' else one:g}" for one in values])
+            _disagree(f"the ranks {what}{'' if name in ('settings', 'memory') else shown}")
     reports = [report for report in reports if not report.joined]
     return math.fsum(report.loss for report in reports) / len(reports) if _finite(reports) else _sum(reports)
 
@@ -245,8 +290,8 @@ def _sum(reports: Sequence[_Report]) -> float:
     return sum(report.loss for report in reports)
 
 
-def _by_rank(values: Sequence[float], offset: int) -> str:
-    few = [f"rank {rank}: {value + offset:g}" for rank, value in enumerate(values)][:8]
+def _by_rank(values: Sequence[str]) -> str:
+    few = [f"rank {rank}: {value}" for rank, value in enumerate(values)][:8]
     return f" ({', '.join(few)}{', …' if len(values) > 8 else ''})"
 
 

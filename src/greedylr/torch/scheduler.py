@@ -659,9 +659,7 @@ class GreedyLR(LRScheduler):
         self, loss: float | Tensor, refused: bool = False, joined: bool = False
     ) -> tuple[Tensor, Callable[[list[float]], float]]:
         step = self._state.step + self._reader.holds
-        others = self._state.initial_lrs[1:]  # That of the first group is in the learning rate.
-        settings = ranks.fingerprint({**plain.to_dict(self._config), "initial_lrs": others})
-        return self._averages.gather(loss, step, self._state.lrs[0], settings, refused, joined)
+        return self._averages.gather(loss, step, self._config, self._state, refused, joined)
 
     def _observe(self, loss: float) -> None:
         self._take_over_lrs()
