@@ -15,7 +15,7 @@ from greedylr.lab.demo.table import Row, compare, summary
 from greedylr.lab.runs import Result, Run
 from greedylr.lab.store import Store
 from greedylr.pages import check_writable, write_whole
-from greedylr.pages.terminal import FittingTable
+from greedylr.pages.terminal import FittingTable, as_markup
 from greedylr.pages.words import count
 
 _STORE = "results.sqlite"
@@ -66,9 +66,9 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     try:
         write_whole(report, page.render(runs, results, versions()))
     except OSError as error:
-        console.print(f"[red]The report could not be written:[/] {escape(str(error))}")
+        console.print(f"[red]The report could not be written:[/] {as_markup(error)}")
         return code or 1
-    console.print(f"Report: {escape(str(report))}", soft_wrap=True)
+    console.print(f"Report: {as_markup(report)}", soft_wrap=True)
     return code
 
 
@@ -79,7 +79,7 @@ def _train_missing(console: Console, store: Store, runs: Sequence[Run]) -> None:
     others = store.others(runs)
     if others:
         console.print(
-            f"{escape(str(store.path))} also holds {count(others, 'result')} of other settings or another version: "
+            f"{as_markup(store.path)} also holds {count(others, 'result')} of other settings or another version: "
             f"{'it is' if others == 1 else 'they are'} left alone, and not shown.",
             soft_wrap=True,
         )

@@ -25,7 +25,7 @@ from greedylr.lab.schedulers import SCHEDULERS
 from greedylr.lab.store import Store
 from greedylr.lab.suites import SUITES, Suite
 from greedylr.pages import check_writable
-from greedylr.pages.terminal import FittingTable
+from greedylr.pages.terminal import FittingTable, as_markup
 from greedylr.pages.words import count
 
 _PAGE = "report.html"
@@ -52,7 +52,7 @@ def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs:
         made_with(runs)  # A package that is missing is missed before a store is made.
         with Store(path) as store:
             train_missing(console, store, runs, name, jobs, engine)
-        console.print(f"What came of it: greedylr lab report {name} --store {escape(str(path))}", soft_wrap=True)
+        console.print(f"What came of it: greedylr lab report {name} --store {as_markup(path)}", soft_wrap=True)
 
     return code_of(console, work)
 
@@ -98,7 +98,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
                 command = f"greedylr lab run {name} --store {path}"
                 about = page.About(name, suite.note, command, len(runs), made_with(runs), store.key)
                 page.write(out / _PAGE, about, summary, curves, disturbed)
-                console.print(f"Page: {escape(str(out / _PAGE))}", soft_wrap=True)
+                console.print(f"Page: {as_markup(out / _PAGE)}", soft_wrap=True)
 
     return code_of(console, work)
 
@@ -121,7 +121,7 @@ def export_store(console: Console, path: Path, file: Path) -> int:
         with _existing(path) as store:
             rows = export(store, file)
             say_damaged(console, store)
-        console.print(f"{escape(str(file))}: {count(rows, 'run')}.", soft_wrap=True)
+        console.print(f"{as_markup(file)}: {count(rows, 'run')}.", soft_wrap=True)
 
     return code_of(console, work)
 

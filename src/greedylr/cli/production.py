@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from greedylr.cli.pulse import fitting
 from greedylr.cli.training import RefusedError, code_of, progress, say_damaged
@@ -15,7 +14,7 @@ from greedylr.lab.report import production_page as page
 from greedylr.lab.runs import Run
 from greedylr.lab.store import Store, is_store
 from greedylr.pages import check_writable
-from greedylr.pages.terminal import plain
+from greedylr.pages.terminal import as_markup
 from greedylr.pages.words import count
 
 
@@ -43,17 +42,17 @@ def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> i
             found = _read(console, store, runs)
             say_damaged(console, store)
         for line in page.about(found, others):
-            console.print(escape(plain(line)), soft_wrap=True)
+            console.print(as_markup(line), soft_wrap=True)
         console.print()
         console.print(fitting("All runs", found.table))
         rates = " and of each learning rate alone" if found.by_rate else ""
         console.print(
             f"Every row is defined in docs/pulse.md. Verdicts, cases and curves: greedylr lab report SUITE --store "
-            f"{escape(plain(str(path)))} --out FOLDER",
+            f"{as_markup(path)} --out FOLDER",
             soft_wrap=True,
         )
         page.write(file, path.name, found, others)
-        console.print(f"Page, with the table of all runs{rates}: {escape(plain(str(file)))}", soft_wrap=True)
+        console.print(f"Page, with the table of all runs{rates}: {as_markup(file)}", soft_wrap=True)
 
     return code_of(console, work, interrupted="The store is as it was.")
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from greedylr.pages.terminal import FittingTable, plain
+from greedylr.pages.terminal import FittingTable, as_markup, plain
 from greedylr.pages.words import count
 from greedylr.pulse import page, production, words
 from greedylr.pulse.health import Finding, windows_of
@@ -48,9 +47,9 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
             console.print(fitting("All runs", compare(readings)))
         page.write(file, readings)
     except (OSError, ValueError) as error:
-        console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
+        console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
         return 1
-    console.print(f"Page: {_shown(str(file))}", soft_wrap=True)
+    console.print(f"Page: {as_markup(file)}", soft_wrap=True)
     return 0
 
 
@@ -84,7 +83,7 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError) as error:
-        console.print(f"[red]Stopped:[/] {_shown(str(error))}", soft_wrap=True)
+        console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
         return 1
 
 
@@ -105,10 +104,6 @@ def _begun(run: Path) -> Reading | None:
 
 def _nothing(run: Path) -> Text:
     return Text(plain(f"There is no trace in {run} yet"))
-
-
-def _shown(text: str) -> str:
-    return escape(plain(text))
 
 
 def summary(reading: Reading, width: int) -> RenderableType:
@@ -136,9 +131,9 @@ def fitting(title: str, compared: production.Table) -> FittingTable:
         title: What they are.
         compared: What there is to show.
     """
-    table = FittingTable(title, "", *map(_shown, compared.columns))
+    table = FittingTable(title, "", *map(as_markup, compared.columns))
     for name, cells in compared.rows:
-        table.add_row(_shown(name), *map(_shown, cells))
+        table.add_row(as_markup(name), *map(as_markup, cells))
     return table
 
 
@@ -156,7 +151,7 @@ def live(reading: Reading, width: int) -> RenderableType:
     validation = trace.validation
     if validation is not None:
         metric = trace.metrics[validation].values.tolist()
-        curves.add_row(_shown(validation), spark(metric, columns), words.number(metric[-1]))
+        curves.add_row(as_markup(validation), spark(metric, columns), words.number(metric[-1]))
     shown.append(curves)
     verdicts = {one.decision.step: one for one in reading.audit.moves}
     moves = trace.moves[-_LAST_DECISIONS:]

@@ -14,7 +14,7 @@ from greedylr.lab.engines.processes import worker_count
 from greedylr.lab.problems import DataError
 from greedylr.lab.runs import Run
 from greedylr.lab.store import Store, StoreError
-from greedylr.pages.terminal import plain
+from greedylr.pages.terminal import as_markup
 from greedylr.pages.words import count
 
 INTERRUPTED = 130
@@ -48,7 +48,7 @@ def code_of(console: Console, work: Callable[[], None], interrupted: str = _GOES
         console.print("[red]A training process was killed from outside[/], perhaps for want of memory.")
         return 1
     except (RefusedError, StoreError, DataError, OSError) as error:
-        console.print(f"[red]Stopped:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
         return 1
     return 0
 
@@ -58,7 +58,7 @@ def say_damaged(console: Console, store: Store) -> None:
     damaged = len(store.damaged)
     if damaged:
         console.print(
-            f"[yellow]{count(damaged, 'row')} of {escape(plain(str(store.path)))} {'is' if damaged == 1 else 'are'} "
+            f"[yellow]{count(damaged, 'row')} of {as_markup(store.path)} {'is' if damaged == 1 else 'are'} "
             f"damaged and left out;[/] greedylr lab run trains {'it' if damaged == 1 else 'them'} again.",
             soft_wrap=True,
         )
@@ -92,7 +92,7 @@ def train_missing(
     kept = len(finished(runs, store, engine))
     missing = len(runs) - kept
     say_damaged(console, store)
-    held = f"{escape(str(store.path))} holds {kept} of the {count(len(runs), 'run')} of {escape(name)}"
+    held = f"{as_markup(store.path)} holds {kept} of the {count(len(runs), 'run')} of {escape(name)}"
     if not missing:
         console.print(f"{held}: nothing is left to train.", soft_wrap=True)
         return

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,11 @@ def plain(text: str) -> str:
         'a�[2Jb'
     """
     return text.translate(_CONTROL)
+
+
+def as_markup(text: object) -> str:
+    """A text of others, such as a path, to stand among rich's markup."""
+    return escape(plain(str(text)))
 
 
 class FittingTable:

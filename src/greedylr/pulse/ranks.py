@@ -19,7 +19,8 @@ def rank() -> int:
 
     In this order: that of ``torch.distributed``, or of ``jax.distributed``, if it is initialised; the first that is not
     0 among the launchers' environment variables ``RANK``, ``SLURM_PROCID``, ``OMPI_COMM_WORLD_RANK``, ``PMI_RANK`` and
-    ``JAX_PROCESS_ID``; ``NODE_RANK`` and ``LOCAL_RANK``, of which any that is not 0 says that this is not the first. Else 0.
+    ``JAX_PROCESS_ID``; ``NODE_RANK`` and ``LOCAL_RANK``, of which any that is not 0 says that this is not the first.
+    Else 0.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
