@@ -26,15 +26,15 @@ from typing import NamedTuple
 import joblib
 import torch
 
-from greedylr.lab.engines.batched import parts, supports, train_batched
-from greedylr.lab.engines.batched.feedback import schedule
-from greedylr.lab.engines.processes import ENVIRONMENT
-from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.problems import PROBLEMS
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.engines.batched import parts, supports, train_batched
+from greedylr.lab.execution.engines.batched.schedules import schedule
+from greedylr.lab.execution.engines.processes import ENVIRONMENT
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.setup import data_of
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.setup import data_of
-from greedylr.lab.train import train
 
 TURNS = 2
 MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -16,8 +16,8 @@ import torch
 
 from greedylr import GreedyLR
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.page import render
-from greedylr.pulse.reading import read
+from greedylr.pulse.diagnosis.reading import read
+from greedylr.pulse.report import render
 
 STEPS, REPETITIONS, MILLION = 2000, 150, 1_000_000
 RULES = {

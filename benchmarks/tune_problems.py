@@ -21,8 +21,8 @@ from functools import partial
 import torch
 from torch.optim import Optimizer
 
-from greedylr.lab.problems import PROBLEMS
-from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 
 FIRST_SEED = 100
 LOWEST, HIGHEST = -10, 4  # 1e-5 to 100, in half-decades.

@@ -16,15 +16,37 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BELOW = {
     "control": set(),
     "torch": {"control"},
-    "pages": {"extras"},
+    "presentation": {"extras"},
     "extras": set(),
-    "pulse": {"control", "pages", "extras"},
+    "pulse": {"control", "presentation", "extras"},
     "theory": {"control", "extras"},
     "adapters": {"control", "torch", "pulse", "extras"},
-    "lab": {"control", "torch", "pulse", "pages", "extras"},
-    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "pages"},
+    "lab": {"control", "torch", "pulse", "presentation", "extras"},
+    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "presentation"},
     "__main__": {"cli"},
     "": {"control", "torch"},
+}
+
+# The same within a part: what each wing may import of the others.
+WINGS = {
+    "lab": {
+        "runs": set(),
+        "catalogue": {"runs"},
+        "execution": {"runs", "catalogue"},
+        "analysis": {"runs", "catalogue"},
+        "report": {"runs", "catalogue", "execution", "analysis"},
+        "comparison": {"runs", "catalogue", "execution", "analysis", "report"},
+        "": {"comparison"},
+    },
+    "pulse": {
+        "recording": set(),
+        "trace": {"recording"},
+        "diagnosis": {"recording", "trace"},
+        "report": {"recording", "trace", "diagnosis"},
+        "sinks": {"recording", "trace"},
+        "rescue": {"recording"},
+        "": {"recording", "trace"},
+    },
 }
 
 
@@ -63,6 +85,19 @@ def test_imports_point_downwards(path):
     for module in imported(path):
         if own_part(module) is not None:
             assert own_part(module) in allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("part", WINGS)
+def test_wings_import_downwards(part):
+    wings = WINGS[part]
+    for path in sorted((ROOT / part).rglob("*.py")):
+        wing = path.relative_to(ROOT / part).parts[0].removesuffix(".py").replace("__init__", "")
+        assert wing in wings, f"{path.relative_to(ROOT)} is in no known wing; say in this test what it may import"
+        for module in imported(path):
+            names = module.split(".")
+            if names[:2] == ["greedylr", part]:
+                other = names[2] if len(names) > 2 else ""
+                assert other in wings[wing] | {wing}, f"{path.relative_to(ROOT)} imports {module}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "control").rglob("*.py")), ids=lambda path: path.name)
@@ -115,10 +150,10 @@ def test_the_face_holds_what_it_names():
         ("adapters.optax", "optax", "optax"),
         ("pulse.trace", "numpy", "pulse"),
         ("pulse.sinks", "numpy", "pulse"),
-        ("pulse.health", "scipy", "pulse"),
-        ("pulse.page", "plotly", "pulse"),
+        ("pulse.diagnosis.health", "scipy", "pulse"),
+        ("pulse.report", "plotly", "pulse"),
         ("lab", "sklearn", "lab"),
-        ("lab.store", "numpy", "lab"),
+        ("lab.execution.store", "numpy", "lab"),
     ],
 )
 def test_an_import_without_its_extra_says_which(module, package, extra):

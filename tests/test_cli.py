@@ -17,12 +17,12 @@ import greedylr
 from greedylr.cli import demo as demo_command
 from greedylr.cli import main
 from greedylr.cli import training as training_command
-from greedylr.lab.demo import plan
-from greedylr.lab.engines import ENGINES, Engine
-from greedylr.lab.problems import DataError
+from greedylr.lab.catalogue.problems import DataError
+from greedylr.lab.execution.engines import ENGINES, Engine
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.store import Store, StoreError
+from greedylr.lab.report.demo import plan
 from greedylr.lab.runs import Result
-from greedylr.lab.store import Store, StoreError
-from greedylr.lab.train import train
 
 RUNS = 24  # of a smoke run
 SAMPLE = [

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from greedylr.lab import content
-from greedylr.lab.engines import ENGINES, Engine
-from greedylr.lab.perturbations import KINDS
+from greedylr.lab.catalogue.perturbations import KINDS
+from greedylr.lab.catalogue.suites import SUITES, Suite
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.execution.engines import ENGINES, Engine
+from greedylr.lab.execution.store import Store
 from greedylr.lab.runs import Result
-from greedylr.lab.store import Store
-from greedylr.lab.suites import SUITES, Suite
 
 ENTRY = """
-from greedylr.lab import content, suites
-content._code = lambda *, stacked: "the same"  # Whoever works on the code changes it.
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.catalogue import suites
+fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
 suites.SUITES["tiny"] = suites.Suite("tiny", "", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
 from greedylr.cli import main
 if __name__ == "__main__":
@@ -31,7 +32,7 @@ if __name__ == "__main__":
 def tiny(monkeypatch):
     suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
     monkeypatch.setitem(SUITES, "tiny", suite)
-    monkeypatch.setattr(content, "_code", lambda *, stacked: "the same")
+    monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")
     return suite
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from greedylr.pages import check_writable, render, write_whole
+from greedylr.presentation import check_writable, render, write_whole
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):

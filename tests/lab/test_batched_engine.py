@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from greedylr.lab.engines.batched import parts, supports, train_all, train_batched
-from greedylr.lab.engines.batched import train as engine
-from greedylr.lab.engines.batched.stack import Stack
-from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
-from greedylr.lab.problems.models import GRU, Transformer
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.catalogue.problems.models import GRU, Transformer
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.engines.batched import parts, supports, train_all, train_batched
+from greedylr.lab.execution.engines.batched import train as engine
+from greedylr.lab.execution.engines.batched.stack import Stack
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.setup import StoppedError, batches, data_of, initial_model
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.setup import StoppedError, batches, data_of, initial_model
-from greedylr.lab.train import train
 
 STEPS = 200
 NAMES = [name for name, scheduler in SCHEDULERS.items() if scheduler.kind != "optimizer"]

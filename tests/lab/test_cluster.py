@@ -9,10 +9,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from greedylr.lab import content
-from greedylr.lab.engines import cluster as engine
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.execution.engines import cluster as engine
+from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Run
-from greedylr.lab.train import train
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'greedylr[ray]'")
 
@@ -27,7 +27,7 @@ def dumped(results):
 @pytest.fixture(autouse=True)
 def code_as_it_is_now():
     # The machines read it when they start, and it may have been changed since this process did.
-    content._code.cache_clear()
+    fingerprint._code.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR,
 
 import greedylr
 from greedylr.lab import compare
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.comparison import TrialError
+from greedylr.lab.execution.reference_loop import train as train_run
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.train import train as train_run
 
 STEPS = 40
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from greedylr.lab import content, engines
-from greedylr.lab.complete import complete
-from greedylr.lab.engines import ENGINES, Engine, assign
+from greedylr.lab.execution import engines, fingerprint
+from greedylr.lab.execution.complete import complete
+from greedylr.lab.execution.engines import ENGINES, Engine, assign
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.store import Store
 from greedylr.lab.runs import Run
-from greedylr.lab.store import Store
-from greedylr.lab.train import train
 
 
 def dumped(results):
@@ -111,12 +111,13 @@ def test_the_pool_stores_what_one_process_gives(store):
 WORKER = """
 import random, sys
 from pathlib import Path
-from greedylr.lab import content, engines
-from greedylr.lab.complete import complete
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.execution import engines
+from greedylr.lab.execution.complete import complete
 from greedylr.lab.runs import Result, Run
-from greedylr.lab.store import Store
+from greedylr.lab.execution.store import Store
 
-content._code = lambda *, stacked: "the same"  # Whoever works on the code changes it.
+fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
 
 def train(runs, jobs, keep, wanted):
     for run in filter(wanted, runs):
@@ -147,7 +148,7 @@ def contents(path, runs):
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
 def test_killed_at_random_moments_it_ends_as_if_it_had_never_been(tmp_path, monkeypatch, kills):
-    monkeypatch.setattr(content, "_code", lambda *, stacked: "the same")
+    monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")
     count = 80 * kills
     runs = [Run("digits", 1.0, "cosine", seed, 2000) for seed in range(count)]
     once = worker(tmp_path / "once.sqlite", count)

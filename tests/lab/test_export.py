@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from pyarrow import parquet
 
-from greedylr.lab import content
-from greedylr.lab import export as exports
-from greedylr.lab.export import export
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.store import Store
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution import export as exports
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.execution.export import export
+from greedylr.lab.execution.store import Store
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_csv_has_a_row_a_run(store, tmp_path, runs):
     with (tmp_path / "runs.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {(row["scheduler"], int(row["seed"])) for row in rows} == {(run.scheduler, run.seed) for run in runs}
-    assert {row["key"] for row in rows} == {content.key(run, stacked=False) for run in runs}
+    assert {row["key"] for row in rows} == {fingerprint.key(run, stacked=False) for run in runs}
     assert {row["final_loss"] for row in rows} == {"0.5", "nan"}
     assert [row["failure"] for row in rows if row["final_loss"] == "nan"] == ['ValueError: a, "b"\nc']
-    assert f"torch={content.versions()['torch']}" in rows[0]["versions"]
+    assert f"torch={fingerprint.versions()['torch']}" in rows[0]["versions"]
 
 
 def test_parquet_has_the_curves_too(store, tmp_path, runs, monkeypatch):
@@ -62,7 +62,7 @@ def test_parquet_has_the_curves_too(store, tmp_path, runs, monkeypatch):
 
 @pytest.mark.parametrize("name", ["runs.csv", "runs.parquet"])
 def test_runs_of_other_versions_are_in_it(store, tmp_path, runs, made_up, monkeypatch, name):
-    monkeypatch.setattr(content, "_code", lambda *, stacked: "another")
+    monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "another")
     store.save(made_up(runs[0]))
     assert export(store, tmp_path / name) == len(runs) + 1
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 
 
 def trained(entry, **options):

@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from greedylr.lab.content import _CODE, _code
-from greedylr.lab.engines.batched import parts, train_batched
-from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.perturbations import KINDS, PERTURBATIONS, Scene, disturb, find, suits
-from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.perturbations import KINDS, PERTURBATIONS, Scene, disturb, find, suits
+from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.catalogue.schedulers import SCHEDULERS, Scheduler
+from greedylr.lab.execution.engines.batched import parts, train_batched
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.setup import data_of, initial_model
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS, Scheduler
-from greedylr.lab.setup import data_of, initial_model
-from greedylr.lab.train import train
 
 STEPS = 200
 BEGIN, END = 80, 100  # of most
@@ -400,7 +399,7 @@ def test_a_lost_state_is_that_of_a_new_optimizer():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_forgetting_is_beginning_anew(optimizer):
-    from greedylr.lab.optimizers import forget
+    from greedylr.lab.catalogue.optimizers import forget
 
     gradients = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -438,7 +437,7 @@ def test_a_checkpoint_from_before_the_run_is_that_of_its_beginning():
     got = train(run)
     assert got.run.perturbation == "rollback:1"
     data, model = data_of(TINY.name, torch.float32), initial_model(run, torch.float32)
-    from greedylr.lab.setup import batches
+    from greedylr.lab.execution.setup import batches
 
     drawn = batches(run, data)
     indices = [next(drawn) for _ in range(BEGIN + 1)][-1]
@@ -584,13 +583,8 @@ def test_a_run_that_breaks_down_keeps_its_clean_losses_as_long_as_its_losses(mon
         assert len(got.clean_losses) == len(got.losses) == 15
 
 
-def test_results_depend_on_the_code_of_the_perturbations():
-    assert "lab/perturbations/**/*.py" in _CODE
-    assert _code(stacked=False) != _code(stacked=True)
-
-
 def test_a_hook_that_is_not_used_costs_nothing_but_a_call():
-    from greedylr.lab.perturbations import Disturbance
+    from greedylr.lab.catalogue.perturbations import Disturbance
 
     class Nothing(Disturbance):
         name = "nothing"

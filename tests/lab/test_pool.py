@@ -2,10 +2,10 @@
 
 import json
 
-from greedylr.lab.engines.pool import train_all
-from greedylr.lab.engines.processes import worker_count
+from greedylr.lab.execution.engines.pool import train_all
+from greedylr.lab.execution.engines.processes import worker_count
+from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Run
-from greedylr.lab.train import train
 
 RUNS = [
     Run("digits", 1.0, "greedylr", 0, 30),

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from greedylr.lab.problems import PROBLEMS, DataError, models, problem, text
-from greedylr.lab.problems.continual import STEPS_EACH, TASKS
-from greedylr.lab.problems.domains import SWITCH
-from greedylr.lab.problems.samplers import blocks, neighbours, uniform
+from greedylr.lab.catalogue.problems import PROBLEMS, DataError, models, problem, text
+from greedylr.lab.catalogue.problems.continual import STEPS_EACH, TASKS
+from greedylr.lab.catalogue.problems.domains import SWITCH
+from greedylr.lab.catalogue.problems.samplers import blocks, neighbours, uniform
 
 
 def train(problem, data, steps, each_step=lambda step, model, batch: None, seed=0):

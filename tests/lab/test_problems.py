@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from greedylr.lab.problems import PROBLEMS
-from greedylr.lab.problems.landscapes import LANDSCAPE
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.problems.landscapes import LANDSCAPE
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "adafactor")
 DOCS = Path(__file__).parents[2] / "docs" / "problems.md"

@@ -6,9 +6,9 @@ import math
 import pytest
 from rich.console import Console
 
-from greedylr.lab.recovery import Recovery, clean_losses, cuts, published_ratio, recovery, twin_of
-from greedylr.lab.robustness import Median, summarize_published, summarize_robustness
-from greedylr.lab.robustness_tables import published_table, robustness_tables
+from greedylr.lab.analysis.recovery import Recovery, clean_losses, cuts, published_ratio, recovery, twin_of
+from greedylr.lab.analysis.robustness import Median, summarize_published, summarize_robustness
+from greedylr.lab.report.robustness_tables import published_table, robustness_tables
 from greedylr.lab.runs import Event, Result, Run
 
 STEPS = 200

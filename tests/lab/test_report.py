@@ -9,10 +9,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.report import page, published, words
 from greedylr.lab.report.curves import POINTS, Curves, encoded, ends, thin
 from greedylr.lab.report.styles import styles
-from greedylr.lab.results import summarize
 from greedylr.lab.runs import Result, Run
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from greedylr.lab.results import TARGET, outcome, summarize
+from greedylr.lab.analysis.summary import TARGET, outcome, summarize
 from greedylr.lab.runs import Result, Run
 
 

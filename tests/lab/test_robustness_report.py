@@ -12,17 +12,17 @@ from rich.console import Console
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from greedylr.lab.perturbations import KINDS, find
+from greedylr.lab.analysis.robustness import put_together, summarize_robustness, worst
+from greedylr.lab.analysis.summary import summarize
+from greedylr.lab.catalogue.perturbations import KINDS, find
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.report import page, words
 from greedylr.lab.report.curves import POINTS, Curves
 from greedylr.lab.report.disturbed import are_disturbed, gather
+from greedylr.lab.report.robustness_tables import cells, median_text
 from greedylr.lab.report.terminal import show_disturbed
 from greedylr.lab.report.trajectories import Scene, Trajectories
-from greedylr.lab.results import summarize
-from greedylr.lab.robustness import put_together, summarize_robustness, worst
-from greedylr.lab.robustness_tables import cells, median_text
 from greedylr.lab.runs import Result, Run
-from greedylr.lab.schedulers import SCHEDULERS
 
 STEPS = 200
 FALLING = np.linspace(2.0, 1.0, STEPS)

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from greedylr.lab.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.train import train
 
 STEPS = 100
 RAMP = [step / 10 for step in range(1, 11)]

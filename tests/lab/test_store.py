@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from greedylr import Action
-from greedylr.lab import content
-from greedylr.lab.export import export
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.execution.export import export
+from greedylr.lab.execution.store import Store, StoreError, _digest
 from greedylr.lab.runs import Run
-from greedylr.lab.store import Store, StoreError, _digest
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_what_was_trained_in_a_stack_is_kept_beside_what_was_not(store, runs, ma
     alone, stacked = made_up(runs[0], 0.25), replace(made_up(runs[0], 0.5), stacked=True)
     store.save(alone)
     assert list(store.load(runs, stacked=True)) == []
-    assert store.key(runs[0]) == content.key(runs[0], stacked=False)
+    assert store.key(runs[0]) == fingerprint.key(runs[0], stacked=False)
     store.save(stacked)
     assert list(store.load(runs)) == [stacked]
-    assert store.key(runs[0]) == content.key(runs[0], stacked=True)
+    assert store.key(runs[0]) == fingerprint.key(runs[0], stacked=True)
     assert store.key(runs[1]) is None
     assert list(store.load(runs, stacked=False)) == [alone]
     assert store.finished(runs) == store.finished(runs, stacked=False) == {runs[0]}
@@ -121,7 +121,7 @@ def test_other_settings_are_not_mixed(store, runs, made_up, changed):
 @pytest.mark.parametrize("what", ["versions", "_code", "learning_rate"])
 def test_other_versions_are_not_mixed_and_stay(store, runs, made_up, monkeypatch, what):
     store.save(made_up(runs[0], 0.25))
-    monkeypatch.setattr(content, what, lambda *_, **__: {"greedylr": "another"})
+    monkeypatch.setattr(fingerprint, what, lambda *_, **__: {"greedylr": "another"})
     assert store.finished(runs) == set()
     store.save(made_up(runs[0], 0.75))
     assert [result.final_loss for result in store.load(runs)] == [0.75]
@@ -151,8 +151,8 @@ def test_a_failed_write_leaves_what_was_there(path, runs, made_up):
 
 
 def test_the_version_of_the_schedulers_package_counts_only_for_its_own_runs():
-    assert "schedulefree" in content.settings(Run("digits", 1.0, "schedule-free", 0, 5), stacked=False)["versions"]
-    assert "schedulefree" not in content.settings(Run("digits", 1.0, "cosine", 0, 5), stacked=False)["versions"]
+    assert "schedulefree" in fingerprint.settings(Run("digits", 1.0, "schedule-free", 0, 5), stacked=False)["versions"]
+    assert "schedulefree" not in fingerprint.settings(Run("digits", 1.0, "cosine", 0, 5), stacked=False)["versions"]
 
 
 @pytest.mark.parametrize("column", ["curves", "validations", "details", "settings"])
@@ -228,11 +228,11 @@ WRITER = """
 import sys
 from pathlib import Path
 from greedylr import Action
-from greedylr.lab import content
+from greedylr.lab.execution import fingerprint
 from greedylr.lab.runs import Result, Run
-from greedylr.lab.store import Store
+from greedylr.lab.execution.store import Store
 
-content._code = lambda *, stacked: "the same"  # Whoever works on the code changes it.
+fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -243,7 +243,7 @@ for seed in range(first, first + 50):
 
 
 def test_processes_make_and_fill_one_store_together(path, monkeypatch):
-    monkeypatch.setattr(content, "_code", lambda *, stacked: "the same")
+    monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")
     command = [sys.executable, "-c", WRITER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     writers = [subprocess.Popen([*command, str(path), first], **pipes) for first in ("0", "30")]
@@ -263,7 +263,7 @@ def test_processes_make_and_fill_one_store_together(path, monkeypatch):
 CREATES = """
 import sys, time
 from pathlib import Path
-from greedylr.lab.store import Store
+from greedylr.lab.execution.store import Store
 path, start = Path(sys.argv[1]), float(sys.argv[2])
 for number in range(30):
     time.sleep(max(0.0, start + 0.1 * number - time.time()))
@@ -292,7 +292,7 @@ def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
         rest = [run for run in runs if run not in swapped]
         assert [result.run for result in store.load(runs)] == rest
         assert set(store.present()) == {stored.result.run for stored in store.everything()} == set(rest)
-        assert store.damaged == {content.key(run, stacked=False) for run in swapped}
+        assert store.damaged == {fingerprint.key(run, stacked=False) for run in swapped}
         store.save(made_up(runs[0]))  # as it is trained again
         assert [result.run for result in store.load(runs[:1])] == [runs[0]]
 
@@ -308,7 +308,7 @@ def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_
         for run in runs[:2]:
             store.save(made_up(run))
     try:
-        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, content.key(runs[0], stacked=False))
+        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, fingerprint.key(runs[0], stacked=False))
     except sqlite3.IntegrityError:
         return  # SQLite refuses it.
     if signed:
@@ -356,7 +356,7 @@ def test_details_of_another_kind_are_a_row_less(path, runs, made_up, details):
     sign(path)
     with Store(path) as store:
         assert list(store.load(runs)) == list(store.everything()) == []
-        assert store.damaged == {content.key(runs[0], stacked=False)}
+        assert store.damaged == {fingerprint.key(runs[0], stacked=False)}
 
 
 def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkeypatch):
@@ -391,7 +391,7 @@ def test_what_belongs_to_another_row_is_noticed(path, runs, made_up):
         store.save(made_up(runs[0], 0.25))
         store.save(made_up(runs[1], 0.75))
     other = "(SELECT validations FROM run WHERE key = ?)"
-    names = [content.key(run, stacked=False) for run in runs[:2]]
+    names = [fingerprint.key(run, stacked=False) for run in runs[:2]]
     change(path, f"UPDATE run SET validations = {other} WHERE key = ?", names[1], names[0])
     with Store(path) as store:
         assert [result.run for result in store.load(runs)] == [runs[1]]
@@ -442,4 +442,4 @@ def test_validations_at_steps_that_cannot_be_are_a_row_less(path, runs, made_up,
     sign(path)
     with Store(path) as store:
         assert list(store.everything()) == []
-        assert store.damaged == {content.key(runs[0], stacked=False)}
+        assert store.damaged == {fingerprint.key(runs[0], stacked=False)}

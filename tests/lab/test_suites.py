@@ -2,12 +2,12 @@
 
 import pytest
 
-from greedylr.lab.content import settings
-from greedylr.lab.perturbations import PERTURBATIONS, find, suits
-from greedylr.lab.problems import PROBLEMS
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.setup import learning_rate
-from greedylr.lab.suites import SUITES
+from greedylr.lab.catalogue.perturbations import PERTURBATIONS, find, suits
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.suites import SUITES
+from greedylr.lab.execution.fingerprint import settings
+from greedylr.lab.execution.setup import learning_rate
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)

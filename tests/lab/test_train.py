@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from greedylr import Action, Decision
-from greedylr.lab.demo import PROBLEMS as DEMO_PROBLEMS
-from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
+from greedylr.lab.catalogue.schedulers import SCHEDULERS, Scheduler
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.execution.setup import StoppedError
+from greedylr.lab.report.demo import PROBLEMS as DEMO_PROBLEMS
 from greedylr.lab.runs import Event, Result, Run
-from greedylr.lab.schedulers import SCHEDULERS, Scheduler
-from greedylr.lab.setup import StoppedError
-from greedylr.lab.train import train
 
 SCHEDULER_NAMES = sorted(SCHEDULERS)
 

@@ -10,7 +10,7 @@ from scipy import signal
 
 from greedylr import Action
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.audit import Verdict, audit
+from greedylr.pulse.diagnosis.audit import Verdict, audit
 
 MOVES = 60
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from greedylr import Action
 from greedylr.cli import pulse as commands
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.audit import Verdict, audit
+from greedylr.pulse.diagnosis.audit import Verdict, audit
 
 
 def play(script, recorder):

@@ -12,7 +12,7 @@ from scipy import signal
 from greedylr import Action, GreedyLR
 from greedylr.control.decision import Decision
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.composition import explain
+from greedylr.pulse.diagnosis.composition import explain
 from greedylr.torch.levels import Levels
 
 

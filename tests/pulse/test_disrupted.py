@@ -6,9 +6,9 @@ import torch
 
 from greedylr import Action, GreedyLR
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.health import Kind, examine
-from greedylr.pulse.production import facts
-from greedylr.pulse.reading import read
+from greedylr.pulse.diagnosis.health import Kind, examine
+from greedylr.pulse.diagnosis.reading import read
+from greedylr.pulse.report.readiness import facts
 
 
 def noise(n, seed=1):

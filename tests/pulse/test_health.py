@@ -10,7 +10,7 @@ from scipy import signal
 
 from greedylr import Action
 from greedylr.pulse import Trace
-from greedylr.pulse.health import ADVICE, Kind, examine
+from greedylr.pulse.diagnosis.health import ADVICE, Kind, examine
 
 R = np.random.default_rng(0)
 
@@ -276,7 +276,7 @@ def test_a_slope_that_noise_would_hide_is_no_plateau(record, noise, plain):
 @pytest.fixture
 def looks_always(monkeypatch):
     """The recorder looks at the optimizer at every step."""
-    from greedylr.pulse import recorder
+    from greedylr.pulse.recording import recorder
 
     monkeypatch.setattr(recorder, "WRITE_EVERY", 0.0)
 

@@ -22,9 +22,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from greedylr import Action, GreedyLR
-from greedylr.lab.problems import PROBLEMS
-from greedylr.pulse import Recorder, Trace, recorder
-from greedylr.pulse.health import Kind, examine
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.pulse import Recorder, Trace
+from greedylr.pulse.diagnosis.health import Kind, examine
+from greedylr.pulse.recording import recorder
 
 AT = 701
 """The step at which things happen."""

@@ -13,8 +13,8 @@ from selenium.webdriver.common.keys import Keys
 
 from greedylr import Action
 from greedylr.pulse import Recorder
-from greedylr.pulse.page import render, write
-from greedylr.pulse.reading import read
+from greedylr.pulse.diagnosis.reading import read
+from greedylr.pulse.report import render, write
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

@@ -19,9 +19,11 @@ import torch
 
 from greedylr import Action, Decision, GreedyLR
 from greedylr.control.observers import hand_on
-from greedylr.pulse import Recorder, Trace, recorder, storage, words
-from greedylr.pulse.journal import Journal
-from greedylr.pulse.storage import QUIET
+from greedylr.pulse import Recorder, Trace
+from greedylr.pulse.recording import recorder, storage
+from greedylr.pulse.recording.journal import Journal
+from greedylr.pulse.recording.storage import QUIET
+from greedylr.pulse.report import words
 
 
 def optimizer(groups=1):
@@ -741,7 +743,7 @@ def test_a_record_that_cannot_be_ended_lets_go_of_the_folder(tmp_path, monkeypat
 
     kept = Recorder(tmp_path, scheduler)
     steps(scheduler, 3)
-    monkeypatch.setattr("greedylr.pulse.journal.Journal.write", full)
+    monkeypatch.setattr("greedylr.pulse.recording.journal.Journal.write", full)
     with pytest.raises(OSError, match="full"):
         kept.__exit__(RuntimeError, RuntimeError("broken"), None)
     monkeypatch.undo()
@@ -841,7 +843,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_file_system_without_locks_is_no_other_recorder(tmp_path, monkeypatch):
     import errno
 
-    from greedylr.pulse import journal
+    from greedylr.pulse.recording import journal
 
     def without(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -985,7 +987,7 @@ def test_many_groups_do_not_fill_the_disk(tmp_path, monkeypatch):
 
 
 def test_spikes_of_a_thinned_run_keep_their_batches(tmp_path, monkeypatch):
-    from greedylr.pulse.composition import explain
+    from greedylr.pulse.diagnosis.composition import explain
 
     monkeypatch.setattr(recorder, "THIN_FROM", 20_000)
     scheduler, r = GreedyLR(optimizer(), decade_steps=0), random.Random(0)

@@ -14,7 +14,7 @@ from greedylr import Action, GreedyLR
 from greedylr.control import rule
 from greedylr.control.config import DefaultConfig, PaperConfig
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.health import Kind, examine
+from greedylr.pulse.diagnosis.health import Kind, examine
 from greedylr.pulse.rescue import Rescue, RescueError, _Snapshot
 
 JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}

@@ -14,8 +14,8 @@ import torch
 from greedylr import Action, GreedyLR
 from greedylr.control.observers import hand_on
 from greedylr.pulse import Recorder, Trace, sinks
+from greedylr.pulse.recording.storage import cell
 from greedylr.pulse.sinks import CsvSink, MlflowSink, Observing, TensorBoardSink, WandbSink, send
-from greedylr.pulse.storage import cell
 
 
 def play(script, recorder):
@@ -269,7 +269,7 @@ def test_other_ranks_make_no_files(tmp_path, monkeypatch):
     ],
 )
 def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
-    from greedylr.pulse.ranks import rank
+    from greedylr.pulse.recording.ranks import rank
 
     names = "RANK LOCAL_RANK NODE_RANK SLURM_PROCID SLURM_NTASKS SLURM_STEP_NUM_TASKS OMPI_COMM_WORLD_RANK PMI_RANK"
     for name in names.split():
@@ -280,7 +280,7 @@ def test_the_rank_that_launchers_give(monkeypatch, environment, expected):
 
 
 def test_the_rank_that_jax_gives(monkeypatch):
-    from greedylr.pulse.ranks import rank
+    from greedylr.pulse.recording.ranks import rank
 
     monkeypatch.setenv("RANK", "7")
     jax = SimpleNamespace(distributed=SimpleNamespace(is_initialized=lambda: False), process_index=lambda: 3)

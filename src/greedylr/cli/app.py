@@ -106,7 +106,7 @@ def report_runs(
     console = Console(highlight=False)
     if any(run.is_file() for run in runs):
         with _interrupts_at_once():
-            from greedylr.cli.production import report_store
+            from greedylr.cli.readiness import report_store
 
         raise typer.Exit(report_store(console, runs, out))
 

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from greedylr.cli.training import code_of, train_missing
-from greedylr.lab.content import versions
-from greedylr.lab.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
-from greedylr.lab.demo.table import Row, compare, summary
+from greedylr.lab.execution.fingerprint import versions
+from greedylr.lab.execution.store import Store
+from greedylr.lab.report.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
+from greedylr.lab.report.demo.table import Row, compare, summary
 from greedylr.lab.runs import Result, Run
-from greedylr.lab.store import Store
-from greedylr.pages import check_writable, write_whole
-from greedylr.pages.terminal import FittingTable, as_markup
-from greedylr.pages.words import count
+from greedylr.presentation import check_writable, write_whole
+from greedylr.presentation.terminal import FittingTable, as_markup
+from greedylr.presentation.words import count
 
 _STORE = "results.sqlite"
 _PAGE = "report.html"

@@ -10,23 +10,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing
-from greedylr.lab.content import made_with
-from greedylr.lab.engines import ENGINES
-from greedylr.lab.export import export
-from greedylr.lab.optimizers import OPTIMIZERS
-from greedylr.lab.perturbations import KINDS, Disturbance
-from greedylr.lab.problems import PROBLEMS
+from greedylr.lab.analysis.summary import summarize
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.perturbations import KINDS, Disturbance
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.suites import SUITES, Suite
+from greedylr.lab.execution.engines import ENGINES
+from greedylr.lab.execution.export import export
+from greedylr.lab.execution.fingerprint import made_with
+from greedylr.lab.execution.store import Store
 from greedylr.lab.report import page
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.disturbed import are_disturbed, gather
 from greedylr.lab.report.terminal import show, show_disturbed
-from greedylr.lab.results import summarize
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.store import Store
-from greedylr.lab.suites import SUITES, Suite
-from greedylr.pages import check_writable
-from greedylr.pages.terminal import FittingTable, as_markup
-from greedylr.pages.words import count
+from greedylr.presentation import check_writable
+from greedylr.presentation.terminal import FittingTable, as_markup
+from greedylr.presentation.words import count
 
 _PAGE = "report.html"
 

@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from greedylr.pages.terminal import FittingTable, as_markup, plain
-from greedylr.pages.words import count
-from greedylr.pulse import page, production, words
-from greedylr.pulse.health import Finding, windows_of
-from greedylr.pulse.production import compare
-from greedylr.pulse.reading import Reading, read
+from greedylr.presentation.terminal import FittingTable, as_markup, plain
+from greedylr.presentation.words import count
+from greedylr.pulse.diagnosis.health import Finding, windows_of
+from greedylr.pulse.diagnosis.reading import Reading, read
+from greedylr.pulse.report import readiness, words, write
+from greedylr.pulse.report.readiness import compare
 
 _LAST_DECISIONS = 6
 _NARROW = 60  # Characters in a line from which on there is room for words beside words.
@@ -45,7 +45,7 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
             console.print(summary(reading, console.width))
         if len(readings) > 1:
             console.print(fitting("All runs", compare(readings)))
-        page.write(file, readings)
+        write(file, readings)
     except (OSError, ValueError) as error:
         console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
         return 1
@@ -112,7 +112,7 @@ def summary(reading: Reading, width: int) -> RenderableType:
     if reading.audit.moves:
         shares = {"all": reading.audit.shares, **reading.audit.by_action(), **reading.audit.by_phase()}
         rows = [(name.lower().replace("_", " "), cells) for name, *cells in words.shares(shares)]
-        judged = production.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
+        judged = readiness.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
         shown.append(fitting("Was the loss telling the truth?", judged))
     else:
         shown.append(Text("The loss made no raise and no cut.\n"))
@@ -124,7 +124,7 @@ def summary(reading: Reading, width: int) -> RenderableType:
     return Group(*shown)
 
 
-def fitting(title: str, compared: production.Table) -> FittingTable:
+def fitting(title: str, compared: readiness.Table) -> FittingTable:
     """Several runs in one table.
 
     Args:

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from greedylr.lab.complete import complete, finished
-from greedylr.lab.engines.processes import worker_count
-from greedylr.lab.problems import DataError
+from greedylr.lab.catalogue.problems import DataError
+from greedylr.lab.execution.complete import complete, finished
+from greedylr.lab.execution.engines.processes import worker_count
+from greedylr.lab.execution.store import Store, StoreError
 from greedylr.lab.runs import Run
-from greedylr.lab.store import Store, StoreError
-from greedylr.pages.terminal import as_markup
-from greedylr.pages.words import count
+from greedylr.presentation.terminal import as_markup
+from greedylr.presentation.words import count
 
 INTERRUPTED = 130
 """What a shell reports after Ctrl-C: 128 + SIGINT."""
@@ -86,8 +86,8 @@ def train_missing(
         KeyboardInterrupt: On Ctrl-C. Runs under way are given up, all others are in the store.
         concurrent.futures.process.BrokenProcessPool: If a training process was killed.
         ValueError: If the engine does not support a run.
-        greedylr.lab.problems.DataError: If the data of a problem cannot be read.
-        greedylr.lab.store.StoreError: If the store cannot be read or written.
+        greedylr.lab.catalogue.problems.DataError: If the data of a problem cannot be read.
+        greedylr.lab.execution.store.StoreError: If the store cannot be read or written.
     """
     kept = len(finished(runs, store, engine))
     missing = len(runs) - kept

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from greedylr.pulse.recorder import Recorder
+from greedylr.pulse.recording.recorder import Recorder
 
 if TYPE_CHECKING:
     from greedylr.pulse.trace import Trace

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from greedylr.control.decision import Action, Decision
-from greedylr.pulse.recorder import Recorder
+from greedylr.pulse.recording.recorder import Recorder
 
 MARGIN = 5
 """Losses that a snapshot must have been followed by without trouble, before it is gone back to."""

@@ -26,9 +26,9 @@ from typing import Any, Protocol, TextIO
 
 from greedylr.control.decision import Action, Decision
 from greedylr.extras import missing
-from greedylr.pages import write_whole
-from greedylr.pulse.ranks import rank
-from greedylr.pulse.storage import QUIET, cell
+from greedylr.presentation import write_whole
+from greedylr.pulse.recording.ranks import rank
+from greedylr.pulse.recording.storage import QUIET, cell
 from greedylr.pulse.trace import Trace
 
 try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from greedylr.control.decision import Action, Decision
 from greedylr.extras import missing
-from greedylr.pulse import storage
+from greedylr.pulse.recording import storage
 
 try:
     import numpy as np

@@ -1,6 +1,6 @@
 """What the demonstration trains."""
 
-from greedylr.lab.demo import plan
+from greedylr.lab.report.demo import plan
 
 
 def test_the_plan_pairs_every_scheduler_with_every_problem_learning_rate_and_seed():

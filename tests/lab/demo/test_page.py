@@ -8,10 +8,10 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-from greedylr.lab.demo import PROBLEMS, SCHEDULERS
-from greedylr.lab.demo.page import SEEDS_SHOWN, render
+from greedylr.lab.execution.reference_loop import train
+from greedylr.lab.report.demo import PROBLEMS, SCHEDULERS
+from greedylr.lab.report.demo.page import SEEDS_SHOWN, render
 from greedylr.lab.runs import Run
-from greedylr.lab.train import train
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

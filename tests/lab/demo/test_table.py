@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from greedylr.lab.demo.table import compare, summary
+from greedylr.lab.report.demo.table import compare, summary
 
 
 @pytest.fixture

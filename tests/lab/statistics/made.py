@@ -4,8 +4,8 @@ import math
 
 from hypothesis import strategies as st
 
-from greedylr.lab import statistics as lab
-from greedylr.lab.statistics import Outcome
+from greedylr.lab.analysis import statistics as lab
+from greedylr.lab.analysis.statistics import Outcome
 
 SCHEDULER = ("a", "b")
 

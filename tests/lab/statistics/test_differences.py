@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from scipy import stats
 
-from greedylr.lab import statistics as lab
+from greedylr.lab.analysis import statistics as lab
 
 from .made import by_share, paired_runs, run
 

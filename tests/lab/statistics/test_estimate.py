@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from greedylr.lab import statistics as lab
-from greedylr.lab.statistics import estimate
+from greedylr.lab.analysis import statistics as lab
+from greedylr.lab.analysis.statistics import estimate
 
 
 def test_holm_by_hand():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from greedylr.lab import statistics as lab
+from greedylr.lab.analysis import statistics as lab
 
 from .made import run
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from greedylr.lab import statistics as lab
-from greedylr.lab.statistics.regret import Measure
+from greedylr.lab.analysis import statistics as lab
+from greedylr.lab.analysis.statistics.regret import Measure
 
 from .made import run
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greedylr.lab import statistics as lab
-from greedylr.lab.statistics import Thresholds, Verdict, estimate
+from greedylr.lab.analysis import statistics as lab
+from greedylr.lab.analysis.statistics import Thresholds, Verdict, estimate
 
 from .made import by_share, judge, paired_runs, run, verdict_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from greedylr.lab.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 
 SchedulerFactory = Callable[[Optimizer, int], Any]
 """Makes a scheduler, given the optimizer and the number of steps: what has a ``step``, with the loss or without."""

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.markup import escape
 
-from greedylr.lab.content import versions
+from greedylr.lab.analysis.statistics import Outcome
+from greedylr.lab.analysis.statistics.differences import STAGES
+from greedylr.lab.analysis.summary import Summary, summarize
+from greedylr.lab.execution.fingerprint import versions
 from greedylr.lab.report import page, words
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.styles import styles
-from greedylr.lab.results import Summary, summarize
 from greedylr.lab.runs import Result
-from greedylr.lab.statistics import Outcome
-from greedylr.lab.statistics.differences import STAGES
-from greedylr.pages.terminal import FittingTable
+from greedylr.presentation.terminal import FittingTable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]

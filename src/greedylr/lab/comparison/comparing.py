@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from greedylr.control.numerals import number, numbers
-from greedylr.lab.comparison.catalogue import is_fixed, plan, train_planned
 from greedylr.lab.comparison.chosen import Chosen, SchedulerFactory, choose
 from greedylr.lab.comparison.compared import Compared
-from greedylr.lab.comparison.own import run_trials
+from greedylr.lab.comparison.on_a_function import run_trials
+from greedylr.lab.comparison.on_problems import is_fixed, plan, train_planned
 from greedylr.lab.comparison.trial import Trial
-from greedylr.lab.engines.processes import worker_count
+from greedylr.lab.execution.engines.processes import worker_count
 
 
 def compare(

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from greedylr import Decision, GreedyLR
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.runs import Event, Result, Run
-from greedylr.pages.words import count
+from greedylr.presentation.words import count
 
 
 class TrialError(RuntimeError):

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from greedylr.lab.analysis.statistics import Case
 from greedylr.lab.runs import Result, Run
-from greedylr.lab.statistics import Case
 
 POINTS = 50
 """Points of a curve of training losses or learning rates: what a chart a few hundred pixels wide can show."""

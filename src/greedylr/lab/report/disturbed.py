@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from greedylr.lab.perturbations import find
-from greedylr.lab.recovery import twin_of
-from greedylr.lab.report.trajectories import Scene, Trajectories
-from greedylr.lab.robustness import (
+from greedylr.lab.analysis.recovery import twin_of
+from greedylr.lab.analysis.robustness import (
     By,
     Measured,
     PublishedRow,
@@ -17,6 +15,8 @@ from greedylr.lab.robustness import (
     put_together,
     summarize_published,
 )
+from greedylr.lab.catalogue.perturbations import find
+from greedylr.lab.report.trajectories import Scene, Trajectories
 from greedylr.lab.runs import Result, Run
 
 SHOWN = ("paper", "cosine", "wsd")

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greedylr import pages
+from greedylr import presentation
+from greedylr.lab.analysis.statistics import CaseVerdict, Tally, regret_by_multiplier, tally
+from greedylr.lab.analysis.summary import TARGET, Comparison, Summary
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.report import published, words
 from greedylr.lab.report.curves import Curves, case_data
 from greedylr.lab.report.disturbed import Disturbed
 from greedylr.lab.report.robustness_section import section
 from greedylr.lab.report.rows import Cases, case_rows, failed_runs, final_loss
 from greedylr.lab.report.styles import styles
-from greedylr.lab.results import TARGET, Comparison, Summary
 from greedylr.lab.runs import Run
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.statistics import CaseVerdict, Tally, regret_by_multiplier, tally
 
 GENERATOR = "greedylr lab report"
 """Named in the page's head, to tell it from pages of others."""
@@ -63,8 +63,8 @@ def write(file: Path, about: About, summary: Summary, curves: Curves, disturbed:
         FileExistsError: If there is a file that greedylr did not write.
         OSError: If it cannot be written.
     """
-    pages.check_writable(file, GENERATOR)
-    pages.write_whole(file, render(about, summary, curves, disturbed))
+    presentation.check_writable(file, GENERATOR)
+    presentation.write_whole(file, render(about, summary, curves, disturbed))
 
 
 def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed | None = None) -> str:
@@ -90,7 +90,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         {"case": _case_name(summary, *case), **case_data(curves, schedulers), "rows": rows[case]}
         for case, schedulers in cases.items()
     ]
-    return pages.render(
+    return presentation.render(
         Path(__file__).parent,
         "report.html.j2",
         GENERATOR,

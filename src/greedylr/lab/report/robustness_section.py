@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from greedylr.lab.perturbations import KINDS, find
+from greedylr.lab.analysis.robustness import Behind, By, Measure, Robustness, RobustnessRow, worst
+from greedylr.lab.catalogue.perturbations import KINDS, find
 from greedylr.lab.report import words
 from greedylr.lab.report.disturbed import Disturbed
+from greedylr.lab.report.robustness_tables import COLUMNS, MEASURES, beside, beside_protocol, cells, median_text
 from greedylr.lab.report.trajectories import Scene
-from greedylr.lab.robustness import Behind, By, Measure, Robustness, RobustnessRow, worst
-from greedylr.lab.robustness_tables import COLUMNS, MEASURES, beside, beside_protocol, cells, median_text
 
 WORST = 8
 """How many of the worst are listed for each measure."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from greedylr.lab.analysis.statistics import Case, Outcome
+from greedylr.lab.analysis.statistics.estimate import mean
+from greedylr.lab.analysis.summary import TARGET, Summary
 from greedylr.lab.report import words
-from greedylr.lab.results import TARGET, Summary
 from greedylr.lab.runs import Run
-from greedylr.lab.statistics import Case, Outcome
-from greedylr.lab.statistics.estimate import mean
 
 Cases = Mapping[Case, Mapping[str, Mapping[int, Run]]]
 """The runs of each case, by scheduler and seed."""

@@ -7,10 +7,11 @@ from itertools import groupby
 from rich.console import Console
 from rich.markup import escape
 
+from greedylr.lab.analysis.statistics import RegretAt, StepsToTarget
+from greedylr.lab.analysis.summary import TARGET, Comparison, Failures, Summary
 from greedylr.lab.report import words
 from greedylr.lab.report.disturbed import Disturbed
-from greedylr.lab.results import TARGET, Comparison, Failures, Summary
-from greedylr.lab.robustness_tables import (
+from greedylr.lab.report.robustness_tables import (
     beside,
     beside_protocol,
     beside_table,
@@ -18,9 +19,8 @@ from greedylr.lab.robustness_tables import (
     robustness_tables,
     worst_tables,
 )
-from greedylr.lab.statistics import RegretAt, StepsToTarget
-from greedylr.pages.terminal import FittingTable
-from greedylr.pages.words import count
+from greedylr.presentation.terminal import FittingTable
+from greedylr.presentation.words import count
 
 _WORST_CASES = 5
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from greedylr.lab.perturbations import find
-from greedylr.lab.recovery import clean_losses
+from greedylr.lab.analysis.recovery import clean_losses
+from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.report.curves import ends
 from greedylr.lab.runs import Result, Run
 

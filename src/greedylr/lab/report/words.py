@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from greedylr.lab.schedulers import SCHEDULERS
-from greedylr.lab.statistics import Interval, Proportion
+from greedylr.lab.analysis.statistics import Interval, Proportion
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 
 
 def title(scheduler: str) -> str:

@@ -1,0 +1,189 @@
+"""What a disturbance did to a run: the run beside its twin, which differs from it in nothing else.
+
+Every measure is defined in ``docs/robustness.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from greedylr import GreedyLR
+from greedylr.lab.analysis.summary import outcome
+from greedylr.lab.catalogue.perturbations import Span, find
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.runs import Result, Run
+
+TOLERANCE = 0.02
+"""A run is back at its twin if its loss is above the twin's by at most this share of the twin's decrease."""
+
+SMOOTHING = 0.05
+"""Share of the run over which losses are averaged before they are compared, in steps that follow."""
+
+FALL = 0.02
+"""A learning rate is lower than another if it is by more than this share."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a disturbance did to one run.
+
+    Attributes:
+        run: The run that was disturbed.
+        span: When the disturbance was on.
+        twin_failed: Whether the twin ended no better than it began. There is then nothing to get back to, and what
+            compares the two is NaN, None or False.
+        failed: Whether the run itself ended no better than it began.
+        validation: Final validation loss.
+        validation_ratio: The same over the twin's, both as counted; NaN if the twin's is not positive.
+        training: Mean clean training loss of the last steps.
+        training_gap: By how much this is above the twin's, as a share of the twin's decrease.
+        steps: From the end of the disturbance until the run is back at its twin; 0 if it was never away, None if it
+            does not get back.
+        excess: Area between the run's clean loss and the twin's from the beginning of the disturbance, over the
+            twin's decrease: in steps.
+        published_ratio: Largest training loss over the last one, which the published study calls recovery ratio. It
+            needs no disturbance to be large. NaN if there is none.
+        quiet_steps: Steps at which nothing was wrong with the training.
+        false_alarms: Cuts of the learning rate at these; None of a schedule that never reacts.
+        disrupted: Whether the run was away from its twin while the disturbance was on.
+        missed: Whether it was, and the learning rate was never below the twin's until shortly after; None where
+            training itself is not disturbed.
+    """
+
+    run: Run
+    span: Span
+    twin_failed: bool
+    failed: bool
+    validation: float
+    validation_ratio: float
+    training: float
+    training_gap: float
+    steps: int | None
+    excess: float
+    published_ratio: float
+    quiet_steps: int
+    false_alarms: int | None
+    disrupted: bool
+    missed: bool | None
+
+
+def twin_of(run: Run) -> Run:
+    """The run that differs in nothing but that it is not disturbed."""
+    return run._replace(perturbation="none")
+
+
+def clean_losses(result: Result) -> list[float]:
+    """The loss of each step on the batch as it was drawn, whatever was done to it."""
+    return result.clean_losses or result.losses
+
+
+def recovery(result: Result, twin: Result, tolerance: float = TOLERANCE) -> Recovery:
+    """Measure what a disturbance did to a run.
+
+    Args:
+        result: Of the run.
+        twin: Of its twin.
+        tolerance: Share of the twin's decrease within which the run is back.
+
+    Raises:
+        KeyError: If there is no such perturbation or scheduler.
+        ValueError: If the run is not disturbed, ``twin`` is not its twin, or the tolerance is not positive.
+    """
+    run, found = result.run, find(result.run.perturbation)
+    if found is None:
+        raise ValueError("result must be of a run that is disturbed, got perturbation 'none'")
+    if twin.run != twin_of(run):
+        raise ValueError(f"twin must be of {twin_of(run)}, got {twin.run}")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be a positive finite number, got {tolerance}")
+    span, smoothing = found.span(run.steps), max(1, round(SMOOTHING * run.steps))
+    start = twin.validation_losses[0]
+    own, its = (_counted(clean_losses(one), start, run.steps) for one in (result, twin))
+    finals = [outcome(one).counted_loss(1.0, start) for one in (result, twin)]
+    gaps = _smoothed(own - its, smoothing)
+    decrease = start - _smoothed(its, smoothing).min()
+    twin_failed = twin.diverged or not decrease > 0
+    away = np.zeros(len(gaps), bool) if twin_failed else gaps > tolerance * decrease
+    disrupted = bool(away[span.begin : span.end + 1].any())
+    back = np.flatnonzero(~away[span.end :])
+    of_training = found.kind.acts_on in ("gradient", "data", "state")
+    quiet = span.begin if of_training else run.steps
+    alarms = cuts(result)
+    return Recovery(
+        run=run,
+        span=span,
+        twin_failed=twin_failed,
+        failed=result.diverged,
+        validation=result.final_loss,
+        validation_ratio=math.nan if twin_failed or finals[1] <= 0 else finals[0] / finals[1],
+        training=float(np.mean(clean_losses(result)[-smoothing:])),
+        training_gap=math.nan if twin_failed else float(gaps[-1] / decrease),
+        steps=None if twin_failed or not len(back) else int(back[0]),
+        excess=math.nan if twin_failed else float((own - its)[span.begin :].sum() / decrease),
+        published_ratio=published_ratio(result.losses),
+        quiet_steps=quiet,
+        false_alarms=None if alarms is None else sum(step < quiet for step in alarms),
+        disrupted=disrupted,
+        missed=disrupted and not _answered(result.lrs, twin.lrs, span, smoothing) if of_training else None,
+    )
+
+
+def cuts(result: Result) -> list[int] | None:
+    """The steps, from 0, whose loss made the scheduler lower the learning rate; None if it never does.
+
+    This package's schedulers say so. Of others that are told the loss, every fall from one step to the next counts.
+
+    Raises:
+        KeyError: If there is no such scheduler.
+    """
+    if SCHEDULERS[result.run.scheduler].kind != "feedback":
+        return None
+    if _says_so(result.run.scheduler):
+        return [event.step - 1 for event in result.events if event.kind == "cut"]
+    lrs = result.lrs
+    return [step for step in range(len(lrs) - 1) if lrs[step + 1] < (1 - FALL) * lrs[step]]
+
+
+def published_ratio(losses: Sequence[float]) -> float:
+    """The published "recovery ratio": the largest loss over the last; NaN if that is not positive, or one not finite.
+
+    Example:
+        >>> published_ratio([2.0, 3.0, 1.0, 0.5])
+        6.0
+    """
+    finite = all(map(math.isfinite, losses))
+    return max(losses) / losses[-1] if finite and losses and losses[-1] > 0 else math.nan
+
+
+def _counted(losses: Sequence[float], start: float, steps: int) -> Floats:
+    """The losses, but the start for those that are higher, or not finite, or of steps that the run did not get to."""
+    counted = np.full(steps, start)
+    counted[: len(losses)] = losses
+    return np.where(np.isfinite(counted), np.minimum(counted, start), start)
+
+
+def _smoothed(values: Floats, steps: int) -> Floats:
+    """The mean of so many values from each on, as far as there are as many."""
+    return np.convolve(values, np.full(steps, 1 / steps), "valid")
+
+
+def _answered(lrs: Sequence[float], of_twin: Sequence[float], span: Span, late: int) -> bool:
+    """Whether the learning rate was below the twin's, from the first loss of the disturbance to shortly after."""
+    answer = slice(span.begin + 1, span.end + late + 1)
+    return any(lr < (1 - FALL) * its for lr, its in zip(lrs[answer], of_twin[answer]))
+
+
+@cache
+def _says_so(scheduler: str) -> bool:
+    """Whether a scheduler's decisions are among the events of its runs."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    return isinstance(SCHEDULERS[scheduler].build(optimizer, 100), GreedyLR)

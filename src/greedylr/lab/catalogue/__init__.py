@@ -1,0 +1,1 @@
+"""What is compared: problems, perturbations, schedulers, optimizers, and the suites made of them."""

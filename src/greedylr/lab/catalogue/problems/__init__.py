@@ -1,0 +1,24 @@
+"""What there is to train: one file a family, which is named here."""
+
+from greedylr.lab.catalogue.problems import (
+    bandit,
+    continual,
+    convex,
+    digits,
+    domains,
+    images,
+    landscapes,
+    stdlib_text,
+)
+from greedylr.lab.catalogue.problems.problem import Data, DataError, Problem
+from greedylr.lab.catalogue.problems.task import Examples, Task
+
+_FAMILIES = (landscapes, convex, digits, images, stdlib_text, domains, bandit, continual)
+
+PROBLEMS: dict[str, Problem] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
+"""Every problem by its name."""
+
+MODULES: dict[str, str] = {entry.name: family.__name__ for family in _FAMILIES for entry in family.ENTRIES}
+"""The module that each is in: what it depends on."""
+
+__all__ = ["MODULES", "PROBLEMS", "Data", "DataError", "Examples", "Problem", "Task"]

@@ -1,0 +1,24 @@
+"""What is compared: every way to set the learning rate, one file a family.
+
+All are imported from where they are kept; AdaLRS, of which no code is published, is written here.
+"""
+
+from greedylr.lab.catalogue.schedulers import (
+    adalrs,
+    fixed,
+    greedylr,
+    plateau,
+    transformers_greedylr,
+    whole_optimizers,
+)
+from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler
+
+_FAMILIES = (greedylr, transformers_greedylr, plateau, adalrs, fixed, whole_optimizers)
+
+SCHEDULERS: dict[str, Scheduler] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
+"""Every scheduler by its name."""
+
+MODULES: dict[str, str] = {entry.name: family.__name__ for family in _FAMILIES for entry in family.ENTRIES}
+"""The module that each is in: what it depends on."""
+
+__all__ = ["MODULES", "SCHEDULERS", "Horizon", "Scheduler"]

@@ -1,0 +1,100 @@
+"""What a scheduler of the catalogue is, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
+
+
+class Horizon(NamedTuple):
+    """What a schedule may know of the run ahead.
+
+    Attributes:
+        steps: Optimizer steps.
+        mode: Whether the observed value is to go down, a loss, or up, a reward.
+    """
+
+    steps: int
+    mode: Literal["min", "max"] = "min"
+
+    @property
+    def warmup(self) -> int:
+        """The first tenth of the steps."""
+        return max(1, self.steps // 10)
+
+    @property
+    def rest(self) -> int:
+        """The steps after the warmup."""
+        return max(1, self.steps - self.warmup)
+
+
+Maker = Callable[[Optimizer, Horizon], LRScheduler]
+"""Makes a scheduler."""
+
+WholeOptimizer = Callable[[Iterable[Tensor], float, Horizon], Optimizer]
+"""Makes an optimizer that sets its own steps, given the parameters and the learning rate."""
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A way to set the learning rate.
+
+    Attributes:
+        name: Identifier, on the command line and in stored results.
+        title: Name to show to a person.
+        note: How it is set up here, to be stated beside results.
+        make: Makes it, given the optimizer.
+        kind: ``"fixed"``: a schedule that is known before the run, in proportion to the initial learning rate.
+            ``"feedback"``: one that is told the observed value
+            after every step. ``"optimizer"``: a whole optimizer.
+        package: Name of the package that it comes from.
+        stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
+        version: Counts changes of what it does that its code does not show; part of the key of every run.
+    """
+
+    name: str
+    title: str
+    note: str
+    make: Maker
+    kind: Literal["fixed", "feedback", "optimizer"] = "fixed"
+    package: str = "torch"
+    stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
+    version: int = 1
+
+    def build(self, optimizer: Optimizer, steps: int, mode: Literal["min", "max"] = "min") -> LRScheduler:
+        """Make it for an optimizer and a run.
+
+        Args:
+            optimizer: Its learning rates are the initial ones.
+            steps: Optimizer steps of the run.
+            mode: Whether the observed value is to go down, a loss, or up, a reward.
+        """
+        return self.make(optimizer, Horizon(steps, mode))
+
+    def suits(self, optimizer: str) -> bool:
+        """Whether it can be used with an optimizer, or in its place."""
+        return not self.stands_in or optimizer in self.stands_in
+
+
+WARMUP = "linear warmup over the first tenth of the steps, then "
+BOUNDS = "bounded by 1/1000 and 1000 times the initial learning rate"
+
+
+def constant(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
+    """The initial learning rate throughout."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def bounds(optimizer: Optimizer) -> tuple[float, float]:
+    """Bounds as wide as never to bind.
+
+    The published ones, 1e-3 and 1, are absolute and forbid most learning rates here, so these are multiples of the
+    initial one.
+    """
+    lr = optimizer.param_groups[0]["lr"]
+    return lr / 1000, lr * 1000

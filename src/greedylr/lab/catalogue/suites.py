@@ -1,0 +1,226 @@
+"""Suites: which runs together answer a question. One entry each; all else is in the registries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from greedylr.lab.catalogue.perturbations import PERTURBATIONS, suits
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.runs import Run
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every scheduler with every optimizer, at every learning rate and for every seed, on every problem.
+
+    Attributes:
+        name: Identifier, on the command line.
+        note: What it is for, in a line.
+        problems: Names of problems.
+        multipliers: Initial learning rates, as multiples of the good one.
+        seeds: How many, from 0: those that learning rates were tuned with begin at 100.
+        optimizers: Names of optimizers.
+        schedulers: Names of schedulers; with an optimizer that one does not suit it is left out.
+        perturbations: Names of perturbations; a run that one has nothing to act on in is left out.
+        steps: Optimizer steps of every run; None: those of the problem.
+        lr: A learning rate for every problem, of which ``multipliers`` are then multiples; None: the good ones.
+    """
+
+    name: str
+    note: str
+    problems: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    seeds: int
+    optimizers: tuple[str, ...] = ("adamw",)
+    schedulers: tuple[str, ...] = tuple(SCHEDULERS)
+    perturbations: tuple[str, ...] = ("none",)
+    steps: int | None = None
+    lr: float | None = None
+
+    def runs(self) -> list[Run]:
+        """The runs, seed by seed."""
+        every = product(
+            range(self.seeds), self.problems, self.optimizers, self.multipliers, self.perturbations, self.schedulers
+        )
+        runs = [
+            Run(
+                problem,
+                multiplier if self.lr is None else multiplier * self.lr / PROBLEMS[problem].lrs[optimizer],
+                scheduler,
+                seed,
+                PROBLEMS[problem].steps if self.steps is None else self.steps,
+                optimizer,
+                perturbation,
+            )
+            for seed, problem, optimizer, multiplier, perturbation, scheduler in every
+            if SCHEDULERS[scheduler].suits(optimizer)
+        ]
+        return [run for run in runs if suits(run)]
+
+
+def _of_kind(kind: str) -> tuple[str, ...]:
+    return tuple(problem.name for problem in PROBLEMS.values() if problem.kind == kind)
+
+
+def _perturbations(*, published: bool) -> tuple[str, ...]:
+    """All of them, those of the published study or the others, and the twins."""
+    chosen = (name for name, one in PERTURBATIONS.items() if (one.kind.acts_on == "nothing") == published)
+    return ("none", *chosen)
+
+
+# As many steps, and models, as the published study has. These models differ, learn in 200 steps, and train fast many
+# at once.
+_ROBUSTNESS_STEPS = 200
+_ROBUSTNESS_PROBLEMS = (
+    "quadratic-100",
+    "quadratic-10000",
+    "quadratic-noisy",
+    "rosenbrock",
+    "rastrigin",
+    "ackley",
+    "least-squares",
+    "logistic",
+    "mlp",
+    "residual-mlp",
+    "gru",
+    "experts",
+)
+_ROBUSTNESS_SCHEDULERS = (
+    "greedylr",
+    "paper",
+    "transformers-greedylr",
+    "plateau",
+    "constant",
+    "linear",
+    "cosine",
+    "cosine-restarts",
+    "exponential",
+    "wsd",
+)
+
+# The split is argued in docs/research/default.md; each side has one more problem, which is too slow for a suite.
+_DEVELOPMENT = (
+    "quadratic-100",
+    "quadratic-noisy",
+    "rastrigin",
+    "logistic",
+    "mlp",
+    "digits",
+    "gru",
+    "attention",
+    "deep-transformer",
+    "domains",
+    "bandit",
+)
+_CONFIRMATION = (
+    "quadratic-10000",
+    "rosenbrock",
+    "ackley",
+    "least-squares",
+    "residual-mlp",
+    "vit",
+    "lm-prose",
+    "experts",
+    "uneven",
+    "continual",
+)
+_TUNING_MULTIPLIERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_PEERS = (
+    "greedylr",
+    "greedylr-open",
+    "paper",
+    "transformers-greedylr",
+    "transformers-greedylr-smooth",
+    "plateau",
+    "adalrs",
+    "constant",
+    "linear",
+    "cosine",
+    "cosine-restarts",
+    "wsd",
+    "one-cycle",
+    "schedule-free",
+    "prodigy",
+    "momo",
+)
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quick",
+            "a first look: small problems, eight schedulers; two minutes on two cores",
+            problems=("quadratic-noisy", "mlp", "residual-mlp", "gru", "digits"),
+            multipliers=(0.1, 1.0, 10.0),
+            seeds=3,
+            schedulers=(
+                "greedylr",
+                "greedylr-open",
+                "paper",
+                "constant",
+                "linear",
+                "cosine",
+                "wsd",
+                "schedule-free",
+            ),
+        ),
+        Suite(
+            "breadth-small",
+            "every scheduler on every problem that learns, at learning rates from far too low to far too high",
+            problems=_of_kind("learned"),
+            multipliers=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+            seeds=3,
+            optimizers=("sgd", "adamw", "adafactor"),
+        ),
+        Suite(
+            "boundary",
+            "every scheduler where the loss is a poor guide: domains that alternate, experts, rewards, tasks in turn",
+            problems=_of_kind("boundary"),
+            multipliers=(0.1, 1.0, 10.0),
+            seeds=5,
+        ),
+        Suite(
+            "robustness",
+            "training and observations disturbed in 22 ways of three strengths, and the twins that are not",
+            problems=_ROBUSTNESS_PROBLEMS,
+            multipliers=(0.1, 1.0, 10.0),
+            seeds=2,
+            schedulers=_ROBUSTNESS_SCHEDULERS,
+            perturbations=_perturbations(published=False),
+            steps=_ROBUSTNESS_STEPS,
+        ),
+        Suite(
+            "robustness-published",
+            "the published protocol: numbers added to the loss that change nothing; Adam, learning rate 0.01",
+            problems=_ROBUSTNESS_PROBLEMS,
+            multipliers=(1.0,),
+            seeds=2,
+            optimizers=("adam",),
+            schedulers=_ROBUSTNESS_SCHEDULERS,
+            perturbations=_perturbations(published=True),
+            steps=_ROBUSTNESS_STEPS,
+            lr=0.01,
+        ),
+        Suite(
+            "default-development",
+            "what the default rule was made with, against every peer, from a hundredth of the good learning rate on",
+            problems=_DEVELOPMENT,
+            multipliers=_TUNING_MULTIPLIERS,
+            seeds=3,
+            optimizers=("sgd", "adamw"),
+            schedulers=_PEERS,
+        ),
+        Suite(
+            "default-confirmation",
+            "the same on problems that it was not made with",
+            problems=_CONFIRMATION,
+            multipliers=_TUNING_MULTIPLIERS,
+            seeds=3,
+            optimizers=("sgd", "adamw"),
+            schedulers=_PEERS,
+        ),
+    )
+}
+"""Every suite by its name."""

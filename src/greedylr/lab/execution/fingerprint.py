@@ -1,0 +1,240 @@
+"""What a result depends on, and the key made of it: results of other settings or code are never mixed.
+
+A run's key is made of its settings, of versions, and of the code that it runs through: the modules of its own entries
+in the catalogue, those of the loop that trains it, and what they import of this package. Comments, docstrings, imports
+and titles are left out, and so are the catalogue's lists of entries: a new problem, or a sentence put right, leaves
+every key as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import greedylr
+from greedylr.lab.catalogue import optimizers, perturbations, problems, schedulers
+from greedylr.lab.execution.setup import learning_rate
+from greedylr.lab.runs import Run
+
+_LOOP = "greedylr.lab.execution.reference_loop"
+_STACKS = "greedylr.lab.execution.engines.batched"
+_REGISTRIES = frozenset(module.__name__ for module in (optimizers, perturbations, problems, schedulers))
+_RULE = "greedylr.torch.scheduler"
+_TEXTS = frozenset({"title", "note", "description", "cause", "meaning"})
+_OF_PYTHON = frozenset({"sysconfig", "unicodedata", "pydoc_data"})  # Problems are made of what these give.
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # Those that are called otherwise than their module.
+
+
+def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
+    """Everything that the result of a run depends on, as plain data; not the machine.
+
+    Args:
+        run: The run.
+        stacked: Whether it is trained in a stack with others, as :attr:`Result.stacked` says. Which others these are
+            shows in last bits only, and is not part of it.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer, scheduler or perturbation.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+    """
+    problem, optimizer = problems.PROBLEMS[run.problem], optimizers.OPTIMIZERS[run.optimizer]
+    scheduler, perturbation = schedulers.SCHEDULERS[run.scheduler], perturbations.find(run.perturbation)
+    make = optimizer.make if isinstance(optimizer.make, partial) else partial(optimizer.make)
+    return {
+        "run": run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))._asdict(),
+        "lr": learning_rate(run),
+        "batch_size": problem.batch_size,
+        "optimizer": [f"{make.func.__module__}.{make.func.__name__}", make.keywords],
+        "entries": {
+            "problem": problem.version,
+            "optimizer": optimizer.version,
+            "scheduler": scheduler.version,
+            "perturbation": 0 if perturbation is None else perturbation.kind.version,
+        },
+        "stacked": stacked,
+        "versions": _versions(run.problem, scheduler.package, stacked),
+        "code": _code(run, stacked=stacked),
+    }
+
+
+def key(run: Run, *, stacked: bool) -> str:
+    """A short text that stands for :func:`settings`: two runs share it only if they are the same run of the same code.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer, scheduler or perturbation.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+    """
+    return key_of(settings(run, stacked=stacked))
+
+
+def key_of(settings: dict[str, Any]) -> str:
+    """The key of settings that are at hand."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """What results are made with, and its version, to be said beside them."""
+    return {
+        "greedylr": greedylr.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+    } | _version_of("scikit-learn")
+
+
+def made_with(runs: Iterable[Run]) -> dict[str, str]:
+    """The same for certain runs, with the packages that their schedulers are of.
+
+    Raises:
+        ModuleNotFoundError: If one of these is not installed.
+    """
+    made = versions()
+    for scheduler in dict.fromkeys(run.scheduler for run in runs):
+        made |= _version_of(schedulers.SCHEDULERS[scheduler].package)
+    return made
+
+
+@cache
+def _version_of(package: str) -> dict[str, str]:
+    return {package: metadata.version(package)}
+
+
+@cache
+def _versions(problem: str, package: str, stacked: bool) -> dict[str, str]:
+    """Of the packages that a run's problem, its scheduler and its loop are made with."""
+    modules = _reached((problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP))
+    foreign = {name.partition(".")[0] for module in modules for name in _foreign(module)}
+    used = sorted(foreign - sys.stdlib_module_names - {"greedylr"})
+    python = platform.python_version() if foreign & _OF_PYTHON else ".".join(platform.python_version_tuple()[:2])
+    made = {"Python": python}
+    for name in [*used, package]:
+        made |= _version_of(_DISTRIBUTIONS.get(name, name))
+    return made
+
+
+def _code(run: Run, *, stacked: bool) -> str:
+    """A fingerprint of the code that a run goes through."""
+    return _code_of(run.problem, run.scheduler, run.perturbation.partition(":")[0], stacked)
+
+
+@cache
+def _code_of(problem: str, scheduler: str, perturbation: str, stacked: bool) -> str:
+    entries = [problems.MODULES[problem], schedulers.MODULES[scheduler]]
+    if perturbation != "none":
+        entries.append(perturbations.KINDS[perturbation].__module__)
+    loop, unused = _LOOP, frozenset[str]()
+    if stacked:
+        loop = _STACKS + ".train"
+        if schedulers.SCHEDULERS[scheduler].kind == "fixed":
+            unused = frozenset({_STACKS + ".feedback"})
+        elif _RULE not in _reached((schedulers.MODULES[scheduler],)):
+            unused = frozenset({_STACKS + ".greedy_rows"})
+    digests = sorted(_digest(module) for module in _reached((*entries, loop), unused))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+@cache
+def _reached(modules: tuple[str, ...], unused: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Modules of this package, and all of it that they import, but for the lists of the catalogue."""
+    reached: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in reached | unused | _REGISTRIES:
+            reached.add(module)
+            waiting.extend(_own(module))
+    return frozenset(reached)
+
+
+@cache
+def _own(module: str) -> frozenset[str]:
+    """The modules of this package in which what a module imports is defined."""
+    return frozenset(
+        _home(base, name) for base, name in _imported(_running(_tree(module)), module) if base.startswith("greedylr")
+    )
+
+
+@cache
+def _foreign(module: str) -> frozenset[str]:
+    """The modules of other packages that a module imports."""
+    imported = _imported(_running(_tree(module)), module)
+    return frozenset(base for base, _ in imported if not base.startswith("greedylr"))
+
+
+def _home(base: str, name: str) -> str:
+    """Where a name that is imported from a module is defined; a package may hand on what is in another module."""
+    if _file(f"{base}.{name}") is not None:
+        return f"{base}.{name}"
+    for further, another in _imported(_tree(base), base):
+        if another == name and further.startswith("greedylr"):
+            return _home(further, another)
+    return base
+
+
+def _imported(tree: ast.AST, module: str) -> Iterator[tuple[str, str]]:
+    """Module and name of everything that is imported anywhere in some code; the whole package imports absolutely."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{module} must import absolutely"
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    file = _file(module)
+    assert file is not None, module
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _file(module: str) -> Path | None:
+    path = Path(greedylr.__file__).parent.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _digest(module: str) -> str:
+    return hashlib.sha256(ast.dump(_Bare().visit(_running(_tree(module)))).encode()).hexdigest()
+
+
+def _running(tree: ast.Module) -> ast.Module:
+    """Code without what is for the type checker alone."""
+
+    def runs(node: ast.stmt) -> bool:
+        return not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+
+    return ast.Module([node for node in tree.body if runs(node)], [])
+
+
+class _Bare(ast.NodeTransformer):
+    """Leaves of code what can change a result: no docstrings, no imports (their code counts itself), no titles."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for field in ("body", "orelse", "finalbody"):
+            body = getattr(node, field, None)
+            if isinstance(body, list):
+                setattr(node, field, [one for one in body if not _says_only(one)])
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.keywords = [one for one in node.keywords if one.arg not in _TEXTS]
+        return self.generic_visit(node)
+
+
+def _says_only(node: ast.AST) -> bool:
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, ast.Assign):
+        return all(isinstance(one, ast.Name) and one.id in _TEXTS for one in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom))

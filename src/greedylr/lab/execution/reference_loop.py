@@ -1,0 +1,126 @@
+"""Train one run in a plain loop, and keep everything that can be asked about it later: what every engine must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from greedylr import Decision
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.perturbations import Alone, disturb
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon
+from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, initial_model, learning_rate
+from greedylr.lab.runs import Event, Result, Run, validation_steps
+
+
+def train(
+    run: Run, *, dtype: torch.dtype = torch.float32, fused: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> Result:
+    """Train one run; the same run gives the same result, on one thread, wherever it is trained.
+
+    Args:
+        run: What to train.
+        dtype: Of the weights and the data.
+        fused: Whether to take torch's fused optimizers.
+        stopped: Asked before each step whether to give up.
+
+    Returns:
+        The result: complete also if the losses were not finite, and up to its end if training broke down.
+
+    Raises:
+        KeyError: If there is no such problem, optimizer, scheduler or perturbation.
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+        StoppedError: If ``stopped()`` was true.
+        ValueError: If the perturbation has nothing to act on in the run.
+    """
+    problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
+    task, entry = problem.task, SCHEDULERS[run.scheduler]
+    model = initial_model(run, dtype)
+    drawn = batches(run, data)
+    optimizer = _optimizer(run, list(model.parameters()), fused)
+    scheduler: Any = entry.build(optimizer, run.steps, task.mode)
+    disturbance = disturb([run], data.train)
+    alone = None if disturbance is None else Alone(disturbance, list(model.parameters()), optimizer)
+    keeps_clean = disturbance is not None and disturbance.acts_on == "data"
+    result = Result(run, [], [], [], [], [])
+    if hasattr(scheduler, "subscribe"):  # It says what it decides.
+        scheduler.subscribe(partial(_note, result.events))
+
+    def validate(step: int) -> None:
+        with _settled(optimizer):
+            result.validation_steps.append(step)
+            result.validation_losses.append(problem.validate(model, data))
+
+    def advance(step: int) -> None:
+        indices = next(drawn)
+        examples = undisturbed = data.train.batch(indices)
+        if alone is not None:
+            alone.state(step)
+            examples = alone.examples(step, indices) or examples
+        loss = problem.loss(model, examples)
+        optimizer.zero_grad()
+        (loss if alone is None else alone.loss(step, loss)).backward()  # type: ignore[no-untyped-call]
+        if alone is not None:
+            alone.gradients(step)
+        result.losses.append(loss.item())
+        if keeps_clean:
+            with torch.no_grad():
+                kept = loss if examples is undisturbed else problem.loss(model, undisturbed)
+            result.clean_losses.append(kept.item())
+        result.lrs.append(float(optimizer.param_groups[0]["lr"]))
+        observed = result.losses[-1]
+        if task.observe is not None:
+            with torch.no_grad():
+                observed = problem.observe(model, examples).item()
+        if alone is not None:
+            observed = alone.told(step, observed)
+        with nullcontext() if alone is None else alone.lr(step):
+            optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
+        scheduler.step(*[observed] if entry.kind == "feedback" else [])
+
+    validations = frozenset(validation_steps(run.steps))
+    validate(0)
+    try:
+        for step in range(run.steps):
+            if stopped():
+                raise StoppedError
+            advance(step)
+            if step + 1 in validations:
+                validate(step + 1)
+        model.eval()
+        with torch.no_grad(), _settled(optimizer):
+            result.metric = problem.metric(model, data.validation).item()
+    except FAILURES as error:
+        result.failure = f"{type(error).__name__}: {error}"
+    return result
+
+
+def _optimizer(run: Run, parameters: list[Parameter], fused: bool) -> Optimizer:
+    entry, lr = SCHEDULERS[run.scheduler], learning_rate(run)
+    if entry.stands_in:
+        return entry.stands_in[run.optimizer](parameters, lr, Horizon(run.steps, PROBLEMS[run.problem].task.mode))
+    return OPTIMIZERS[run.optimizer].build(parameters, lr, fused=fused)
+
+
+@contextmanager
+def _settled(optimizer: Any) -> Iterator[None]:
+    """Put the weights that count in place: those of a schedule-free optimizer are not the ones it trains at."""
+    averages = hasattr(optimizer, "eval")
+    if averages:
+        optimizer.eval()
+    yield
+    if averages:
+        optimizer.train()
+
+
+def _note(events: list[Event], decision: Decision) -> None:
+    event = Event.of(decision)
+    if event is not None:
+        events.append(event)

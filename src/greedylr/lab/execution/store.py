@@ -1,0 +1,434 @@
+"""The store: every finished run in one SQLite file, which may be shared by processes, and killed at any time.
+
+A run is in the store as a whole or not at all. Its key is made of all that it depends on, so that runs of another
+version or of other code are never taken for it; they stay in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+import greedylr
+from greedylr import Action
+from greedylr.lab.execution.fingerprint import key, key_of, settings
+from greedylr.lab.runs import Event, Result, Run
+
+_APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
+_LAYOUT = 2
+_PATIENCE = 60.0  # Seconds to wait while another process writes, which takes it milliseconds.
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS run (
+    key TEXT NOT NULL PRIMARY KEY,
+    version TEXT NOT NULL,     -- of this package
+    problem TEXT NOT NULL,
+    optimizer TEXT NOT NULL,
+    multiplier REAL NOT NULL,
+    scheduler TEXT NOT NULL,
+    perturbation TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    steps INTEGER NOT NULL,
+    failure TEXT,              -- why the run broke down, if it did
+    settings TEXT NOT NULL,    -- JSON, what the key is made of
+    curves BLOB NOT NULL,      -- deflated 64-bit floats: the losses, then the learning rates
+    validations BLOB NOT NULL, -- deflated 64-bit floats: the steps, then the losses
+    details BLOB NOT NULL,     -- deflated JSON: the metric, the events, and the clean losses if there are any
+    digest BLOB NOT NULL       -- SHA-256 of all that stands before it
+)
+"""
+_INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 15)})"
+
+
+_SQLITE = b"SQLite format 3\0"
+_EITHER = (True, False)  # Trained in a stack, or not, in the order of preference.
+
+
+class StoreError(Exception):
+    """The file is not a store, or cannot be read or written; the message names it and says why."""
+
+
+class Stored(NamedTuple):
+    """A run of any version that is in a store.
+
+    Attributes:
+        key: What it is stored under.
+        settings: All that the run depended on; the key is made of it.
+        result: What it left.
+    """
+
+    key: str
+    settings: dict[str, Any]
+    result: Result
+
+
+def is_store(file: Path) -> bool:
+    """Whether a file is a store, of any version; it is looked at, and not touched.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(72)  # SQLite's format has the application's number at byte 68.
+    return head.startswith(_SQLITE) and head[68:] == _APPLICATION.to_bytes(4, "big")
+
+
+class Store:
+    """Results in a file, made if it is not there; to be used in a ``with`` statement, or closed.
+
+    A row of which anything was changed since it was written, or is of another kind than it should be, is damaged: it
+    is left out, counted in :attr:`damaged`, and trained again. A file that may not be written to can be read.
+
+    Args:
+        path: The file, on a local disk: SQLite's log is not made for network drives.
+
+    Raises:
+        StoreError: As every method does, if the file is something else, or cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged: set[str] = set()
+        """The keys of the rows that were found damaged so far."""
+        if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            self._open_to_read()
+            return
+        with self._errors():
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        try:
+            self._prepare()
+        except StoreError as error:
+            self.close()
+            # A file system that is mounted to be read alone, or a file that is marked so, shows at the first write.
+            if ("readonly" not in str(error) and "unable to open" not in str(error)) or not path.exists():
+                raise
+            self._open_to_read()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Store:
+        """The store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; SQLite's log beside it goes away with the last process that has it open."""
+        self._connection.close()
+
+    def save(self, result: Result) -> None:
+        """Write a result; once this returns it survives whatever happens to the process."""
+        about = settings(result.run, stacked=result.stacked)
+        run = Run(**about["run"])
+        details = {"metric": result.metric, "events": result.events, "clean_losses": result.clean_losses}
+        row = (
+            key_of(about),
+            greedylr.__version__,
+            run.problem,
+            run.optimizer,
+            run.multiplier,
+            run.scheduler,
+            run.perturbation,
+            run.seed,
+            run.steps,
+            result.failure,
+            json.dumps(about, sort_keys=True),
+            _pack(result.losses, result.lrs),
+            _pack(result.validation_steps, result.validation_losses),
+            zlib.compress(json.dumps(details).encode()),
+        )
+        with self._errors():
+            self._connection.execute(_INSERT, (*row, _digest(row)))
+
+    def load(self, runs: Iterable[Run], stacked: bool | None = None) -> Iterator[Result]:
+        """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large.
+
+        Args:
+            runs: Which.
+            stacked: Only what was trained in a stack with others, or only what was not; None: what there is of a run,
+                of the stack rather than not.
+        """
+        for run in runs:
+            stored = self._stored(run, stacked)
+            if stored is not None:
+                yield stored.result
+
+    def finished(self, runs: Iterable[Run], stacked: bool | None = None) -> set[Run]:
+        """Those of ``runs`` whose results are there and can be read; arguments as for :meth:`load`."""
+        return {result.run for result in self.load(runs, stacked)}
+
+    def key(self, run: Run) -> str | None:
+        """What the result that :meth:`load` gave for a run is stored under; None if there is none."""
+        for stacked in _EITHER:
+            name = key(run, stacked=stacked)
+            with self._errors():
+                there = self._connection.execute("SELECT 1 FROM run WHERE key = ?", (name,)).fetchone()
+            if there and name not in self.damaged:
+                return name
+        return None
+
+    def present(self) -> list[Run]:
+        """The runs whose results are of the present version and code, those without a disturbance first.
+
+        What cannot be run here, as its package is not installed, has no present version.
+        """
+        about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation"
+        order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
+        with self._errors():
+            rows = self._connection.execute(f"SELECT key, settings, {about} FROM run ORDER BY {order}").fetchall()
+        present: dict[Run, None] = {}  # In order; a run may be there twice, trained in a stack and not.
+        for name, about_it, *parts in rows:
+            run = Run(*parts)
+            if not _says(about_it, name, run):
+                self.damaged.add(str(name))
+            elif name in _keys(run):
+                present[run] = None
+        return list(present)
+
+    def others(self, runs: Iterable[Run]) -> int:
+        """How many runs are there beside ``runs``, of other settings or another version."""
+        wanted = {name for run in runs for name in _keys(run)}
+        with self._errors():
+            rows = self._connection.execute("SELECT key, settings FROM run").fetchall()
+        others = [(name, about) for name, about in rows if name not in wanted]
+        damaged = {str(name) for name, about in others if not _says(about, name)}
+        self.damaged |= damaged
+        return len(others) - len(damaged)
+
+    def everything(self) -> Iterator[Stored]:
+        """All that can be read, also of other versions, in the order of problem, optimizer, multiplier and so on."""
+        with self._errors():
+            order = "problem, optimizer, multiplier, scheduler, perturbation, seed, steps, key"
+            keys = self._connection.execute(f"SELECT key FROM run ORDER BY {order}").fetchall()
+        for (name,) in keys:
+            stored = self._row(name)
+            if stored is not None:
+                yield stored
+
+    def _stored(self, run: Run, stacked: bool | None = None) -> Stored | None:
+        for one in _EITHER if stacked is None else (stacked,):
+            stored = self._row(key(run, stacked=one))
+            if stored is not None:
+                return stored
+        return None
+
+    def _row(self, name: str) -> Stored | None:
+        with self._errors():
+            row = self._connection.execute("SELECT * FROM run WHERE key = ?", (name,)).fetchone()
+        stored = None if row is None else _unpack_row(row)
+        if row is not None and stored is None:
+            self.damaged.add(str(name))
+        return stored
+
+    def _open_to_read(self) -> None:
+        """The file as it is; where even SQLite's log may not be opened, without looking whether somebody writes."""
+        failed: StoreError | None = None
+        for options in ("mode=ro", "mode=ro&immutable=1"):
+            try:
+                with self._errors():
+                    name = f"file:{quote(os.fsencode(self.path.absolute()))}?{options}"
+                    self._connection = sqlite3.connect(name, uri=True, timeout=_PATIENCE, isolation_level=None)
+                with self._errors("it is not a store of greedylr"):
+                    self._check_head()
+            except StoreError as error:
+                failed = failed or error
+            else:
+                return
+        assert failed is not None
+        raise failed
+
+    def _prepare(self) -> None:
+        """Make sure that the file is a store, and make it one if it is new."""
+        with self._errors("it is not a store of greedylr"):
+            self._connection.execute("SELECT count(*) FROM sqlite_master")
+        with self._errors("it is not a store of greedylr"), self._transaction():
+            # Looked at and made without anybody in between: another process may be doing the same.
+            if self._head() == (0, 0, 0):
+                self._connection.execute(_TABLE)
+                self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self._connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+            self._check_head()
+        with self._errors():
+            self._write_ahead()
+            # A loss of power may take the last runs with it, but nothing that was there before.
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # After some errors SQLite has ended it itself.
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _write_ahead(self) -> None:
+        """SQLite's log; the switch to it does not wait for other processes by itself."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _check_head(self) -> None:
+        application, layout, _ = self._head()
+        if application != _APPLICATION:
+            raise sqlite3.DatabaseError("it is another program's SQLite file")
+        if layout != _LAYOUT:
+            raise sqlite3.DatabaseError(f"its layout is {layout}, and this version of greedylr knows {_LAYOUT}")
+
+    def _head(self) -> tuple[int, int, int]:
+        """What the file says it is, of which layout, and how many tables and indices it has."""
+        asked = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        application, layout, tables = (self._connection.execute(query).fetchone()[0] for query in asked)
+        return application, layout, tables
+
+    @contextmanager
+    def _errors(self, what: str = "it cannot be used as a store") -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {what}: {error}") from error
+
+
+def _says(about: Any, name: Any, run: Run | None = None) -> bool:
+    """Whether the settings that are stored with a run are those that its key is made of, and its own."""
+    try:
+        told = json.loads(about)
+        return bool(key_of(told) == name and (run is None or told["run"] == run._asdict()))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _keys(run: Run) -> set[str]:
+    """What a run can be stored under at present; nothing if it cannot be run here."""
+    try:
+        return {key(run, stacked=stacked) for stacked in _EITHER}
+    except (KeyError, ModuleNotFoundError):
+        return set()
+
+
+def _digest(row: Sequence[Any]) -> bytes:
+    """Of all cells of a row, whatever their kinds are; the length of each tells it from the next."""
+    digest = hashlib.sha256()
+    for cell in row:
+        parts = cell if isinstance(cell, bytes) else repr(cell).encode(errors="surrogatepass")
+        digest.update(f"{type(cell).__name__} {len(parts)} ".encode() + parts)
+    return digest.digest()
+
+
+def _pack(first: Sequence[float], second: Sequence[float]) -> bytes:
+    return zlib.compress(np.array([first, second], "<f8").tobytes())
+
+
+def _unpack(blob: bytes) -> tuple[list[float], list[float]]:
+    first, second = np.frombuffer(zlib.decompress(blob), "<f8").reshape(2, -1).tolist()
+    return first, second
+
+
+def _unpack_row(row: Sequence[Any]) -> Stored | None:
+    """What is in a row; None if it is damaged, and to be trained anew."""
+    *cells, digest = row
+    if digest != _digest(cells):
+        return None
+    name, _, problem, optimizer, multiplier, scheduler, perturbation, seed, steps, failure, about, *blobs = cells
+    run = Run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation)
+    if not _says(about, name, run):
+        return None
+    try:
+        losses, lrs = _unpack(blobs[0])
+        validation_steps, validation_losses = _unpack(blobs[1])
+        details = json.loads(zlib.decompress(blobs[2]))
+        events = [_event(event) for event in details["events"]]
+        metric, clean = details["metric"], [_number(one) for one in details["clean_losses"]]
+        told = json.loads(about)
+        if not isinstance(failure, (str, NoneType)):
+            return None
+        if not _sound(steps, failure is None, losses, clean, validation_steps):
+            return None
+        if metric is not None:
+            metric = _number(metric)
+        result = Result(
+            run,
+            losses,
+            lrs,
+            [int(step) for step in validation_steps],
+            validation_losses,
+            events,
+            metric=metric,
+            failure=failure,
+            clean_losses=clean,
+            stacked=bool(told["stacked"]),
+        )
+        return Stored(name, told, result)
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _sound(
+    steps: int, whole: bool, losses: Sequence[float], clean: Sequence[float], validation_steps: Sequence[float]
+) -> bool:
+    """Whether the lengths of what a run left, and the steps of its validations, can be: all of it if it is whole."""
+    if not all(one.is_integer() for one in validation_steps):
+        return False
+    if not all(one < other for one, other in pairwise([-1, *validation_steps, steps + 1])):
+        return False
+    if whole:
+        ends = [*validation_steps[:1], *validation_steps[-1:]]
+        return len(losses) == steps and len(clean) in (0, steps) and ends == [0, steps]
+    return len(losses) <= steps and len(clean) <= steps
+
+
+_SENTENCES = frozenset(action.value for action in Action)
+
+
+def _event(parts: Any) -> Event:
+    """An event of plain data.
+
+    Raises:
+        ValueError: If anything in it is of another kind than it should be.
+        TypeError: Likewise.
+    """
+    event = Event(*parts)
+    for number in (event.loss, event.lr_before, event.lr_after, *event.evidence.values()):
+        _number(number)
+    if type(event.step) is not int or event.kind not in ("raise", "cut", "spike") or event.sentence not in _SENTENCES:
+        raise ValueError(f"no event: {parts!r}")
+    return event
+
+
+def _number(value: Any) -> float:
+    """A number of plain data.
+
+    Raises:
+        ValueError: If it is something else; a truth value is.
+        OverflowError: If it is a whole number that is too large for a float.
+    """
+    if type(value) not in (int, float):
+        raise ValueError(f"no number: {value!r}")
+    return float(value)

@@ -1,0 +1,309 @@
+"""A store as ``greedylr report`` reads it: what one would ask of each scheduler before putting it into production.
+
+The rows are those of recorded runs, and are computed by the same code. What the lab knows better than a trace can
+tell is taken from the lab: what failed, what a final loss is worth beside others, and how far a disturbed run is from
+its twin. ``docs/pulse.md`` defines each row.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from greedylr import Action, Decision, GreedyLR
+from greedylr.control import plain
+from greedylr.lab.analysis.recovery import recovery, twin_of
+from greedylr.lab.analysis.statistics import Entry, Outcome, Regret, regrets
+from greedylr.lab.analysis.statistics.estimate import median
+from greedylr.lab.analysis.summary import outcome
+from greedylr.lab.catalogue.perturbations import find
+from greedylr.lab.catalogue.problems import PROBLEMS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.store import Store
+from greedylr.lab.report import words
+from greedylr.lab.runs import Event, Result, Run
+from greedylr.pulse.diagnosis.audit import Audit, audit
+from greedylr.pulse.diagnosis.reading import Reading
+from greedylr.pulse.report import readiness
+from greedylr.pulse.report.readiness import Facts, Row, Table
+from greedylr.pulse.trace import Metric, Trace
+
+
+@dataclass(frozen=True)
+class Production:
+    """What a store says, in tables with a column for each scheduler.
+
+    Attributes:
+        runs: How many runs there are.
+        schedulers: How many schedulers.
+        cases: How many cases: problem, optimizer, learning rate, perturbation, number of steps.
+        seeds: How many seeds.
+        table: Of all runs.
+        by_rate: Of the runs at each learning rate, a multiple of the good one, if there are several; without those
+            rates that only some of the problems were run at.
+        unfinished: In how many places a fixed schedule lacks runs, so that regrets may be too small.
+        without_twin: How many disturbed runs have no twin to say whether they recovered.
+    """
+
+    runs: int
+    schedulers: int
+    cases: int
+    seeds: int
+    table: Table
+    by_rate: dict[float, Table]
+    unfinished: int
+    without_twin: int
+
+
+class _Case(NamedTuple):
+    """What can be compared with each other, loss by loss."""
+
+    problem: str
+    optimizer: str
+    multiplier: float
+    perturbation: str
+    steps: int
+
+    @classmethod
+    def of(cls, run: Run) -> _Case:
+        return cls(run.problem, run.optimizer, run.multiplier, run.perturbation, run.steps)
+
+
+class _Known(NamedTuple):
+    """All that is kept of a run."""
+
+    run: Run
+    outcome: Outcome
+    facts: Facts
+
+
+class _Ended(NamedTuple):
+    """How the runs of one scheduler in one case ended; no deviation of a single seed."""
+
+    scheduler: str
+    multiplier: float
+    regret: float
+    deviation: float | None
+
+
+def evaluate(store: Store, runs: Sequence[Run], done: Callable[[], None] = lambda: None) -> Production:
+    """Read what a store has of some runs, and judge it.
+
+    Args:
+        store: Where the results are; gone through once, and curves are not kept, but those of the twins of disturbed
+            runs.
+        runs: Which of them, at least one, those without a disturbance first, as :meth:`Store.present` has them.
+        done: Called after each.
+
+    Raises:
+        StoreError: If the store cannot be read.
+        ValueError: If runs of one problem and seed do not start from the same loss.
+    """
+    wanted = {twin_of(run) for run in runs if _changes_training(run)}
+    twins: dict[Run, Result] = {}
+    known: list[_Known] = []
+    without_twin = 0
+    for result in store.load(runs):
+        twin = twins.get(twin_of(result.run))
+        known.append(_Known(result.run, outcome(result), facts_of(result, twin)))
+        without_twin += twin is None and _changes_training(result.run)
+        if result.run in wanted:
+            twins[result.run] = result
+        done()
+    ended, unfinished = _endings(known)
+    rates = _rates(one.run for one in known)
+    return Production(
+        runs=len(known),
+        schedulers=len({one.run.scheduler for one in known}),
+        cases=len({_Case.of(one.run) for one in known}),
+        seeds=len({one.run.seed for one in known}),
+        table=_table(known, ended, rates),
+        by_rate={
+            rate: _table(
+                [one for one in known if one.run.multiplier == rate],
+                [one for one in ended if one.multiplier == rate],
+            )
+            for rate in rates
+        },
+        unfinished=unfinished,
+        without_twin=without_twin,
+    )
+
+
+def facts_of(result: Result, twin: Result | None = None) -> Facts:
+    """What the table asks of one run.
+
+    Args:
+        result: What the run left.
+        twin: What its twin did, if it is disturbed and there is one.
+
+    Raises:
+        ValueError: If ``twin`` is not the twin.
+    """
+    ended = outcome(result)
+    config = _config(result.run.scheduler, result.run.steps, PROBLEMS[result.run.problem].task.mode)
+    trace = _trace(result, config or {})
+    # Where it was not the loss that the scheduler was given, the loss cannot say whether the scheduler was right.
+    told = PROBLEMS[result.run.problem].task.observe is None
+    found = readiness.facts(Reading("", trace, audit(trace) if told and config else Audit(()), [], None))
+    recoveries: list[int | None] = []
+    if twin is not None and (measured := recovery(result, twin)).disrupted:
+        recoveries = [measured.steps]
+    return found._replace(
+        final=ended.counted_loss(1.0, ended.start),
+        failed=ended.failed,
+        recoveries=recoveries,
+        # Of others it is not known what they did for the loss, and what by a schedule.
+        moves=found.moves if config else None,
+    )
+
+
+def _changes_training(run: Run) -> bool:
+    """Whether a run is disturbed by more than a number that changes nothing."""
+    found = find(run.perturbation)
+    return found is not None and found.kind.acts_on != "nothing"
+
+
+@cache
+def _config(scheduler: str, steps: int, mode: Literal["min", "max"]) -> dict[str, Any] | None:
+    """The settings of a scheduler that says why it moves, as a recorder keeps them; None of any other."""
+    if SCHEDULERS[scheduler].kind != "feedback":
+        return None
+    made = SCHEDULERS[scheduler].build(torch.optim.SGD([torch.zeros(1)], lr=0.1), steps, mode)
+    if not isinstance(made, GreedyLR):
+        return None
+    return {"span": getattr(made.config, "window_length", None), **plain.to_dict(made.config)}
+
+
+def _trace(result: Result, config: dict[str, Any]) -> Trace:
+    """What a recorder would have kept of the run, as far as the lab keeps it."""
+    losses = np.array(result.losses)
+    return Trace(
+        path=Path(),
+        meta={},
+        config=config,
+        steps=np.arange(1, len(losses) + 1, dtype=np.int64),
+        losses=losses,
+        means=losses,
+        highs=losses,
+        lrs=np.array([*result.lrs[1:], *result.lrs[-1:]]).reshape(-1, 1),  # A trace has those after each step.
+        first_lrs=np.array(result.lrs[:1]),
+        batch={},
+        troubled={},
+        decisions=[_decision(event) for event in result.events],
+        phases=[],
+        metrics={"val_loss": Metric(np.array(result.validation_steps, np.int64), np.array(result.validation_losses))},
+        marks=[],
+        failures=[],
+        foreign=[],
+        resumed=[],
+        status="finished" if result.failure is None else "failed",
+        seconds=0.0,
+    )
+
+
+def _decision(event: Event) -> Decision:
+    return Decision(
+        event.step, event.loss, Action(event.sentence), (event.lr_before,), (event.lr_after,), event.evidence
+    )
+
+
+def _endings(known: Iterable[_Known]) -> tuple[list[_Ended], int]:
+    """How the runs ended beside the best fixed schedule, and in how many places one of these lacks runs."""
+    fixed = [name for name, entry in SCHEDULERS.items() if entry.kind == "fixed"]
+    ended: list[_Ended] = []
+    unfinished = 0
+    # A store may have runs of one problem in two lengths, of two suites: they are not compared.
+    for alike in _by(known, lambda one: one.run.steps).values():
+        present = {one.run.scheduler for one in alike}
+        found = regrets([one.outcome for one in alike], [name for name in fixed if name in present])
+        # Where no fixed schedule can be run at all, as with disturbed observations, none is unfinished.
+        judged = {_task(one.entry) for one in found.values}
+        unfinished += sum(_task(one) in judged for one in found.unfinished)
+        seeds = _by(alike, lambda one: (_Case.of(one.run), one.run.scheduler))
+        for regret in found.values:
+            case = _Case(*regret.entry[:2], regret.entry.multiplier, regret.entry.perturbation, alike[0].run.steps)
+            spread = _deviation(regret, [one.outcome for one in seeds[case, regret.entry.scheduler]])
+            ended.append(_Ended(regret.entry.scheduler, regret.entry.multiplier, regret.value, spread))
+    return ended, unfinished
+
+
+def _task(entry: Entry) -> tuple[str, ...]:
+    return entry.problem, entry.optimizer, entry.perturbation
+
+
+def _deviation(regret: Regret, its: Sequence[Outcome]) -> float | None:
+    """Standard deviation of the counted final losses, in units of the decrease that the best fixed schedule made."""
+    decrease = statistics.fmean(one.start for one in its) - regret.best_loss
+    if len(its) < 2 or not decrease > 0:
+        return None
+    return statistics.stdev(one.counted_loss(1.0, one.start) for one in its) / decrease
+
+
+def _rates(runs: Iterable[Run]) -> list[float]:
+    """The learning rates that most problems were run at, if there are several: the others say little of all."""
+    at = _by(runs, lambda run: run.multiplier)
+    problems = {rate: {run.problem for run in its} for rate, its in at.items()}
+    every = set().union(*problems.values())
+    rates = sorted(rate for rate, its in problems.items() if 2 * len(its) > len(every))
+    return rates if len(at) > 1 else []
+
+
+def _table(known: Sequence[_Known], ended: Sequence[_Ended], rates: Sequence[float] = ()) -> Table:
+    """The table of some runs, with regret at some learning rates apart."""
+    order = list(SCHEDULERS)
+    by_name = _by(known, lambda one: one.run.scheduler)
+    names = sorted(by_name, key=order.index)
+    cases = {_Case.of(one.run) for one in known}
+    groups = {words.title(name): [one.facts for one in by_name[name]] for name in names}
+    if len(cases) == 1:
+        final = _plain_rows(next(iter(cases)).problem, [by_name[name] for name in names])
+    else:
+        by_ended = _by(ended, lambda one: one.scheduler)
+        final = _regret_rows([by_ended.get(name, []) for name in names], rates)
+    return readiness.table(groups, final)
+
+
+def _plain_rows(problem: str, of: Sequence[Sequence[_Known]]) -> list[Row]:
+    """How runs of one case ended: their losses can be compared as they are."""
+    finals = [[one.facts.final for one in runs] for runs in of]
+    metrics = [[one.outcome.metric for one in runs] for runs in of]
+    return [
+        ("final validation loss, mean", [readiness.mean(values) for values in finals]),
+        ("its standard deviation across seeds", [readiness.deviation(values) for values in finals]),
+        (f"{PROBLEMS[problem].task.metric_name}, mean", [readiness.mean(values) for values in metrics]),
+    ]
+
+
+def _regret_rows(of: Sequence[Sequence[_Ended]], rates: Sequence[float]) -> list[Row]:
+    """How runs of several cases ended: each beside the best fixed schedule of its own case."""
+
+    def at(rate: float) -> list[str]:
+        return [_median([one.regret for one in its if one.multiplier == rate], ".2f") for its in of]
+
+    return [
+        ("regret of the final loss, median", [_median([one.regret for one in its], ".2f") for its in of]),
+        *((f"… at learning rate {words.rate(rate, False)}", at(rate)) for rate in rates),
+        (
+            "deviation across seeds, share of the decrease",
+            [_median([one.deviation for one in its if one.deviation is not None], ".1%") for its in of],
+        ),
+    ]
+
+
+def _median(values: Sequence[float], form: str) -> str:
+    return f"{median(values):{form}}" if values else "–"
+
+
+def _by(values: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups

@@ -1,6 +1,0 @@
-"""What every HTML page shares: one look, nothing loaded from anywhere, and files that are ours alone."""
-
-from greedylr.pages.files import check_writable, whole, write_whole
-from greedylr.pages.rendering import compact, render
-
-__all__ = ["check_writable", "compact", "render", "whole", "write_whole"]

@@ -1,0 +1,43 @@
+"""From a template to a page, and numbers in few bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from greedylr.extras import missing
+from greedylr.presentation.words import count
+
+try:
+    import jinja2
+    import numpy as np
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise missing(error, "pulse") from error
+
+
+def render(folder: Path, template: str, generator: str, **values: Any) -> str:
+    """A page as a string: HTML in which every text is escaped, and which loads nothing from anywhere.
+
+    Args:
+        folder: Where the template is, and what it includes.
+        template: Its name there; it extends ``base.html.j2``, which is found from everywhere.
+        generator: Named in the page's head, to tell it from pages of others.
+        **values: What the template asks for.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shared = {"generator": generator, "plotly": Markup(get_plotlyjs()), "count": count}
+    return environment.get_template(template).render(**shared, **values)
+
+
+def compact(values: Iterable[float]) -> np.ndarray[Any, Any]:
+    """An array that Plotly stores as a few bytes a number, where a list takes twenty characters each."""
+    return np.asarray(list(values), dtype=np.float32)

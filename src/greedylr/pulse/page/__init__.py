@@ -1,5 +1,0 @@
-"""The page of one or several runs: one HTML file that needs nothing but itself."""
-
-from greedylr.pulse.page.page import GENERATOR, render, write
-
-__all__ = ["GENERATOR", "render", "write"]

@@ -1,0 +1,1 @@
+"""Writing what a run does, as it does it."""

@@ -1,0 +1,138 @@
+"""Numbers and decisions in words, for terminal and page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from greedylr.control.decision import Decision
+from greedylr.presentation.words import count
+from greedylr.pulse.diagnosis.audit import Audited, Shares
+from greedylr.pulse.diagnosis.composition import Source
+from greedylr.pulse.trace import Trace
+
+
+def number(value: float) -> str:
+    """A number in four digits.
+
+    Example:
+        >>> number(0.000123456), number(float("nan"))
+        ('0.0001235', 'not finite')
+    """
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+
+
+def reason(decision: Decision) -> str:
+    """What was decided and why, in a sentence.
+
+    Example:
+        >>> from greedylr import Action
+        >>> evidence = {"mean": 1.0, "previous_mean": 2.0, "standard_error": 0.1}
+        >>> reason(Decision(40, 0.9, Action.RAISED, (0.1,), (0.2,), evidence))
+        'Step 40, raised: the loss improved (mean 1, previous mean 2, standard error 0.1). LR 0.1 → 0.2.'
+    """
+    numbers = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in decision.evidence.items())
+    why = f" ({numbers})" if numbers else f" (loss {number(decision.loss)})"
+    before, after = decision.lr_before[0], decision.lr_after[0]
+    lr = f"LR {before:.3g} → {after:.3g}." if before != after else f"LR {after:.3g}."
+    return f"Step {decision.step}, {decision.action.value}{why}. {lr}"
+
+
+def verdict(one: Audited) -> str:
+    """What became of a move, in a sentence.
+
+    Example:
+        >>> from greedylr import Action
+        >>> from greedylr.pulse.diagnosis.audit import Verdict
+        >>> move = Decision(40, 0.9, Action.RAISED, (0.1,), (0.2,), {})
+        >>> verdict(Audited(move, Verdict.REFUTED, 1.0, 1.5, 0.1, 0.001, "loss", "first third"))
+        'Refuted: the loss then came out above what the trend before predicted (1.5, not 1 ± 0.2; p = 0.001).'
+    """
+    sentence = one.verdict.value.capitalize()
+    if math.isnan(one.predicted):
+        return f"{sentence}."
+    judge = "" if one.judge == "loss" else f", {one.judge}"
+    interval = f"{number(one.actual)}, not {number(one.predicted)} ± {2 * one.standard_error:.2g}"
+    return f"{sentence} ({interval}; p = {one.p_value:.2g}{judge})."
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole: its number and its percentage."""
+    return f"{part} ({part / whole:.0%})" if whole else "–"
+
+
+def shares(rows: Mapping[str, Shares]) -> list[tuple[str, str, str, str, str]]:
+    """A table of shares: name, moves, confirmed, refuted, undecidable."""
+    return [
+        (
+            name,
+            str(row.total),
+            share(row.confirmed, row.total),
+            share(row.refuted, row.total),
+            share(row.undecidable, row.total),
+        )
+        for name, row in rows.items()
+    ]
+
+
+def source(one: Source) -> str:
+    """Where spikes come from, in a sentence."""
+    come = "comes" if one.spikes == 1 else "come"
+    where = f"{one.column} {one.value!r}, which has {one.share:.0%} of the steps (p = {one.p_value:.2g})"
+    return f"{one.spikes} of {count(one.of, 'spike')} {come} from {where}."
+
+
+def course(trace: Trace) -> list[tuple[str, str]]:
+    """Where the learning rate went, and in which phases not single losses set it: the name of each, and what it did.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from greedylr import GreedyLR
+        >>> from greedylr.pulse import Recorder
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> scheduler = GreedyLR(optimizer, start_scale=0.1, decade_steps=10, total_steps=50)
+        >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
+        ...     for step in range(50):
+        ...         scheduler.step(3.0 - step / 100 if step < 20 else 9.0)
+        >>> for name, what in course(Trace.load(recorder.path)):
+        ...     print(name, what)
+        learning rate 0.01 → 1e-06, at most 1
+        climbing to 1, steps 1–22
+        annealing from 0.125, steps 30–50
+    """
+    if not len(trace.lrs):
+        return []
+    lrs = trace.lrs[:, 0]
+    first = float(trace.first_lrs[0])
+    lines = [
+        ("learning rate", f"{lrs[0] if math.isnan(first) else first:.3g} → {lrs[-1]:.3g}, at most {lrs.max():.3g}")
+    ]
+    for phase in trace.phases:
+        first, last = np.searchsorted(trace.steps, [phase.first, phase.last + 1])
+        during = lrs[first : max(last, first + 1)]
+        if len(during):
+            # What ended a climb is its last step.
+            edge = f"to {during.max():.3g}" if phase.name == "climbing" else f"from {during[0]:.3g}"
+            lines.append((phase.name, f"{edge}, steps {steps(phase.first, phase.last)}"))
+    return lines
+
+
+def steps(first: int, last: int) -> str:
+    """A span of steps."""
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the units that one says it in.
+
+    Example:
+        >>> duration(4.2), duration(200), duration(7300)
+        ('4.2 s', '3 min 20 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"

@@ -1,0 +1,148 @@
+"""A run's key is made of what decides that run, and of nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import greedylr
+from greedylr.lab.catalogue.suites import SUITES
+from greedylr.lab.execution import fingerprint
+from greedylr.lab.runs import Run
+
+COSINE = Run("digits", 1.0, "cosine", 0, 5)
+GREEDY = COSINE._replace(scheduler="greedylr")
+PLATEAU = COSINE._replace(scheduler="plateau")
+RUNS = (COSINE, GREEDY, PLATEAU, COSINE._replace(problem="gru"), COSINE._replace(perturbation="label-noise:0.5"))
+CACHES = ("_versions", "_code_of", "_reached", "_own", "_foreign", "_tree", "_digest")
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the package, of whose code keys are made."""
+    folder = tmp_path / "greedylr"
+    shutil.copytree(Path(greedylr.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(greedylr, "__file__", str(folder / "__init__.py"))
+    forget()
+    yield folder
+    forget()
+
+
+def forget():
+    for name in CACHES:
+        getattr(fingerprint, name).cache_clear()
+
+
+def keys():
+    forget()
+    return {(run, stacked): fingerprint.key(run, stacked=stacked) for run in RUNS for stacked in (False, True)}
+
+
+def change(file, before, after):
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after, 1), encoding="utf-8")
+
+
+def changed(folder, name, before, after):
+    """The runs, and whether in a stack, whose key is another after a change of a file."""
+    known = keys()
+    change(folder / name, before, after)
+    return {one for one, key in keys().items() if known[one] != key}
+
+
+EVERY = {(run, stacked) for run in RUNS for stacked in (False, True)}
+DIGITS = {(run, stacked) for run, stacked in EVERY if run.problem == "digits"}
+PROBLEMS = "lab/catalogue/problems/"
+SCHEDULERS = "lab/catalogue/schedulers/"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        (PROBLEMS + "digits.py", "import torch\n", "import torch  # for tensors\n"),
+        (PROBLEMS + "digits.py", '"""', '"""Changed. '),
+        (PROBLEMS + "digits.py", 'title="', 'title="The best '),
+        (PROBLEMS + "digits.py", 'description="', 'description="the best '),
+        (PROBLEMS + "bandit.py", "torch", "torch.torch"),  # an unrelated entry
+        (PROBLEMS + "__init__.py", "PROBLEMS: dict", "another = 1 + 1\nPROBLEMS: dict"),
+        (SCHEDULERS + "whole_optimizers.py", "lr=1.0", "lr=2.0"),
+        (SCHEDULERS + "fixed.py", 'note="the initial', 'note="always the initial'),
+        ("lab/catalogue/optimizers/__init__.py", "OptimizerEntry(", "OptimizerEntry("),
+        ("lab/execution/reference_loop.py", '"""Train one run', '"""Trains one run'),
+        ("lab/execution/engines/pool.py", "each(", "each ("),
+        ("lab/execution/engines/processes.py", "_MOST_WORKERS = 16", "_MOST_WORKERS = 8"),
+        ("lab/execution/store.py", "_PATIENCE = 60.0", "_PATIENCE = 61.0"),
+        ("lab/report/words.py", "def ", "def another() -> int:\n    return 1 + 1\n\n\ndef "),
+        ("pulse/recording/storage.py", "FORMAT = ", "FORMAT = 1 + "),
+        ("cli/app.py", "import", "import os\nimport"),
+    ],
+)
+def test_what_does_not_decide_a_run_leaves_its_key(copy, name, before, after):
+    assert changed(copy, name, before, after) == set()
+
+
+def test_a_new_file_leaves_every_key(copy):
+    known = keys()
+    (copy / PROBLEMS / "new.py").write_text("ENTRIES = (1 + 1,)\n")
+    assert keys() == known
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "expected"),
+    [
+        (PROBLEMS + "digits.py", "ENTRIES = ", "ENTRIES = () + ", DIGITS),
+        (PROBLEMS + "task.py", "1 - _squared_error", "1 + _squared_error", EVERY),
+        (PROBLEMS + "models.py", "return ", "return +", {one for one in EVERY if one[0].problem == "gru"}),
+        ("lab/execution/reference_loop.py", "step + 1", "step - 1", {one for one in EVERY if not one[1]}),
+        ("lab/execution/engines/batched/train.py", "step + 1", "step - 1", {one for one in EVERY if one[1]}),
+        ("lab/execution/engines/batched/feedback.py", "+= 1", "+= 2", {(GREEDY, True), (PLATEAU, True)}),
+        ("lab/execution/setup.py", "* run.multiplier", "/ run.multiplier", EVERY),
+        ("lab/runs.py", "VALIDATIONS = 20", "VALIDATIONS = 10", EVERY),
+        (
+            SCHEDULERS + "fixed.py",
+            "max(4, horizon.steps)",
+            "max(5, horizon.steps)",
+            {one for one in EVERY if one[0].scheduler == "cosine"},
+        ),
+        (SCHEDULERS + "plateau.py", "// 10", "// 20", {one for one in EVERY if one[0] == PLATEAU}),
+        ("control/default.py", "state.seen += 1", "state.seen += 2", {one for one in EVERY if one[0] == GREEDY}),
+        ("control/batched.py", "\ndef ", "\n1 + 1\n\n\ndef ", {(GREEDY, True)}),
+        (
+            "lab/catalogue/perturbations/data.py",
+            "class LabelNoise",
+            "1 + 1\n\n\nclass LabelNoise",
+            {one for one in EVERY if one[0].perturbation != "none"},
+        ),
+    ],
+)
+def test_what_decides_a_run_changes_its_key_and_no_other(copy, name, before, after, expected):
+    assert changed(copy, name, before, after) == expected
+
+
+@pytest.mark.parametrize("entry", ["problems.PROBLEMS", "schedulers.SCHEDULERS", "optimizers.OPTIMIZERS"])
+def test_a_version_is_part_of_the_key(monkeypatch, entry):
+    module, registry = entry.split(".")
+    known = fingerprint.key(COSINE, stacked=False)
+    entries = getattr(getattr(fingerprint, module), registry)
+    name = {"PROBLEMS": COSINE.problem, "SCHEDULERS": COSINE.scheduler, "OPTIMIZERS": COSINE.optimizer}[registry]
+    monkeypatch.setitem(entries, name, entries[name].__class__(**{**vars(entries[name]), "version": 2}))
+    assert fingerprint.key(COSINE, stacked=False) != known
+
+
+def test_versions_of_what_a_run_is_made_with_count_for_its_own_runs():
+    def versions(run, stacked=False):
+        return fingerprint.settings(run, stacked=stacked)["versions"]
+
+    assert set(versions(COSINE)) == {"Python", "torch", "scikit-learn"}
+    assert set(versions(COSINE, stacked=True)) == {"Python", "torch", "scikit-learn", "numpy"}
+    assert "momo-opt" in versions(COSINE._replace(scheduler="momo"))
+    # Problems that are made of the standard library's sources change with every version of it.
+    assert versions(COSINE)["Python"].count(".") == 1
+    assert versions(COSINE._replace(problem="lm-prose"))["Python"].count(".") == 2
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_run_of_every_suite_has_a_key_of_its_own(suite):
+    runs = SUITES[suite].runs()[:: max(1, len(SUITES[suite].runs()) // 500)]
+    assert len({fingerprint.key(run, stacked=True) for run in runs}) == len(runs)
