@@ -89,7 +89,8 @@ def results(processes, world, *arguments):
     ],
 )
 def test_ranks_with_different_losses_have_one_learning_rate(processes, replay, world, kind, family):
-    from greedylr.control.config import DefaultConfig, PaperConfig
+    from greedylr.control.default.config import DefaultConfig
+    from greedylr.control.paper.config import PaperConfig
 
     ranks = results(processes, world, kind, family, "before")
     assert len({tuple(map(str, rank[0])) for rank in ranks}) == world

@@ -140,7 +140,8 @@ def batch_losses(means, steps=20):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_on_every_backend(processes, replay, backend):
     from greedylr.control import plain
-    from greedylr.control.config import DefaultConfig, PaperConfig
+    from greedylr.control.default.config import DefaultConfig
+    from greedylr.control.paper.config import PaperConfig
 
     (out,) = processes(SCRIPT, backend)
     out = json.loads(out.strip().splitlines()[-1])

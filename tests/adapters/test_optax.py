@@ -16,7 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 from greedylr import Action  # noqa: E402
 from greedylr.adapters.optax import PaperConfig, action_of, greedy_lr  # noqa: E402
 from greedylr.control import batched, rule  # noqa: E402
-from greedylr.control.config import DefaultConfig  # noqa: E402
+from greedylr.control.default.config import DefaultConfig  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
 
 try:

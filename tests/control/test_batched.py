@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from greedylr.control import batched, rule
-from greedylr.control.config import DefaultConfig, PaperConfig
 from greedylr.control.decision import Action
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 
 STEPS = 400
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from greedylr.control import plain, rule
-from greedylr.control.config import DefaultConfig, PaperConfig, bounds_of, check_groups
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.settings import bounds_of, check_groups
 
 NAN, INF = math.nan, math.inf
 # No integer: wrong kinds, and what int() would quietly accept.

@@ -16,9 +16,10 @@ import random
 import pytest
 import torch
 
-from greedylr.control import default, plain, rule
-from greedylr.control.config import DefaultConfig
+from greedylr.control import plain, rule
 from greedylr.control.decision import Action
+from greedylr.control.default import step as default
+from greedylr.control.default.config import DefaultConfig
 
 RAISED, CUT, NON_FINITE, EXPLOSION = Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION
 GATHERING, NOT_SIGNIFICANT, SPIKE = Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig, PaperConfig
 from greedylr.control.decision import Action
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 
 
 def default_by_the_book(config, initial_lrs, losses):

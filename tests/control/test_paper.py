@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from greedylr.control import paper, rule
-from greedylr.control.config import PaperConfig
+from greedylr.control import rule
 from greedylr.control.decision import Action
+from greedylr.control.paper import step as paper
+from greedylr.control.paper.config import PaperConfig
 
 RAISED, CUT, RESET, NON_FINITE = Action.RAISED, Action.CUT, Action.RESET, Action.NON_FINITE
 GATHERING, PATIENCE, COOLDOWN, WARMUP = Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP

@@ -11,9 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from greedylr.control import plain, rule
-from greedylr.control.config import DefaultConfig, PaperConfig, bounds_of
 from greedylr.control.decision import Action
-from greedylr.control.state import DefaultState, PaperState
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.state import DefaultState
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.paper.state import PaperState
+from greedylr.control.settings import bounds_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 ordinary = st.one_of(st.integers(-5, 5).map(float), st.floats(-100, 100), st.sampled_from([1e3, 50.0]))

@@ -11,7 +11,8 @@ import random
 import pytest
 
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 
 STEPS, SEEDS = 3000, range(2)
 L = 1.0

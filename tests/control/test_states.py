@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greedylr.control import checkpoint, rule
-from greedylr.control.config import DefaultConfig, PaperConfig
-from greedylr.control.peer import is_peer_state
+from greedylr.control import checkpoint, families, rule
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.paper.peer import is_peer_state
 
 NAN, INF = math.nan, math.inf
 
@@ -54,7 +55,7 @@ def test_every_state_that_the_rule_makes_can_be_loaded(config):
         state = rule.start(config, [0.1, 0.3])
         for loss in mixed(r, 150):
             saved = json.loads(json.dumps(checkpoint.save(config, state), allow_nan=False))
-            again = checkpoint.load(saved, checkpoint.family_of(config))
+            again = checkpoint.load(saved, families.family_of(config).name)
             assert again == (config, state)
             rule.observe(config, state, loss)
 
@@ -97,7 +98,7 @@ def test_a_damaged_state_is_refused_or_goes_on(config):
         for _ in range(data.draw(st.integers(1, 2))):
             mutate(saved, data.draw)
         try:
-            loaded = checkpoint.load(saved, checkpoint.family_of(config))
+            loaded = checkpoint.load(saved, families.family_of(config).name)
         except ValueError:
             outcomes.add("refused")
             return

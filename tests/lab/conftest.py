@@ -2,12 +2,19 @@
 
 import pytest
 
+from greedylr.lab.execution import fingerprint
 from greedylr.lab.runs import Event, Result, Run
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread(one_thread):
     pass
+
+
+def _forget_code():
+    """Let keys be made of the code as it is now."""
+    for name in ("_versions", "_code_of", "_reached", "_own", "_foreign", "_tree", "_digest"):
+        getattr(fingerprint, name).cache_clear()
 
 
 def made_up(run, final_loss=0.5, events=()):
@@ -18,6 +25,11 @@ def made_up(run, final_loss=0.5, events=()):
 
 def event(step=2, kind="raise", sentence="raised: the loss improved", **evidence):
     return Event(step, kind, sentence, 0.7, 0.1, 0.2, evidence or {"mean": 0.5})
+
+
+@pytest.fixture
+def forget_code():
+    return _forget_code
 
 
 @pytest.fixture(name="made_up")

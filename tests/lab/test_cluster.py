@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 import pytest
 
-from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.engines import cluster as engine
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Run
@@ -25,9 +24,9 @@ def dumped(results):
 
 
 @pytest.fixture(autouse=True)
-def code_as_it_is_now():
+def code_as_it_is_now(forget_code):
     # The machines read it when they start, and it may have been changed since this process did.
-    fingerprint._code.cache_clear()
+    forget_code()
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ def test_an_error_that_is_no_failure_of_the_numbers_is_raised(connected):
 
 @needs_ray
 def test_results_of_other_code_are_refused(connected, monkeypatch):
-    monkeypatch.setattr(engine, "key", lambda run: "another")
+    monkeypatch.setattr(engine, "key", lambda run, *, stacked: "another")
     with pytest.raises(engine.ClusterError, match="another version of greedylr"):
         engine.train_all(RUNS, 1, pytest.fail)
 

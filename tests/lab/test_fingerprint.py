@@ -14,27 +14,20 @@ COSINE = Run("digits", 1.0, "cosine", 0, 5)
 GREEDY = COSINE._replace(scheduler="greedylr")
 PLATEAU = COSINE._replace(scheduler="plateau")
 RUNS = (COSINE, GREEDY, PLATEAU, COSINE._replace(problem="gru"), COSINE._replace(perturbation="label-noise:0.5"))
-CACHES = ("_versions", "_code_of", "_reached", "_own", "_foreign", "_tree", "_digest")
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch):
+def copy(tmp_path, monkeypatch, forget_code):
     """A copy of the package, of whose code keys are made."""
     folder = tmp_path / "greedylr"
     shutil.copytree(Path(greedylr.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(greedylr, "__file__", str(folder / "__init__.py"))
-    forget()
+    forget_code()
     yield folder
-    forget()
-
-
-def forget():
-    for name in CACHES:
-        getattr(fingerprint, name).cache_clear()
+    forget_code()
 
 
 def keys():
-    forget()
     return {(run, stacked): fingerprint.key(run, stacked=stacked) for run in RUNS for stacked in (False, True)}
 
 
@@ -44,10 +37,11 @@ def change(file, before, after):
     file.write_text(text.replace(before, after, 1), encoding="utf-8")
 
 
-def changed(folder, name, before, after):
+def changed(folder, forget_code, name, before, after):
     """The runs, and whether in a stack, whose key is another after a change of a file."""
     known = keys()
     change(folder / name, before, after)
+    forget_code()
     return {one for one, key in keys().items() if known[one] != key}
 
 
@@ -78,13 +72,14 @@ SCHEDULERS = "lab/catalogue/schedulers/"
         ("cli/app.py", "import", "import os\nimport"),
     ],
 )
-def test_what_does_not_decide_a_run_leaves_its_key(copy, name, before, after):
-    assert changed(copy, name, before, after) == set()
+def test_what_does_not_decide_a_run_leaves_its_key(copy, forget_code, name, before, after):
+    assert changed(copy, forget_code, name, before, after) == set()
 
 
-def test_a_new_file_leaves_every_key(copy):
+def test_a_new_file_leaves_every_key(copy, forget_code):
     known = keys()
     (copy / PROBLEMS / "new.py").write_text("ENTRIES = (1 + 1,)\n")
+    forget_code()
     assert keys() == known
 
 
@@ -106,8 +101,8 @@ def test_a_new_file_leaves_every_key(copy):
             {one for one in EVERY if one[0].scheduler == "cosine"},
         ),
         (SCHEDULERS + "plateau.py", "// 10", "// 20", {one for one in EVERY if one[0] == PLATEAU}),
-        ("control/default.py", "state.seen += 1", "state.seen += 2", {one for one in EVERY if one[0] == GREEDY}),
-        ("control/batched.py", "\ndef ", "\n1 + 1\n\n\ndef ", {(GREEDY, True)}),
+        ("control/default/step.py", "state.seen += 1", "state.seen += 2", {one for one in EVERY if one[0] == GREEDY}),
+        ("control/default/arrays.py", "\ndef ", "\n1 + 1\n\n\ndef ", {(GREEDY, True)}),
         (
             "lab/catalogue/perturbations/data.py",
             "class LabelNoise",
@@ -116,8 +111,8 @@ def test_a_new_file_leaves_every_key(copy):
         ),
     ],
 )
-def test_what_decides_a_run_changes_its_key_and_no_other(copy, name, before, after, expected):
-    assert changed(copy, name, before, after) == expected
+def test_what_decides_a_run_changes_its_key_and_no_other(copy, forget_code, name, before, after, expected):
+    assert changed(copy, forget_code, name, before, after) == expected
 
 
 @pytest.mark.parametrize("entry", ["problems.PROBLEMS", "schedulers.SCHEDULERS", "optimizers.OPTIMIZERS"])

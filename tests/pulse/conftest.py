@@ -45,7 +45,7 @@ class Script:
     """A rule that does what a test says, in place of a scheduler: it has what the recorder asks for."""
 
     def __init__(self, lr=0.1, window=20):
-        from greedylr.control.config import DefaultConfig
+        from greedylr.control.default.config import DefaultConfig
 
         self.config = DefaultConfig(window=window)
         self.optimizer = optimizer(lr=lr)

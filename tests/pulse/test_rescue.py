@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from greedylr import Action, GreedyLR
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.health import Kind, examine
 from greedylr.pulse.rescue import Rescue, RescueError, _Snapshot

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from greedylr.control import rule
-from greedylr.control.config import PaperConfig
+from greedylr.control.paper.config import PaperConfig
 from greedylr.theory import cycle_growth_rate, growth_rate, mean_growth_rate
 
 

@@ -8,7 +8,8 @@ import torch
 
 from greedylr import Action
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 from greedylr.torch.device import DeviceController
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, SequentialLR
 
 from greedylr import Action, GreedyLR
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig
+from greedylr.control.default.config import DefaultConfig
 
 
 def sgd(lr=0.1):

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler, SequentialLR, StepLR
 
 from greedylr import Action, Decision, GreedyLR
 from greedylr.control import rule
-from greedylr.control.config import DefaultConfig, PaperConfig
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 
 QUICK = {"decade_steps": 0, "window": 2, "significance": 1.0, "factor": 0.5, "reflex_factor": 0.5}
 RAISE = [15.0, 13.0, 12.0, 10.0]  # two windows of two: one raise; twice two better ones: two

@@ -15,10 +15,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from greedylr.control import checkpoint, rule
-from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action
+from greedylr.control.default.config import DefaultConfig, cautions
+from greedylr.control.default.state import DefaultState
+from greedylr.control.families import Config, State, chosen, family_of
 from greedylr.control.observers import Observer, hand_on, introduce, tell
-from greedylr.control.state import DefaultState, State
+from greedylr.control.paper.config import PaperConfig
 from greedylr.extras import missing
 
 try:
@@ -37,8 +39,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
     Keras' guide has it, call ``compute_loss`` (not on JAX), or return the loss as ``batch_loss`` among its logs.
 
     Args:
-        family: :class:`~greedylr.control.config.DefaultConfig`, or
-            :class:`~greedylr.control.config.PaperConfig` for the published algorithm.
+        family: :class:`~greedylr.control.default.config.DefaultConfig`, or
+            :class:`~greedylr.control.paper.config.PaperConfig` for the published algorithm.
         monitor: The name of a metric, ``"val_loss"`` say, to be observed at the end of every epoch in place of the
             training loss.
         observers: Each is called with every decision: a recorder, say. One that has a method ``watch`` is told by it of
@@ -96,7 +98,7 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         Raises:
             ValueError: If it is something else, or of another family.
         """
-        self._config, self._state = checkpoint.load(state_dict, checkpoint.family_of(self._config))
+        self._config, self._state = checkpoint.load(state_dict, family_of(self._config).name)
         self._optimizer = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

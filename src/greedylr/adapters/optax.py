@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from greedylr.control import batched
-from greedylr.control.config import Config, DefaultConfig, PaperConfig, cautions, chosen
 from greedylr.control.decision import Action, Decision
+from greedylr.control.default.config import DefaultConfig, cautions
+from greedylr.control.families import Config, chosen
 from greedylr.control.observers import Observer, introduce, tell
+from greedylr.control.paper.config import PaperConfig
 from greedylr.extras import missing
 
 try:
@@ -35,7 +37,7 @@ class GreedyLRState(NamedTuple):
             -1 before the first.
     """
 
-    memory: batched.DefaultArrays | batched.PaperArrays
+    memory: batched.Arrays
     action: jax.Array
 
     @property
@@ -61,8 +63,8 @@ def greedy_lr(
     Args:
         learning_rate: The initial one. Chained behind an optimizer that has one of its own, 1: the result is then a
             multiple of the optimizer's.
-        family: :class:`~greedylr.control.config.DefaultConfig`, or
-            :class:`~greedylr.control.config.PaperConfig` for the published algorithm.
+        family: :class:`~greedylr.control.default.config.DefaultConfig`, or
+            :class:`~greedylr.control.paper.config.PaperConfig` for the published algorithm.
         observers: Each is called on the host with every decision, in order, from within the compiled step: a recorder,
             say. Decisions come without evidence, and after the step that they belong to: ``jax.effects_barrier()``
             waits for them. Not under ``vmap``.

@@ -6,25 +6,15 @@ from collections.abc import Mapping
 from reprlib import repr as short
 from typing import Any
 
-from greedylr.control import peer, plain
-from greedylr.control.config import Config, DefaultConfig, PaperConfig
+from greedylr.control import plain
+from greedylr.control.families import FAMILIES, Config, State, family_of
 from greedylr.control.invariants import check_state
-from greedylr.control.state import DefaultState, PaperState, State
-
-_KINDS: dict[str, tuple[type[Config], type[State]]] = {
-    "default": (DefaultConfig, DefaultState),
-    "paper": (PaperConfig, PaperState),
-}
-
-
-def family_of(config: Config) -> str:
-    """The family's name in checkpoints."""
-    return "default" if isinstance(config, DefaultConfig) else "paper"
+from greedylr.control.paper import peer
 
 
 def save(config: Config, state: State) -> dict[str, Any]:
     """Plain data: numbers, strings, lists, ``None``, valid in strict JSON."""
-    return {"family": family_of(config), "config": plain.to_dict(config), "state": plain.to_dict(state)}
+    return {"family": family_of(config).name, "config": plain.to_dict(config), "state": plain.to_dict(state)}
 
 
 def load(saved: Any, family: str) -> tuple[Config, State]:
@@ -55,8 +45,7 @@ def load(saved: Any, family: str) -> tuple[Config, State]:
             raise ValueError(f"family in the saved state must be a string, got {short(saved['family'])}")
         if saved["family"] != family:
             raise ValueError(f"a state of the {saved['family']} family cannot be loaded into the {family} one")
-        config_kind, state_kind = _KINDS[family]
-        config = plain.from_dict(config_kind, saved["config"])
-        state = plain.from_dict(state_kind, saved["state"])
+        config = plain.from_dict(FAMILIES[family].config, saved["config"])
+        state = plain.from_dict(FAMILIES[family].state, saved["state"])
     check_state(config, state)
     return config, state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
 
@@ -47,3 +47,8 @@ def numbers(values: object) -> list[object] | None:
     if len(getattr(values, "shape", ())) == 1 and hasattr(values, "tolist"):
         return list(values.tolist())
     return None
+
+
+def finite(values: Iterable[float]) -> bool:
+    """Whether all are finite."""
+    return all(map(math.isfinite, values))

@@ -16,7 +16,7 @@ def to_dict(record: Any) -> dict[str, Any]:
     """A dataclass as plain data; tuples become lists, infinities ``"inf"`` and ``"-inf"``.
 
     Example:
-        >>> from greedylr.control.state import PaperState
+        >>> from greedylr.control.paper.state import PaperState
         >>> to_dict(PaperState((0.1,), (0.1,)))["reference"]
         'inf'
     """
@@ -30,7 +30,7 @@ def from_dict(kind: type[_R], data: Any) -> _R:
         ValueError: If ``data`` is no mapping, lacks an entry, has an unknown one, or one that is invalid.
 
     Example:
-        >>> from greedylr.control.config import PaperConfig
+        >>> from greedylr.control.paper.config import PaperConfig
         >>> from_dict(PaperConfig, to_dict(PaperConfig.core())) == PaperConfig.core()
         True
     """

@@ -4,7 +4,7 @@ r"""The rule: observe one loss, decide on the learning rate. The one entrance to
 optimizer, no printing, no clock. The same losses give the same decisions, bit for bit.
 
 Example:
-    >>> from greedylr.control.config import PaperConfig
+    >>> from greedylr.control.paper.config import PaperConfig
     >>> config = PaperConfig.core(factor=0.5)
     >>> state = start(config, [0.1])
     >>> [observe(config, state, loss).lr_after[0] for loss in (3.0, 2.0, 2.5, 2.5)]
@@ -13,20 +13,17 @@ Example:
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from greedylr.control import default, paper
-from greedylr.control.config import Config, DefaultConfig, bounds_of, check_groups, with_another_group
 from greedylr.control.decision import Action, Decision
+from greedylr.control.default import step as default
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.state import DefaultState
+from greedylr.control.families import FAMILIES, Config, State, family_of
 from greedylr.control.numerals import number
-from greedylr.control.state import DefaultState, PaperState, State
-
-# Looked up at every step that somebody watches.
-_GATHERING, _CLIMBING = Action.GATHERING, Action.CLIMBING
-_new = tuple.__new__
+from greedylr.control.settings import check_groups, with_another_group
 
 
 def start(config: Config, initial_lrs: Iterable[float]) -> State:
@@ -49,7 +46,8 @@ def start(config: Config, initial_lrs: Iterable[float]) -> State:
         raise ValueError("initial_lrs must have one learning rate per parameter group, got none")
     check_lrs(config, found)
     lrs = tuple(map(float, found))
-    return default.start(config, lrs) if isinstance(config, DefaultConfig) else paper.start(config, lrs)
+    state: State = family_of(config).step.start(config, lrs)
+    return state
 
 
 def advancer(config: Config) -> Callable[[Any, Any, float], Action]:
@@ -57,7 +55,8 @@ def advancer(config: Config) -> Callable[[Any, Any, float], Action]:
 
     It takes in one loss, changes the state as :func:`observe` does, and returns the action alone.
     """
-    return default.advance if isinstance(config, DefaultConfig) else paper.advance
+    advance: Callable[[Any, Any, float], Action] = family_of(config).step.advance
+    return advance
 
 
 def observe(config: Config, state: State, loss: float) -> Decision:
@@ -71,21 +70,16 @@ def observe(config: Config, state: State, loss: float) -> Decision:
     Returns:
         What was decided, why, and the learning rates for the next optimizer step.
     """
-    memory: Any = state  # of the config's family
-    before = memory.lrs
     if loss.__class__ is not float:
         loss = float(loss)
-    if isinstance(config, DefaultConfig):
-        ceiling = memory.ceiling
-        action = default.advance(config, memory, loss)
-        silent = action is _GATHERING or action is _CLIMBING
-        numbers = {} if silent else default.evidence(config, memory, ceiling, action)
-    else:
-        reference = memory.reference
-        action = paper.advance(config, memory, loss)
-        numbers = paper.evidence(config, memory, loss, reference, action)
-    # As Decision(...) does, in half the time.
-    return _new(Decision, (memory.step, loss, action, before, memory.lrs, numbers))
+    decision: Decision = _OBSERVE[config.__class__](config, state, loss)
+    return decision
+
+
+# Looked up at every step that somebody watches.
+_OBSERVE: dict[type, Callable[[Any, Any, float], Decision]] = {
+    family.config: family.step.observe for family in FAMILIES.values()
+}
 
 
 def add_group(config: Config, state: State, initial_lr: float) -> Config:
@@ -99,12 +93,7 @@ def add_group(config: Config, state: State, initial_lr: float) -> Config:
     """
     check_lr(initial_lr)
     config = with_another_group(config)
-    if isinstance(config, DefaultConfig):
-        assert isinstance(state, DefaultState)
-        default.add_group(config, state, initial_lr)
-    else:
-        assert isinstance(state, PaperState)
-        paper.add_group(config, state, initial_lr)
+    family_of(config).step.add_group(config, state, initial_lr)
     return config
 
 
@@ -124,7 +113,7 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
         ValueError: If it is less than 1.
 
     Example:
-        >>> from greedylr.control.config import DefaultConfig
+        >>> from greedylr.control.default.config import DefaultConfig
         >>> config = DefaultConfig(total_steps=10, decade_steps=0, min_scale=0)
         >>> state = start(config, [0.1])
         >>> decisions = [observe(config, state, 1.0) for _ in range(10)]
@@ -149,14 +138,11 @@ def resume(config: Config, then: State, step: int, factor: float) -> State:
     Returns:
         A state of its own.
     """
-    if isinstance(config, DefaultConfig):
-        assert isinstance(then, DefaultState)
-        return default.resume(config, then, step, factor)
-    assert isinstance(then, PaperState)
-    return paper.resume(config, then, step, factor)
+    state: State = family_of(config).step.resume(config, then, step, factor)
+    return state
 
 
-def take_over(state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
+def take_over(config: Config, state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
     """Let learning rates count that somebody else has set.
 
     Before the first loss they are the initial ones. Later the initial one of each group is multiplied as its learning
@@ -164,6 +150,7 @@ def take_over(state: State, lrs: Iterable[float], written: Iterable[float]) -> N
     the paper family, whose bounds are absolute, the learning rate alone is another.
 
     Args:
+        config: The settings in force.
         state: Changed in place.
         lrs: Learning rate of each group as somebody else has set it.
         written: What the rule had set last.
@@ -171,35 +158,23 @@ def take_over(state: State, lrs: Iterable[float], written: Iterable[float]) -> N
     Raises:
         ValueError: If a learning rate is negative or not finite. Nothing has changed then.
     """
-    found = tuple(map(float, lrs))
-    for lr in found:
-        check_lr(lr)
-    if isinstance(state, DefaultState):
-        if state.step == 0:
-            state.initial_lrs = found
-        else:
-            groups = zip(state.initial_lrs, found, written)
-            state.initial_lrs = tuple([_rebased(initial, lr, before) for initial, lr, before in groups])
-    state.lrs = found
+    family_of(config).step.take_over(state, _checked(lrs), written)
 
 
 def rebase(config: Config, state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
-    """As :func:`take_over`, where the rule has moved since: the learning rates are the move on top of what was set."""
-    moved = state.lrs
-    take_over(state, lrs, written)
-    if not isinstance(config, DefaultConfig):
-        state.lrs = moved
-        return
-    assert isinstance(state, DefaultState)
-    default.write_lrs(config, state)
+    """As :func:`take_over`, where the rule has moved since: the learning rates are the move on top of what was set.
+
+    Raises:
+        ValueError: If a learning rate is negative or not finite. Nothing has changed then.
+    """
+    family_of(config).step.rebase(config, state, _checked(lrs), written)
 
 
-def _rebased(initial: float, lr: float, before: float) -> float:
-    if lr == before:
-        return initial
-    # A learning rate that was zero has no multiple: the new one is then the initial one.
-    rebased = initial * (lr / before) if before > 0 else lr
-    return rebased if math.isfinite(rebased) else lr
+def _checked(lrs: Iterable[float]) -> tuple[float, ...]:
+    found = tuple(map(float, lrs))
+    for lr in found:
+        check_lr(lr)
+    return found
 
 
 def check_lrs(config: Config, initial_lrs: Sequence[float]) -> None:
@@ -212,12 +187,7 @@ def check_lrs(config: Config, initial_lrs: Sequence[float]) -> None:
     for lr in initial_lrs:
         check_lr(lr)
     check_groups(config, len(initial_lrs))
-    if isinstance(config, DefaultConfig):
-        for lr, most in zip(initial_lrs, bounds_of(config.max_scale, len(initial_lrs))):
-            if not math.isfinite(lr * most):
-                raise ValueError(
-                    f"an initial learning rate times max_scale must be finite, got {lr!r} times max_scale={most!r}"
-                )
+    family_of(config).step.check_lrs(config, initial_lrs)
 
 
 def check_lr(lr: float) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from greedylr.control import batched, plain
-from greedylr.control.config import Config, DefaultConfig
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.families import Config
 
 
 class DeviceController:

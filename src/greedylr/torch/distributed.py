@@ -23,8 +23,9 @@ from torch.distributed.algorithms.join import Join
 from torch.optim import Optimizer
 
 from greedylr.control import plain
-from greedylr.control.config import Config
-from greedylr.control.state import DefaultState, PaperState, State
+from greedylr.control.default.state import DefaultState
+from greedylr.control.families import Config, State
+from greedylr.control.paper.state import PaperState
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""

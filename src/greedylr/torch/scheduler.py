@@ -16,10 +16,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr.control import checkpoint, paper, plain, rule
-from greedylr.control.config import Bound, Config, DefaultConfig, PaperConfig, cautions
+from greedylr.control import checkpoint, plain, rule
 from greedylr.control.decision import Action
+from greedylr.control.default.config import DefaultConfig, cautions
+from greedylr.control.families import Config, family_of
 from greedylr.control.observers import Observer, introduce, tell
+from greedylr.control.paper import step as paper
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
 from greedylr.torch.levels import Levels
@@ -41,7 +45,7 @@ class GreedyLR(LRScheduler):
     ``factor`` (the loss improved) or multiplied by it (it worsened); otherwise they are held. A loss that is not
     finite, and two losses in a row far above the usual, cut at once (the climb waits for a second one that is not
     finite as well). With ``total_steps``, the learning rates decay to zero over the last part. The rule in maths:
-    :class:`greedylr.control.config.DefaultConfig`.
+    :class:`greedylr.control.default.config.DefaultConfig`.
 
     Args:
         optimizer: Any optimizer; its learning rates are the initial ones, but where an earlier GreedyLR has set them:
@@ -194,7 +198,7 @@ class GreedyLR(LRScheduler):
 
         Args:
             optimizer: Any optimizer.
-            mode: See :class:`greedylr.control.config.PaperConfig`, as for all up to ``compare``.
+            mode: See :class:`greedylr.control.paper.config.PaperConfig`, as for all up to ``compare``.
             factor: F in (0, 1).
             patience: Observations in a row before a move: acts on number ``patience + 1``.
             threshold: Changes smaller than this do not count as better.
@@ -502,7 +506,7 @@ class GreedyLR(LRScheduler):
         entries = dict(state_dict)
         loss, domain = _pending(entries.pop("pending_loss", None), entries.pop("pending_domain", None))
         levels = entries.pop("levels", None)
-        config, state = checkpoint.load(entries, checkpoint.family_of(self._config))
+        config, state = checkpoint.load(entries, family_of(self._config).name)
         groups = len(self.optimizer.param_groups)
         if len(state.lrs) != groups:
             raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
@@ -539,7 +543,7 @@ class GreedyLR(LRScheduler):
             raise ValueError(f"factor must be a number with 0 < factor <= 1, got {factor!r}")
         config, step = self._config, self._state.step
         entries = {name: state_dict[name] for name in ("family", "config", "state")}
-        _, then = checkpoint.load(entries, checkpoint.family_of(config))
+        _, then = checkpoint.load(entries, family_of(config).name)
         state = rule.resume(config, then, step, factor)
         present = {**state_dict, **checkpoint.save(config, state), "pending_loss": None, "pending_domain": None}
         self._load(present)
@@ -732,7 +736,7 @@ class GreedyLR(LRScheduler):
         if lrs == self._in_optimizer:
             return
         found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
-        rule.take_over(self._state, found, self._written)
+        rule.take_over(self._config, self._state, found, self._written)
         self._written, self._in_optimizer = self._state.lrs, found
 
     def _write(self, looks: bool = False) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
-from greedylr.control.config import Config
+from greedylr.control.families import Config
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.execution.engines.batched.greedy_rows import GreedyRows, config_of
 from greedylr.lab.execution.engines.batched.schedules import Floats, Mode, made_for

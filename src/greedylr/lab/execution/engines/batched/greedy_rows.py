@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from greedylr import GreedyLR
 from greedylr.control import batched, rule
-from greedylr.control.config import Config
 from greedylr.control.decision import CUTS, Action
+from greedylr.control.families import Config
 from greedylr.lab.execution.engines.batched.schedules import Floats
 from greedylr.lab.runs import Event, Result
 

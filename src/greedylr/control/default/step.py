@@ -1,6 +1,6 @@
 """The default family: climb until the loss objects, then compare windows of losses, with two reflexes.
 
-The rule in maths is in :class:`~greedylr.control.config.DefaultConfig`. ``batched.py`` holds the same
+The rule in maths is in :class:`~greedylr.control.default.config.DefaultConfig`. ``arrays.py`` holds the same
 arithmetic over arrays; an operation moved here must be moved there, or a last bit will differ.
 """
 
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from greedylr.control.config import DefaultConfig, bounds_of
-from greedylr.control.decision import Action
-from greedylr.control.state import NO_CEILING, DefaultState
+from greedylr.control.decision import Action, Decision
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.state import NO_CEILING, DefaultState
+from greedylr.control.settings import bounds_of
 
 # Looked up at every step: a global name takes a third of the time of an attribute of an enumeration or a module.
 _GATHERING = Action.GATHERING
+_CLIMBING = Action.CLIMBING
 _NOT_SIGNIFICANT = Action.NOT_SIGNIFICANT
 _MINUS_INFINITY = -math.inf
+_new = tuple.__new__
 _LARGEST = sys.float_info.max  # of a learning rate that was set by hand, times the scale
 
 
@@ -51,6 +55,16 @@ def advance(config: DefaultConfig, state: DefaultState, loss: float) -> Action:
     else:
         action = _non_finite(config, state)
     return _follow_horizon(config, state, action)
+
+
+def observe(config: DefaultConfig, state: DefaultState, loss: float) -> Decision:
+    """Take in one loss and say what was decided, and why."""
+    before, ceiling = state.lrs, state.ceiling
+    action = advance(config, state, loss)
+    silent = action is _GATHERING or action is _CLIMBING
+    numbers = {} if silent else evidence(config, state, ceiling, action)
+    # As Decision(...) does, in half the time.
+    return _new(Decision, (state.step, loss, action, before, state.lrs, numbers))
 
 
 def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action: Action) -> dict[str, float]:
@@ -110,6 +124,43 @@ def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) 
     if then.horizon_moved:  # Nobody was told.
         state.horizon_moved, state.stop = True, 0
     return state
+
+
+def take_over(state: DefaultState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
+    """Let learning rates count that somebody else has set: the multiples of the initial ones stay what they were."""
+    if state.step == 0:
+        state.initial_lrs = lrs
+    else:
+        groups = zip(state.initial_lrs, lrs, written)
+        state.initial_lrs = tuple([_rebased(initial, lr, before) for initial, lr, before in groups])
+    state.lrs = lrs
+
+
+def rebase(config: DefaultConfig, state: DefaultState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
+    """The same where the rule has moved since: the move is made on top of what was set."""
+    take_over(state, lrs, written)
+    write_lrs(config, state)
+
+
+def _rebased(initial: float, lr: float, before: float) -> float:
+    if lr == before:
+        return initial
+    # A learning rate that was zero has no multiple: the new one is then the initial one.
+    rebased = initial * (lr / before) if before > 0 else lr
+    return rebased if math.isfinite(rebased) else lr
+
+
+def check_lrs(config: DefaultConfig, initial_lrs: Sequence[float]) -> None:
+    """Raise if these cannot be initial learning rates under these settings.
+
+    Raises:
+        ValueError: If one times ``max_scale`` is not finite.
+    """
+    for lr, most in zip(initial_lrs, bounds_of(config.max_scale, len(initial_lrs))):
+        if not math.isfinite(lr * most):
+            raise ValueError(
+                f"an initial learning rate times max_scale must be finite, got {lr!r} times max_scale={most!r}"
+            )
 
 
 _HOLDS = frozenset(

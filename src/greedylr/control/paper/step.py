@@ -2,22 +2,25 @@
 
 Its learning rates equal those of ``transformers.optimization.GreedyLR`` bit for bit wherever that
 implementation is sound; ``docs/paper.md`` lists where it is not, and what is done here instead.
-``batched.py`` holds the same arithmetic over arrays; an operation moved here must be moved there.
+``arrays.py`` holds the same arithmetic over arrays; an operation moved here must be moved there.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from greedylr.control.config import PaperConfig, bounds_of
-from greedylr.control.decision import Action
-from greedylr.control.state import PaperState
+from greedylr.control.decision import Action, Decision
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.paper.state import PaperState
+from greedylr.control.settings import bounds_of
 
 # Looked up at every step.
 _INFINITY = float("inf")
 _LARGEST = sys.float_info.max
 _PATIENCE = Action.PATIENCE
+_new = tuple.__new__
 
 
 def start(config: PaperConfig, initial_lrs: tuple[float, ...]) -> PaperState:
@@ -73,6 +76,15 @@ def advance(config: PaperConfig, state: PaperState, loss: float) -> Action:
     return _cut_or_reset(config, state) if state.worse > config.patience else _PATIENCE
 
 
+def observe(config: PaperConfig, state: PaperState, loss: float) -> Decision:
+    """Take in one loss and say what was decided, and why."""
+    before, reference = state.lrs, state.reference
+    action = advance(config, state, loss)
+    numbers = evidence(config, state, loss, reference, action)
+    # As Decision(...) does, in half the time.
+    return _new(Decision, (state.step, loss, action, before, state.lrs, numbers))
+
+
 def may_move(config: PaperConfig, state: PaperState, loss: float) -> bool:
     """Whether :func:`advance` could move a learning rate at this loss: if not, it need not know them."""
     return state.better >= config.patience or state.worse >= config.patience or not -_INFINITY < loss < _INFINITY
@@ -118,6 +130,19 @@ def add_group(config: PaperConfig, state: PaperState, initial_lr: float) -> None
     """A parameter group that joins late, with its learning rate as it is."""
     state.initial_lrs = (*state.initial_lrs, initial_lr)
     state.lrs = (*state.lrs, initial_lr)
+
+
+def take_over(state: PaperState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
+    """Let learning rates count that somebody else has set: bounds are absolute here, so nothing else is another."""
+    state.lrs = lrs
+
+
+def rebase(config: PaperConfig, state: PaperState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
+    """The same where the rule has moved since: its move is what counts."""
+
+
+def check_lrs(config: PaperConfig, initial_lrs: Sequence[float]) -> None:
+    """Any learning rates can be initial ones."""
 
 
 def _average(config: PaperConfig, state: PaperState, loss: float) -> float:

@@ -1,13 +1,19 @@
-"""What the rule remembers between two losses: plain data, with an exact round trip through JSON."""
+"""What the default family remembers between two losses: plain data, with an exact round trip through JSON."""
 
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.numerals import LARGEST_INTEGER, finite
+from greedylr.control.settings import bounds_of
 
 NO_CEILING = sys.float_info.max
 """Every finite loss is at or below it, and every infinite one above."""
+
+Condition = tuple[str, str, bool]
 
 
 @dataclass(slots=True)
@@ -75,37 +81,28 @@ class DefaultState:
         return self.seen + len(self.losses)
 
 
-@dataclass(slots=True)
-class PaperState:
-    """Memory of the published algorithm. Losses are signed so that lower is better.
-
-    Attributes:
-        initial_lrs: Initial learning rate per parameter group.
-        lrs: Learning rate per parameter group now; a new tuple whenever any of them changes.
-        step: Losses observed so far.
-        value: The last running average.
-        reference: What it is compared with: the best so far or the previous one.
-        better: Better observations in a row.
-        worse: Worse observations in a row.
-        cooldown_left: Observations still to be ignored after a cut.
-        warmup_left: Observations still to be ignored after a raise.
-        reset_left: Cut attempts at the lower bound until the reset.
-        losses: The losses in the running average.
-        total: Their running sum, as accumulated.
-    """
-
-    initial_lrs: tuple[float, ...]
-    lrs: tuple[float, ...]
-    step: int = 0
-    value: float = math.inf
-    reference: float = math.inf
-    better: int = 0
-    worse: int = 0
-    cooldown_left: int = 0
-    warmup_left: int = 0
-    reset_left: int = 500
-    losses: list[float] = field(default_factory=list)
-    total: float = 0.0
-
-
-State = DefaultState | PaperState
+def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition]:
+    """What every state fulfils that the rule has made under ``config``: entry, what is valid, and whether it holds."""
+    groups = len(state.lrs)
+    low, high = min(bounds_of(config.min_scale, groups)), max(bounds_of(config.max_scale, groups))
+    yield "scale", f"from {low!r} to {high!r}", low <= state.scale <= high
+    yield "losses", f"fewer than window_length={config.window_length}", len(state.losses) < config.window_length
+    yield "losses", "finite", finite(state.losses)
+    yield "losses", "empty while climbing", not (state.climbing and state.losses)
+    yield "seen", f"from 0 to {LARGEST_INTEGER}", 0 <= state.seen <= LARGEST_INTEGER
+    yield "climbed", f"from 0 to seen={state.seen}", 0 <= state.climbed <= state.seen
+    yield "unchanged", f"from 0 to climbed={state.climbed}", 0 <= state.unchanged <= state.climbed
+    # A hair more than 1, for rounding.
+    yield "weight", "0 before the climb, above 0 and at most 1 then", (state.climbed > 0) == (0 < state.weight <= 1.001)
+    yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
+    for name in ("total", "last", "first", "lowest", "mean", "previous_mean", "ceiling"):
+        yield name, "finite", finite([getattr(state, name)])
+    yield "noise", "finite and at least 0", 0 <= state.noise <= NO_CEILING
+    for name in ("variance", "previous_variance"):
+        yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
+    yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
+    yield "spike_step", f"from -1 to step={state.step}", -1 <= state.spike_step <= state.step
+    yield "moved_from", "at least 1, or -1.0", state.moved_from >= 1 or state.moved_from == -1.0
+    # Where the rule next decides. 0: at the next loss, whatever is derived from it then.
+    stop = 1 if state.climbing else min(config.window_length, config.anneal_start - state.seen)
+    yield "stop", f"from 0 to {max(stop, 0)}", 0 <= state.stop <= max(stop, 0)

@@ -8,8 +8,8 @@ from reprlib import repr as short
 from typing import Any
 
 from greedylr.control import plain
-from greedylr.control.config import PaperConfig
-from greedylr.control.state import PaperState
+from greedylr.control.paper.config import PaperConfig
+from greedylr.control.paper.state import PaperState
 
 
 def is_peer_state(data: Any) -> bool:

@@ -1,0 +1,1 @@
+"""The default family: climb until the loss objects, then compare windows of losses."""

@@ -1,0 +1,255 @@
+"""The default family over arrays: the arithmetic of ``step.py``, operation by operation, for each element.
+
+:mod:`greedylr.control.batched` is the entrance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from greedylr.control.decision import Action
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.step import LEAST_NOISE, NOISE_SHARE
+
+Array = Any
+"""An array of ``xp``: ``torch.Tensor``, ``jax.Array``, ``numpy.ndarray``."""
+
+REAL_SETTINGS = (
+    *("start_scale", "objection", "back_off", "significance", "factor", "reflex_factor", "spike"),
+    *("min_scale", "max_scale"),
+)
+"""Those of which an array must be able to hold the value."""
+
+_CODE = {action: code for code, action in enumerate(Action)}
+
+
+class DefaultArrays(NamedTuple):
+    """Memory of the default family; the names are those of :class:`~greedylr.control.default.state.DefaultState`.
+
+    In place of the losses of the unfinished window stand their ``count``, the first of them
+    (``anchor``), and the sums of the deviations from it and of their squares.
+    """
+
+    initial_lrs: Array
+    lrs: Array
+    scale: Array
+    climbing: Array
+    climbed: Array
+    total: Array
+    weight: Array
+    noise: Array
+    last: Array
+    unchanged: Array
+    first: Array
+    lowest: Array
+    fell: Array
+    step: Array
+    count: Array
+    anchor: Array
+    deviations: Array
+    squares: Array
+    mean: Array
+    variance: Array
+    previous_mean: Array
+    previous_variance: Array
+    ceiling: Array
+    spike_step: Array
+
+
+def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
+    """The state before the first loss."""
+    zero = xp.zeros_like(initial_lrs)
+    none = xp.zeros_like(initial_lrs, dtype=xp.int32)
+    scale = zero + 1.0
+    if config.decade:
+        scale = xp.clip(zero + config.start_scale, config.min_scale, config.max_scale)
+    return DefaultArrays(
+        initial_lrs=initial_lrs,
+        lrs=_default_lrs(config, initial_lrs, scale, none, xp),
+        scale=scale,
+        climbing=none == (0 if config.decade and config.anneal_start > 0 else 1),
+        climbed=none,
+        total=zero,
+        weight=zero,
+        noise=zero,
+        last=zero,
+        unchanged=none,
+        first=zero,
+        lowest=zero,
+        fell=none != 0,
+        step=none,
+        count=none,
+        anchor=zero,
+        deviations=zero,
+        squares=zero,
+        mean=zero,
+        variance=zero - 1.0,
+        previous_mean=zero,
+        previous_variance=zero - 1.0,
+        ceiling=zero + math.inf,
+        spike_step=none - 1,
+    )
+
+
+class _Climb(NamedTuple):
+    """What one loss makes of the climb; where there is none, of no meaning.
+
+    Attributes:
+        fields: New values of the state's fields.
+        objects: Whether the loss objects.
+        silent: Whether the loss has said nothing.
+        mean: The smoothed loss.
+        noise: Its variance.
+    """
+
+    fields: dict[str, Array]
+    objects: Array
+    silent: Array
+    mean: Array
+    noise: Array
+
+
+def _climb(config: DefaultConfig, state: DefaultArrays, losses: Array, on: Array, xp: Any) -> _Climb:
+    beta = config.smoothing
+    climbed = state.climbed + 1
+    settled = climbed > config.settled
+    just_settled = climbed == config.settled
+    total = beta * state.total + (1 - beta) * losses
+    weight = beta * state.weight + (1 - beta)
+    largest = xp.finfo(losses.dtype).max
+    mean = xp.clip(total / weight, -largest, largest)
+    deviation = xp.sqrt(state.noise)
+    least = LEAST_NOISE * abs(mean)
+    deviation = xp.where(least > deviation, least, deviation)
+    error = config.objection * (math.sqrt((1 - beta) / (1 + beta)) * deviation)
+    fell = state.fell | (settled & (mean < state.first - math.sqrt(2.0) * error))
+    objects = on & settled & (mean > state.lowest + xp.where(fell, error, 2 * error))
+    lowest = xp.where(just_settled | (settled & (mean < state.lowest)), mean, state.lowest)
+    difference = xp.clip((losses - state.last) * (losses - state.last) / 2, None, largest)
+    # Floating before the division, which would give a narrower type for integers.
+    count = xp.clip(xp.zeros_like(mean) + state.climbed, 1.0, None)
+    share = xp.clip(1 / count, NOISE_SHARE * (1 - beta), None)
+    noise = xp.where(climbed > 1, state.noise + share * (difference - state.noise), state.noise)
+    go_on = on & ~objects
+    noise = xp.where(go_on, noise, state.noise)
+    unchanged = xp.where((climbed > 1) & (losses == state.last), state.unchanged + 1, 0)
+    silent = go_on & (unchanged >= config.settled)
+    fields = {
+        "climbed": xp.where(on, climbed, state.climbed),
+        "total": xp.where(on, total, state.total),
+        "weight": xp.where(on, weight, state.weight),
+        "noise": noise,
+        "last": xp.where(go_on, losses, state.last),
+        "unchanged": xp.where(go_on, unchanged, state.unchanged),
+        "first": xp.where(on & just_settled, mean, state.first),
+        "lowest": xp.where(go_on, lowest, state.lowest),
+        "fell": xp.where(on, fell, state.fell),
+    }
+    return _Climb(fields, objects, silent, mean, noise)
+
+
+def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any) -> tuple[DefaultArrays, Array]:
+    """Take in one loss, lower is better, for each element."""
+    step = state.step + 1
+    finite = xp.isfinite(losses)
+    below = finite & (losses <= state.ceiling)
+    over = finite & ~below
+    ordinary = below & ~state.climbing
+    phase = step >= config.anneal_start
+    climb = _climb(config, state, losses, below & state.climbing, xp)
+    climbs = below & state.climbing & ~climb.objects
+
+    # Into the window, and close it where it is full.
+    anchor = xp.where(ordinary & (state.count == 0), losses, state.anchor)
+    deviation = xp.where(ordinary, losses - anchor, 0.0)
+    deviations = state.deviations + deviation
+    squares = state.squares + deviation * deviation
+    count = xp.where(ordinary, state.count + 1, state.count)
+    full = ordinary & (count >= config.window_length)
+    spread = squares - deviations * deviations / config.window_length
+    known = xp.isfinite(spread)
+    spread = xp.where(known, xp.clip(spread, 0.0, None), math.inf)
+    mean = xp.where(full, xp.where(known, anchor + deviations / config.window_length, anchor), state.mean)
+    variance = xp.where(full, spread / (config.window_length - 1), state.variance)
+    previous_mean = xp.where(full, state.mean, state.previous_mean)
+    previous_variance = xp.where(full, state.variance, state.previous_variance)
+
+    # Compare it with the one before.
+    compared = full & (previous_variance >= 0)
+    standard_error = xp.sqrt(xp.clip(previous_variance + variance, 0.0, None) / config.window_length)
+    difference = mean - previous_mean
+    significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
+    cut = significant & (difference > 0)
+    raised = significant & ~cut
+
+    # The reflexes.
+    next_in_a_row = state.spike_step == step - 1
+    exploded = over & next_in_a_row
+    spike_step = xp.where(over | (~finite & (next_in_a_row | state.climbing)), step, state.spike_step)
+
+    # Move.
+    reflex = exploded | (~finite & (next_in_a_row | ~state.climbing))
+    backs_off = climb.objects | (state.climbing & reflex)
+    back = state.scale / config.back_off
+    given = xp.clip(state.scale / (2 * config.back_off), 1.0, None)
+    scale = xp.where(raised, state.scale / config.factor, state.scale)
+    scale = xp.where(cut, state.scale * config.factor, scale)
+    scale = xp.where(reflex, state.scale * config.reflex_factor, scale)
+    grows = climbs & ~climb.silent
+    scale = xp.where(grows, state.scale * config.growth, scale)
+    scale = xp.where(backs_off, xp.where(given < back, given, back), scale)
+    scale = xp.clip(scale, config.min_scale, config.max_scale)
+    moved = scale != state.scale
+
+    # The line above which losses are extraordinary.
+    settled = climbs & (climb.fields["climbed"] >= config.settled)
+    level = xp.where(settled | (climb.objects & (climb.mean > losses)), climb.mean, xp.where(full, mean, losses))
+    from_window = full | (exploded & (state.variance >= 0))
+    deviation = xp.sqrt(xp.clip(xp.where(from_window, variance, climb.noise), 0.0, None))
+    least = LEAST_NOISE * abs(level)
+    band = config.spike * xp.where(least > deviation, least, deviation)
+    ceiling = xp.where(full | exploded | settled | climb.objects, level + band, state.ceiling)
+
+    held = xp.where(compared, _CODE[Action.NOT_SIGNIFICANT], _CODE[Action.GATHERING])
+    held = xp.where(climbs, xp.where(climb.silent, _CODE[Action.SILENT], _CODE[Action.CLIMBING]), held)
+    action = xp.where(phase, _CODE[Action.ANNEALING], held)
+    if config.total_steps is not None:
+        action = xp.where(phase & (step > config.total_steps), _CODE[Action.OVER], action)
+    action = xp.where(raised, xp.where(moved, _CODE[Action.RAISED], _CODE[Action.AT_MAX]), action)
+    action = xp.where(cut, xp.where(moved, _CODE[Action.CUT], _CODE[Action.AT_MIN]), action)
+    action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
+    action = xp.where(climb.objects, _CODE[Action.BACKED_OFF], action)
+    action = xp.where(finite, action, _CODE[Action.NON_FINITE])
+
+    restart = full | exploded
+    state = DefaultArrays(
+        initial_lrs=state.initial_lrs,
+        lrs=_default_lrs(config, state.initial_lrs, scale, step, xp),
+        scale=scale,
+        climbing=state.climbing & ~backs_off & ~(grows & ~moved) & ~phase,
+        **climb.fields,
+        step=step,
+        count=xp.where(restart, 0, count),
+        anchor=anchor,
+        deviations=xp.where(restart, 0.0, deviations),
+        squares=xp.where(restart, 0.0, squares),
+        mean=mean,
+        variance=variance,
+        previous_mean=previous_mean,
+        previous_variance=previous_variance,
+        ceiling=ceiling,
+        spike_step=spike_step,
+    )
+    return state, action
+
+
+def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, xp: Any) -> Array:
+    # Floating before the division, which would give a narrower type for integers.
+    done = xp.zeros_like(initial_lrs) + step
+    envelope = 1.0
+    if config.total_steps is not None and config.anneal_start < math.inf:
+        left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
+        envelope = xp.where(step >= config.anneal_start, left, 1.0)
+    lrs = initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
+    return xp.clip(lrs, None, xp.finfo(lrs.dtype).max)

@@ -1,0 +1,191 @@
+"""Settings of the default family: one frozen, validated record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import ClassVar, Literal
+
+from greedylr.control.settings import Bound, take_bound, take_choice, take_int, take_real
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultConfig:
+    r"""Settings of the default family, made for the minibatch loss at every step.
+
+    The learning rate of a parameter group is ``initial × scale × anneal``, clamped to
+    ``[min_scale, max_scale] × initial``.
+
+    **Climb.** The scale starts at ``start_scale`` and grows tenfold in every :math:`D` = ``decade_steps`` losses, until
+    the loss objects. With :math:`\tau = \max(4, D/8)` and :math:`\beta = 1 - 1/\tau`, the losses are smoothed, and
+    their noise is taken from their successive differences:
+
+    .. math::
+        m_t &= \sum_i \beta^{t-i} \ell_i \;/\; \sum_i \beta^{t-i}, \\
+        \sigma_t^2 &= \sigma_{t-1}^2 + \max\left(\tfrac{1}{2\tau}, \tfrac{1}{t-1}\right)
+            \left(\tfrac12 (\ell_t - \ell_{t-1})^2 - \sigma_{t-1}^2\right), \\
+        e_t &= \sqrt{(1-\beta)/(1+\beta)} \; \max(\sigma_{t-1}, |m_t| / 100).
+
+    After :math:`n = \lceil 2\tau \rceil` losses, the loss objects when :math:`m_t > \min_{n \le i < t} m_i + k e_t`,
+    with :math:`k` = ``objection``; twice that as long as it has not fallen by :math:`\sqrt2 k e_t` since then, for a
+    loss that has not moved yet has nothing to say. Then, at a scale of :math:`s`, with :math:`b` = ``back_off``,
+
+    .. math:: \text{scale} \leftarrow \min(\max(1, s / 2b), s / b):
+
+    a part of what went wrong, and where that leaves a choice, the learning rate that was given. The climb is over.
+
+    **Listen.** From there on the losses are cut into consecutive windows of ``window`` observations that do not
+    overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
+    :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the standard error of the difference of two means,
+
+    .. math::
+        \text{scale} \leftarrow \begin{cases}
+            \text{scale} / F & m_k < m_{k-1} - z \, e_k \\
+            \text{scale} \cdot F & m_k > m_{k-1} + z \, e_k \\
+            \text{scale} & \text{otherwise.}
+        \end{cases}
+
+    **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
+    cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
+    deviation of the last window or, until there is one, :math:`m_{t-1}` and :math:`\sigma_{t-1}` of the climb; the
+    first one moves nothing, the second in a row is an explosion and cuts, and again only if the losses rise further
+    still. After an objection the line is drawn above the smoothed loss or the loss that objected, whichever is higher.
+    During the climb either of the two counts as one: it waits at the first, and ends at the second in a row as at
+    an objection.
+
+    **Anneal.** If ``total_steps`` is known, the learning rate decays linearly to its lower bound over the last part of
+    them, and comparisons move nothing meanwhile.
+
+    Args:
+        mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        start_scale: Where the climb starts, as a multiple of the initial learning rate, in (0, 1].
+        decade_steps: Observations in which the climb grows tenfold; 0: no climb, start at the initial learning rate.
+            None: a fifth of ``total_steps``, at least 10, or 100 if those are not known; always 0 if the annealing
+            leaves no room.
+        objection: :math:`k`, how many standard errors the smoothed loss must rise above its lowest to end the climb.
+        back_off: :math:`b` > 1, what the scale is divided by then, at least; at most twice that.
+        window: Observations per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if
+            those are not known.
+        significance: :math:`z`, how many standard errors the means must differ by.
+        factor: :math:`F` in (0, 1).
+        reflex_factor: What the two reflexes multiply by, in (0, 1).
+        spike: Standard deviations above the usual loss from which a loss is extraordinary.
+        min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1];
+            a number, or one per group.
+        max_scale: Upper bound as a multiple of each group's initial learning rate, at least 1;
+            a number, or one per group. 1: never above the learning rate that was given.
+        total_steps: Observations in the whole run, if known. None: open-ended.
+        anneal: The part of ``total_steps`` over which the learning rate decays, in [0, 1].
+
+    Raises:
+        ValueError: If an argument is outside what is stated above.
+        TypeError: If an argument is not of the kind stated above.
+
+    Example:
+        >>> DefaultConfig(window=50).window
+        50
+        >>> DefaultConfig(total_steps=1000).decade
+        200
+        >>> DefaultConfig(factor=1.5)
+        Traceback (most recent call last):
+        ValueError: factor must be a number with 0 < factor < 1, got 1.5
+    """
+
+    bounds: ClassVar[tuple[str, str]] = ("min_scale", "max_scale")
+
+    mode: Literal["min", "max"] = "min"
+    start_scale: float = 0.05
+    decade_steps: int | None = None
+    objection: float = 3.0
+    back_off: float = 4.0
+    window: int | None = None
+    significance: float = 2.0
+    factor: float = 0.9
+    reflex_factor: float = 0.5
+    spike: float = 6.0
+    min_scale: Bound = 1e-5
+    max_scale: Bound = 1e3
+    total_steps: int | None = None
+    anneal: float = 0.4
+    anneal_start: float = field(init=False, repr=False, compare=False)
+    """Observations after which the annealing starts; infinite if there is none. Derived."""
+    decade: int = field(init=False, repr=False, compare=False)
+    """Observations in which the climb grows tenfold; 0: there is none. Derived."""
+    window_length: int = field(init=False, repr=False, compare=False)
+    """Observations per window. Derived."""
+    growth: float = field(init=False, repr=False, compare=False)
+    """What the scale is multiplied by after each loss of the climb. Derived."""
+    smoothing: float = field(init=False, repr=False, compare=False)
+    """The weight of the past in the climb's smoothed loss, β. Derived."""
+    settled: int = field(init=False, repr=False, compare=False)
+    """Losses of the climb after which it can end. Derived."""
+
+    def __post_init__(self) -> None:
+        """Validate, and turn numbers of other libraries into Python's, bounds per group into tuples."""
+        take_choice(self, "mode", ("min", "max"))
+        take_real(self, "start_scale", "0 < start_scale <= 1", lambda x: 0 < x <= 1)
+        if self.decade_steps is not None:
+            take_int(self, "decade_steps", 0)
+        take_real(self, "objection", "0 <= objection < inf", lambda x: x >= 0)
+        take_real(self, "back_off", "1 < back_off < inf", lambda x: x > 1)
+        if self.window is not None:
+            take_int(self, "window", 2)
+        take_real(self, "significance", "0 <= significance < inf", lambda x: x >= 0)
+        take_real(self, "factor", "0 < factor < 1", lambda x: 0 < x < 1)
+        take_real(self, "reflex_factor", "0 < reflex_factor < 1", lambda x: 0 < x < 1)
+        take_real(self, "spike", "0 < spike < inf", lambda x: x > 0)
+        take_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
+        take_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
+        if self.total_steps is not None:
+            take_int(self, "total_steps", 1)
+        take_real(self, "anneal", "0 <= anneal <= 1", lambda x: 0 <= x <= 1)
+        self._derive()
+
+    def _derive(self) -> None:
+        total = self.total_steps
+        length = 0 if total is None else round(self.anneal * total)
+        decade, window = self.decade_steps, self.window
+        if decade is None:
+            decade = 100 if total is None else max(10, total // 5)
+        if length == total:
+            decade = 0  # It anneals from the start: there is no room for a climb.
+        if window is None:
+            window = 50 if total is None else min(max(20, total // 20), 200)
+        smoothing_time = min(max(4.0, decade / 8), 1e9)  # Its inverse must show beside 1.
+        derived = {
+            "anneal_start": total - length if total is not None and length else math.inf,
+            "decade": decade,
+            "window_length": window,
+            "growth": 10.0 ** (1 / max(decade, 1)),
+            "smoothing": 1 - 1 / smoothing_time,
+            "settled": math.ceil(2 * smoothing_time),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+
+def cautions(config: DefaultConfig) -> list[str]:
+    """What settings that are valid leave no room for, in a sentence each."""
+    if config.total_steps is None or config.anneal == 1:
+        return []
+    if config.decade:
+        least = _shortest(lambda total: replace(config, total_steps=total))
+        if config.anneal_start <= config.settled:
+            return [
+                f"total_steps={config.total_steps} leaves no room for the climb, which ends after {config.settled} "
+                f"losses at the earliest: the annealing begins after {config.anneal_start:g}. From {least} steps on "
+                "there is; total_steps counts optimizer steps, not epochs. With decade_steps=0 there is no climb"
+            ]
+    elif config.anneal_start < 2 * config.window_length:
+        return [
+            f"total_steps={config.total_steps} leaves no room to compare two windows of {config.window_length} losses: "
+            "nothing but the annealing will change the learning rate. total_steps counts optimizer steps, not epochs"
+        ]
+    return []
+
+
+def _shortest(of_length: Callable[[int], DefaultConfig]) -> int:
+    """The least number of steps in which the climb can end; never fewer than the eight losses that it takes."""
+    return next(total for total in count(8) if of_length(total).anneal_start > of_length(total).settled)
