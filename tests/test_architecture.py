@@ -44,7 +44,6 @@ WINGS = {
         "diagnosis": {"recording", "trace"},
         "report": {"recording", "trace", "diagnosis"},
         "sinks": {"recording", "trace"},
-        "rescue": {"recording"},
         "": {"recording", "trace"},
     },
 }

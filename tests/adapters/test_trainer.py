@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 from greedylr.adapters.trainer import attach  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
-from greedylr.pulse.rescue import Rescue  # noqa: E402
 from greedylr.pulse.sinks import Observing  # noqa: E402
+from greedylr.torch.rescue import Rescue  # noqa: E402
 
 # Theirs, not ours.
 pytestmark = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from pyarrow import parquet
 
-from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.schedulers import MODULES, SCHEDULERS
 from greedylr.lab.execution import export as exports
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.export import export
@@ -106,6 +106,7 @@ def test_names_from_a_store_give_orders_to_nobody(store, tmp_path, made_up, runs
     """Whoever hands a store on may write anything in it, with the right digest."""
     hostile = "\x1b[2J<b>=1+1"
     monkeypatch.setitem(SCHEDULERS, hostile, replace(SCHEDULERS["cosine"], name=hostile, title=hostile))
+    monkeypatch.setitem(MODULES, hostile, MODULES["cosine"])
     store.save(made_up(runs[0]._replace(scheduler=hostile)))
     export(store, tmp_path / "runs.csv")
     result = call("report", str(store.path))

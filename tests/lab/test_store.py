@@ -110,7 +110,7 @@ def test_what_was_trained_in_a_stack_is_kept_beside_what_was_not(store, runs, ma
         {"scheduler": "paper"},
         {"optimizer": "sgd"},
         {"problem": "mlp"},
-        {"perturbation": "noise"},
+        {"perturbation": "label-noise:0.5"},
     ],
 )
 def test_other_settings_are_not_mixed(store, runs, made_up, changed):
@@ -118,7 +118,7 @@ def test_other_settings_are_not_mixed(store, runs, made_up, changed):
     assert list(store.load([runs[0]._replace(**changed)])) == []
 
 
-@pytest.mark.parametrize("what", ["versions", "_code", "learning_rate"])
+@pytest.mark.parametrize("what", ["_versions", "_code", "learning_rate"])
 def test_other_versions_are_not_mixed_and_stay(store, runs, made_up, monkeypatch, what):
     store.save(made_up(runs[0], 0.25))
     monkeypatch.setattr(fingerprint, what, lambda *_, **__: {"greedylr": "another"})

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from greedylr import GreedyLR
 from greedylr.pulse import Recorder
-from greedylr.pulse.rescue import Rescue
+from greedylr.torch.rescue import Rescue
 
 STEPS = 3000
 DISRUPTION, SHARD, NAN = 900, 1400, 2000

@@ -11,9 +11,9 @@ from scipy import signal
 
 from greedylr import Action, GreedyLR
 from greedylr.control.decision import Decision
+from greedylr.control.levels import Levels
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.composition import explain
-from greedylr.torch.levels import Levels
 
 
 def mixed(of_domain, of_length=0.0, noise=1.0, steps=4000, seed=0, block=1):

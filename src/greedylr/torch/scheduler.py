@@ -20,14 +20,14 @@ from greedylr.control import checkpoint, plain, rule
 from greedylr.control.decision import Action
 from greedylr.control.default.config import DefaultConfig, cautions
 from greedylr.control.families import Config, family_of
+from greedylr.control.levels import Levels
 from greedylr.control.observers import Observer, introduce, tell
 from greedylr.control.paper import step as paper
 from greedylr.control.paper.config import PaperConfig
 from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
-from greedylr.torch.levels import Levels
-from greedylr.torch.reading import DeferredReader
+from greedylr.torch.device_reader import DeferredReader
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING

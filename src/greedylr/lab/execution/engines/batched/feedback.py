@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
-from greedylr.control.families import Config
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.execution.engines.batched.greedy_rows import GreedyRows, config_of
 from greedylr.lab.execution.engines.batched.schedules import Floats, Mode, made_for
 from greedylr.lab.execution.setup import FAILURES, learning_rate
 from greedylr.lab.runs import Result, Run
+
+if TYPE_CHECKING:  # So that what the rule does is no part of runs of other schedulers.
+    from greedylr.control.families import Config
 
 Rows = NDArray[np.intp]
 

@@ -16,7 +16,7 @@ from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.health import Kind, examine
-from greedylr.pulse.rescue import Rescue, RescueError, _Snapshot
+from greedylr.torch.rescue import Rescue, RescueError, _Snapshot
 
 JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}
 

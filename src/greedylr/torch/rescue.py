@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from greedylr.control.decision import Action, Decision
-from greedylr.pulse.recording.recorder import Recorder
 
 MARGIN = 5
 """Losses that a snapshot must have been followed by without trouble, before it is gone back to."""
 
 WAIT = 20
 """Steps after which bad batches are taken to be over."""
+
+
+class Marked(Protocol):
+    """What a rescue can be noted in: :class:`greedylr.pulse.Recorder` is one."""
+
+    def mark(self, name: str, **details: Any) -> None:
+        """Note something at the last step."""
 
 
 class RescueError(RuntimeError):
@@ -107,7 +113,7 @@ class Rescue:
         factor: float = 0.5,
         most: int = 3,
         also: Iterable[Any] = (),
-        recorder: Recorder | None = None,
+        recorder: Marked | None = None,
     ) -> None:
         for name, value in {"every": every, "most": most}.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

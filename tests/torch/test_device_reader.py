@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from greedylr import GreedyLR
-from greedylr.torch.reading import DeferredReader
+from greedylr.torch.device_reader import DeferredReader
 
 
 class OnDevice(torch.Tensor):
