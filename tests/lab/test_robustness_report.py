@@ -227,7 +227,7 @@ def test_what_lacks_its_twin_counts_nowhere_and_is_said_to():
     every = [made(run) for run in runs()]
     html, disturbed = rendered(every[1:])
     assert disturbed.runs == len(every) - 1
-    assert "4 more runs have no twin yet" in html
+    assert "4 runs without a twin, so far" in html
     alone = [made(run) for run in runs(("published-drift:1",))]
     assert gather(alone).published == ()
     assert "greedylr lab run shaken" in rendered(alone)[0]

@@ -41,7 +41,7 @@ def render(name: str, found: Production, others: int) -> str:
     """
     return presentation.render(
         Path(__file__).parent,
-        "production.html.j2",
+        "readiness.html.j2",
         GENERATOR,
         version=greedylr.__version__,
         name=name,
@@ -59,7 +59,7 @@ def about(found: Production, others: int) -> list[str]:
         others: How many of its results are of another version.
     """
     counts = [(found.runs, "run"), (found.schedulers, "scheduler"), (found.cases, "case"), (found.seeds, "seed")]
-    lines = [", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts) + "."]
+    lines = [", ".join(count(number, what) for number, what in counts) + "."]
     if others:
         lines.append(
             f"{count(others, 'result')} of another version or of other code {'is' if others == 1 else 'are'} left out."
@@ -67,7 +67,5 @@ def about(found: Production, others: int) -> list[str]:
     if found.unfinished:
         lines.append(f"Fixed schedules lack runs in {count(found.unfinished, 'place')}: regret may be too small.")
     if found.without_twin:
-        lines.append(
-            f"{found.without_twin} disturbed runs have no undisturbed twin: whether they recovered is not known."
-        )
+        lines.append(f"{count(found.without_twin, 'disturbed run')} without a twin: whether it recovered is not known.")
     return lines
