@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from greedylr.lab.catalogue.adalrs import AdaLRS, Descent
+from greedylr.lab.catalogue.schedulers.adalrs import AdaLRS, Descent
 
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 
