@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from greedylr import Action
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Result, Run
 
@@ -55,9 +56,9 @@ def main() -> None:
         for ys, top, low, high in ((smooth, losses_top, 1.5, 6.0), (result.lrs, lrs_top, LOWEST, 1.0)):
             line = points(steps[-len(ys) :], ys, top, low, high)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
-        for event in result.events:
-            if event.sentence.startswith("backed off"):
-                x, y = points([event.step], [event.lr_before], lrs_top, LOWEST, 1.0).split(",")
+        for one in result.decisions:
+            if one.action is Action.BACKED_OFF:
+                x, y = points([one.step], [one.lr_before[0]], lrs_top, LOWEST, 1.0).split(",")
                 parts.append(f'<text x="{x}" y="{float(y) - 4:.1f}" text-anchor="middle" fill="{color}">▼</text>')
     for number, (multiplier, color) in enumerate(COLORS.items()):
         place = f'x="{LEFT + 210 * number}" y="{height - 8}" fill="{color}"'

@@ -2,8 +2,9 @@
 
 import pytest
 
+from greedylr import Action, Decision
 from greedylr.lab.execution import fingerprint
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -17,14 +18,14 @@ def _forget_code():
         getattr(fingerprint, name).cache_clear()
 
 
-def made_up(run, final_loss=0.5, events=()):
+def made_up(run, final_loss=0.5, decisions=()):
     """A result of a run that was never trained."""
     steps = [0, run.steps]
-    return Result(run, [1.0] * run.steps, [0.1] * run.steps, steps, [2.0, final_loss], list(events))
+    return Result(run, [1.0] * run.steps, [0.1] * run.steps, steps, [2.0, final_loss], list(decisions))
 
 
-def event(step=2, kind="raise", sentence="raised: the loss improved", **evidence):
-    return Event(step, kind, sentence, 0.7, 0.1, 0.2, evidence or {"mean": 0.5})
+def decision(step=2, action=Action.RAISED, **evidence):
+    return Decision(step, 0.7, action, (0.1,), (0.2,), evidence or {"mean": 0.5})
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def _made_up():
     return made_up
 
 
-@pytest.fixture(name="event")
-def _event():
-    return event
+@pytest.fixture(name="decision")
+def _decision():
+    return decision
 
 
 @pytest.fixture

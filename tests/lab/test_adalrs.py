@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from greedylr.lab.catalogue.schedulers.adalrs import AdaLRS, Descent
 
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.schedulers.adalrs import AdaLRS, Descent
 
 STEPS, WARMUP, WINDOW = 500, 50, 10  # The search takes the fifteen windows from step 50 to step 200.
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from greedylr import Action
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.catalogue.problems.models import GRU, Transformer
@@ -106,12 +107,10 @@ def assert_same(got, tolerance, dtype=torch.float64):
     assert got.validation_steps == want.validation_steps
     assert got.failure is want.failure is None
     assert deviation(got, want) < tolerance
-    assert [(event.step, event.sentence) for event in got.events] == [
-        (event.step, event.sentence) for event in want.events
-    ]
-    for mine, its in zip(got.events, want.events):
+    assert [(one.step, one.action) for one in got.decisions] == [(one.step, one.action) for one in want.decisions]
+    for mine, its in zip(got.decisions, want.decisions):
         assert mine.evidence == pytest.approx(its.evidence, rel=1e-6, abs=1e-6)
-        assert mine[4:6] == pytest.approx(its[4:6], rel=tolerance)
+        assert mine.lr_before + mine.lr_after == pytest.approx(its.lr_before + its.lr_after, rel=tolerance)
 
 
 @pytest.mark.parametrize("scheduler", NAMES)
@@ -149,9 +148,9 @@ def test_float32_is_as_good():
 
 def test_what_a_reward_problem_gives_its_scheduler_is_not_the_loss():
     run = Run("bandit", 1.0, "core", 0, 20, "adam")
-    events = batched([run])[0].events
-    assert events
-    assert all(0 <= event.loss <= 1 for event in events)
+    decisions = batched([run])[0].decisions
+    assert decisions
+    assert all(0 <= one.loss <= 1 for one in decisions)
 
 
 def test_a_diverged_run_leaves_its_neighbours_alone_bit_for_bit():
@@ -170,8 +169,8 @@ def test_a_diverged_run_is_told_as_one_by_one():
     run = Run("least-squares", 1e200, "greedylr-open", 0, 40, "sgd")
     got, want = batched([run])[0], train(run, dtype=torch.float64, fused=False)
     assert np.array_equal(np.isfinite(got.losses), np.isfinite(want.losses))
-    assert [event[:3] for event in got.events] == [event[:3] for event in want.events]
-    assert any(event.sentence.startswith("non-finite") for event in got.events)
+    assert [(one.step, one.action) for one in got.decisions] == [(one.step, one.action) for one in want.decisions]
+    assert any(one.action is Action.NON_FINITE for one in got.decisions)
 
 
 class _Fussy(torch.optim.lr_scheduler.ConstantLR):
@@ -205,7 +204,7 @@ def test_neither_order_nor_company_matters(monkeypatch):
     apart = {result.run: result for result in batched(shuffled)}
     for got in together:
         assert deviation(got, apart[got.run]) < 1e-12
-        assert len(got.events) == len(apart[got.run].events)
+        assert len(got.decisions) == len(apart[got.run].decisions)
 
 
 def test_parts_hold_every_run_once_and_are_parts_of_themselves():

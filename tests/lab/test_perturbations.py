@@ -114,7 +114,7 @@ def test_at_strength_zero_it_changes_nothing_bit_for_bit(kind, engine):
     for scheduler in ("greedylr", "plateau"):
         got, twin = (engine(a_run(name, scheduler, steps=100)) for name in (f"{kind}:0", "none"))
         assert curves(got) == curves(twin)
-        assert got.events == twin.events
+        assert got.decisions == twin.decisions
         assert got.clean_losses in ([], got.losses)
 
 
@@ -149,7 +149,7 @@ def test_a_scheduler_that_listens_is_misled_only_through_its_ears(name, engine):
 def test_what_has_been_published_changes_nothing_bit_for_bit(name, scheduler, engine):
     got, twin = (engine(a_run(one, scheduler, "adam", steps=100)) for one in (name, "none"))
     assert curves(got) == curves(twin)
-    assert got.events == twin.events
+    assert got.decisions == twin.decisions
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -189,7 +189,7 @@ def assert_same(got, tolerance):
         np.array([*one.losses, *one.lrs, *one.validation_losses, one.metric, *one.clean_losses]) for one in (got, want)
     ]
     assert (np.abs(numbers[0] - numbers[1]) / np.maximum(1, np.abs(numbers[1]))).max() < tolerance
-    assert [event[:3] for event in got.events] == [event[:3] for event in want.events]
+    assert [(one.step, one.action) for one in got.decisions] == [(one.step, one.action) for one in want.decisions]
 
 
 def test_company_does_not_matter():

@@ -6,10 +6,11 @@ import math
 import pytest
 from rich.console import Console
 
+from greedylr import Action, Decision
 from greedylr.lab.analysis.recovery import Recovery, clean_losses, cuts, published_ratio, recovery, twin_of
 from greedylr.lab.analysis.robustness import Median, summarize_published, summarize_robustness
 from greedylr.lab.report.robustness_tables import published_table, robustness_tables
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run
 
 STEPS = 200
 BEGIN, END = 80, 100
@@ -22,7 +23,7 @@ def a_result(
     run = Run(problem, 1.0, scheduler, more.pop("seed", 0), STEPS, "adamw", perturbation)
     losses = DECREASING if losses is None else losses
     return Result(
-        run, list(losses), list(lrs or [0.1] * STEPS), [0, STEPS], [2.0, final], more.pop("events", []), **more
+        run, list(losses), list(lrs or [0.1] * STEPS), [0, STEPS], [2.0, final], more.pop("decisions", []), **more
     )
 
 
@@ -41,7 +42,7 @@ def raised(by, begin, end):
 
 
 def cut(step):
-    return Event(step, "cut", "cut: the loss got worse", 1.0, 0.1, 0.05, {})
+    return Decision(step, 1.0, Action.CUT, (0.1,), (0.05,), {})
 
 
 def test_a_run_like_its_twin_was_not_disturbed():
@@ -128,15 +129,15 @@ def test_where_the_twin_failed_there_is_nothing_to_get_back_to():
 
 
 def test_false_alarms_are_cuts_before_the_disturbance():
-    events = [cut(step) for step in (10, 80, 81, 150)]
-    found = measured(a_result(scheduler="greedylr", events=events))
+    decisions = [cut(step) for step in (10, 80, 81, 150)]
+    found = measured(a_result(scheduler="greedylr", decisions=decisions))
     assert (found.false_alarms, found.quiet_steps) == (2, 80)  # The loss of step 81 is the first that is disturbed.
     assert measured(a_result()).false_alarms is None
 
 
 def test_where_only_the_observation_is_wrong_every_cut_is_a_false_alarm():
-    events = [cut(step) for step in (10, 80, 81, 150)]
-    found = measured(a_result(perturbation="observed-nan:1", scheduler="greedylr", events=events))
+    decisions = [cut(step) for step in (10, 80, 81, 150)]
+    found = measured(a_result(perturbation="observed-nan:1", scheduler="greedylr", decisions=decisions))
     assert (found.false_alarms, found.quiet_steps) == (4, STEPS)
     assert found.missed is None
 
@@ -145,7 +146,7 @@ def test_cuts_of_schedulers_that_do_not_say_are_falls():
     lrs = [0.1] * 50 + [0.05] * 50 + [0.0495] * 100
     assert cuts(a_result(scheduler="plateau", lrs=lrs)) == [49]
     assert cuts(a_result(scheduler="cosine", lrs=lrs)) is None
-    assert cuts(a_result(scheduler="greedylr", lrs=lrs, events=[cut(7)._replace(kind="spike")])) == []
+    assert cuts(a_result(scheduler="greedylr", lrs=lrs, decisions=[cut(7)._replace(action=Action.SPIKE)])) == []
 
 
 @pytest.mark.parametrize(("first", "missed"), [(80, True), (81, False), (110, False), (111, True)])

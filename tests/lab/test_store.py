@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from greedylr import Action
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.export import export
 from greedylr.lab.execution.store import Store, StoreError, _digest
@@ -46,8 +45,8 @@ def sign(path):
     connection.close()
 
 
-def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, event):
-    results = [made_up(run, 1 / 3, events=[event(mean=2 / 3)]) for run in runs]
+def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, decision):
+    results = [made_up(run, 1 / 3, decisions=[decision(mean=2 / 3)]) for run in runs]
     with Store(path) as store:
         for result in results:
             store.save(result)
@@ -227,7 +226,6 @@ def test_a_file_truncated_in_the_middle_is_an_error_not_a_new_store(path, runs, 
 WRITER = """
 import sys
 from pathlib import Path
-from greedylr import Action
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.runs import Result, Run
 from greedylr.lab.execution.store import Store
@@ -324,8 +322,7 @@ def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_
         export(store, tmp_path / "all.csv")
 
 
-SENTENCE = Action.CUT.value
-SOUND = {"metric": None, "events": [[1, "cut", SENTENCE, 1.0, 0.1, 0.1, {}]], "clean_losses": []}
+SOUND = {"metric": None, "decisions": [[1, 1.0, "CUT", [0.1], [0.05], {}]], "clean_losses": []}
 
 
 @pytest.mark.parametrize(
@@ -334,18 +331,20 @@ SOUND = {"metric": None, "events": [[1, "cut", SENTENCE, 1.0, 0.1, 0.1, {}]], "c
         SOUND | {"metric": "good"},
         SOUND | {"metric": True},
         SOUND | {"metric": 10**400},
-        SOUND | {"events": [1]},
-        SOUND | {"events": [[1, "jump", SENTENCE, 1.0, 0.1, 0.1, {}]]},
-        SOUND | {"events": [[1, "cut", "x", 1.0, 0.1, 0.1, {}]]},
-        SOUND | {"events": [[True, "cut", SENTENCE, 1.0, 0.1, 0.1, {}]]},
-        SOUND | {"events": [[1, "cut", SENTENCE, "1.0", 0.1, 0.1, {}]]},
-        SOUND | {"events": [[1, "cut", SENTENCE, 1.0, 0.1, 0.1, {"mean": "a"}]]},
+        SOUND | {"decisions": [1]},
+        SOUND | {"decisions": [[1, 1.0, "JUMP", [0.1], [0.05], {}]]},
+        SOUND | {"decisions": [[1, 1.0, "CLIMBING", [0.1], [0.05], {}]]},
+        SOUND | {"decisions": [[True, 1.0, "CUT", [0.1], [0.05], {}]]},
+        SOUND | {"decisions": [[1, "1.0", "CUT", [0.1], [0.05], {}]]},
+        SOUND | {"decisions": [[1, 1.0, "CUT", [0.1], [0.05], {"mean": "a"}]]},
+        SOUND | {"decisions": [[1, 1.0, "CUT", [], [], {}]]},
+        SOUND | {"decisions": [[1, 1.0, ["CUT"], [0.1], [0.05], {}]]},
         SOUND | {"clean_losses": ["a"] * 5},
         SOUND | {"clean_losses": [1.0] * 4},
         SOUND | {"clean_losses": [1.0] * 6},
         SOUND | {"clean_losses": None},
-        SOUND | {"events": 7},
-        {"metric": None, "events": []},
+        SOUND | {"decisions": 7},
+        {"metric": None, "decisions": []},
         [],
     ],
 )

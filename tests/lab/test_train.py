@@ -14,7 +14,7 @@ from greedylr.lab.catalogue.schedulers import SCHEDULERS, Scheduler
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.setup import StoppedError
 from greedylr.lab.report.demo import PROBLEMS as DEMO_PROBLEMS
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run, is_notable
 
 SCHEDULER_NAMES = sorted(SCHEDULERS)
 
@@ -190,28 +190,27 @@ def test_unknown_names_are_errors(unknown):
         train(Run("digits", 1.0, "constant", 0, 1)._replace(**unknown))
 
 
-def test_every_raise_cut_and_spike_is_an_event_and_nothing_else_is():
+def test_every_raise_cut_and_spike_is_notable_and_nothing_else_is():
     def decision(action, before, after):
         return Decision(5, 1.5, action, (before,), (after,), {"mean": 2.0})
 
-    assert Event.of(decision(Action.RAISED, 0.1, 0.2)) == Event(
-        5, "raise", "raised: the loss improved", 1.5, 0.1, 0.2, {"mean": 2.0}
-    )
-    assert Event.of(decision(Action.SPIKE, 0.1, 0.1)).kind == "spike"
+    assert is_notable(decision(Action.RAISED, 0.1, 0.2))
+    assert is_notable(decision(Action.SPIKE, 0.1, 0.1))
     cuts = {Action.CUT, Action.BACKED_OFF, Action.EXPLOSION, Action.NON_FINITE}
     for action in cuts:
-        assert Event.of(decision(action, 0.2, 0.1)).kind == "cut"
+        assert is_notable(decision(action, 0.2, 0.1))
+        assert not is_notable(decision(action, 0.1, 0.1))
     for action in set(Action) - {Action.RAISED, Action.SPIKE} - cuts:
-        assert Event.of(decision(action, 0.1, 0.2)) is None
+        assert not is_notable(decision(action, 0.1, 0.2))
 
 
-def test_events_stand_at_the_step_and_learning_rate_they_were_decided_at():
+def test_decisions_stand_at_the_step_and_learning_rate_they_were_decided_at():
     result = train(Run("digits", 0.1, "core", 0, 120))
-    assert {event.kind for event in result.events} >= {"raise", "cut"}
-    for event in result.events:
-        assert result.lrs[event.step - 1] == event.lr_before
-        assert result.losses[event.step - 1] == event.loss
-        assert event.step == 120 or result.lrs[event.step] == event.lr_after
+    assert {one.action for one in result.decisions} >= {Action.RAISED, Action.CUT}
+    for one in result.decisions:
+        assert result.lrs[one.step - 1] == one.lr_before[0]
+        assert result.losses[one.step - 1] == one.loss
+        assert one.step == 120 or result.lrs[one.step] == one.lr_after[0]
 
 
 def test_a_run_stops_when_asked_to(diary):

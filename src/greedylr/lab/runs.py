@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from greedylr import Action, Decision
 
@@ -35,48 +36,9 @@ class Run(NamedTuple):
     perturbation: str = "none"
 
 
-class Event(NamedTuple):
-    """One decision that a reader of the learning-rate curve wants explained.
-
-    Attributes:
-        step: The optimizer step, from 1, whose loss was decided on.
-        kind: What happened to the learning rate, or why it did not follow the loss.
-        sentence: The decision's own words.
-        loss: The minibatch loss decided on.
-        lr_before: Learning rate of that step.
-        lr_after: Learning rate of the next one.
-        evidence: The numbers behind the decision, by name.
-    """
-
-    step: int
-    kind: Literal["raise", "cut", "spike"]
-    sentence: str
-    loss: float
-    lr_before: float
-    lr_after: float
-    evidence: dict[str, float]
-
-    @classmethod
-    def of(cls, decision: Decision) -> Event | None:
-        """The event in a decision, if there is one."""
-        kind: Literal["raise", "cut", "spike"]
-        if decision.raised:
-            kind = "raise"
-        elif decision.cut:
-            kind = "cut"
-        elif decision.action is Action.SPIKE:
-            kind = "spike"
-        else:
-            return None
-        return cls(
-            step=decision.step,
-            kind=kind,
-            sentence=decision.action.value,
-            loss=decision.loss,
-            lr_before=decision.lr_before[0],
-            lr_after=decision.lr_after[0],
-            evidence=dict(decision.evidence),
-        )
+def is_notable(decision: Decision) -> bool:
+    """Whether a reader of the learning-rate curve wants a decision explained: a raise, a cut, or a spike."""
+    return decision.raised or decision.cut or decision.action is Action.SPIKE
 
 
 @dataclass
@@ -89,7 +51,7 @@ class Result:
         lrs: Learning rate of each step, as the scheduler set it.
         validation_steps: Number of steps done at each validation, from 0: before the first step.
         validation_losses: Validation loss at each of them.
-        events: Every raise, cut and spike, in order.
+        decisions: Every raise, cut and spike, in order, of a scheduler that says what it decides.
         metric: The task's own measure of success after the last step, if the run got there.
         failure: Why the run broke down, if it did; the lists may then end early.
         clean_losses: Where examples are disturbed: at each step, the loss of those that were drawn, before anything
@@ -103,7 +65,7 @@ class Result:
     lrs: list[float]
     validation_steps: list[int]
     validation_losses: list[float]
-    events: list[Event]
+    decisions: list[Decision]
     metric: float | None = None
     failure: str | None = None
     clean_losses: list[float] = field(default_factory=list)
@@ -121,7 +83,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return asdict(self) | {"run": self.run._asdict(), "events": [event._asdict() for event in self.events]}
+        return asdict(self) | {"run": self.run._asdict(), "decisions": [to_plain(one) for one in self.decisions]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Result:
@@ -129,10 +91,27 @@ class Result:
 
         Raises:
             TypeError: If an entry is missing or unknown.
-            KeyError: If there is no run or no list of events.
+            KeyError: If there is no run, no list of decisions, or no such action.
         """
-        events = [Event(**event) for event in data["events"]]
-        return cls(**data | {"run": Run(**data["run"]), "events": events})
+        decisions = [from_plain(one) for one in data["decisions"]]
+        return cls(**data | {"run": Run(**data["run"]), "decisions": decisions})
+
+
+def to_plain(decision: Decision) -> list[Any]:
+    """A decision as plain data; its action by name, for sentences may be put right."""
+    return [getattr(one, "name", one) for one in decision]
+
+
+def from_plain(data: Sequence[Any]) -> Decision:
+    """The decision of :func:`to_plain`.
+
+    Raises:
+        KeyError: If there is no such action.
+        TypeError: If it has more or fewer entries.
+        ValueError: Likewise.
+    """
+    step, loss, action, before, after, evidence = data
+    return Decision(step, loss, Action[action], tuple(before), tuple(after), dict(evidence))
 
 
 def validation_steps(steps: int) -> list[int]:

@@ -8,6 +8,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+from greedylr import Action
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.report.demo import PROBLEMS, SCHEDULERS
 from greedylr.lab.report.demo.page import SEEDS_SHOWN, render
@@ -39,8 +40,8 @@ def trained():
     return [train(run) for run in runs]
 
 
-def events(results, seed):
-    return [event for result in results if result.run.seed == seed for event in result.events]
+def decisions(results, seed):
+    return [one for result in results if result.run.seed == seed for one in result.decisions]
 
 
 def markers(browser):
@@ -51,7 +52,7 @@ def test_every_raise_cut_and_spike_has_its_marker_and_words(browser, show, wait,
     show(render([result.run for result in trained], trained, {}))
     for seed in range(2):
         browser.find_element(By.CSS_SELECTOR, f"input[name=seed][value='{seed}']").click()
-        wanted = events(trained, seed)
+        wanted = decisions(trained, seed)
         assert wanted
         wait(lambda _, wanted=wanted: len(markers(browser)) == len(wanted))
         words = browser.execute_script(
@@ -59,12 +60,12 @@ def test_every_raise_cut_and_spike_has_its_marker_and_words(browser, show, wait,
             ".filter(trace => trace.mode === 'markers').flatMap(trace => trace.hovertext)"
         )
         steps = Counter(int(re.search(r"step (\d+)", text)[1]) for text in words)
-        assert steps == Counter(event.step for event in wanted)
+        assert steps == Counter(one.step for one in wanted)
 
 
-def test_the_words_are_shown_when_one_points_at_a_marker(browser, show, wait, made_up, event, runs):
-    raised = event(step=3, mean=0.25)
-    results = [made_up(run, events=[raised] if run.scheduler == "greedylr" else []) for run in runs]
+def test_the_words_are_shown_when_one_points_at_a_marker(browser, show, wait, made_up, decision, runs):
+    raised = decision(step=3, mean=0.25)
+    results = [made_up(run, decisions=[raised] if run.scheduler == "greedylr" else []) for run in runs]
     show(render(runs, results, {}))
     (marker,) = markers(browser)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
@@ -75,10 +76,14 @@ def test_the_words_are_shown_when_one_points_at_a_marker(browser, show, wait, ma
 
 
 def test_the_legend_hides_a_scheduler_with_its_markers_and_other_seeds_leave_it_hidden(
-    browser, show, wait, made_up, event, runs
+    browser, show, wait, made_up, decision, runs
 ):
-    of_seed = {0: [event()], 1: [event(), event(kind="spike")]}
-    show(render(runs, [made_up(run, events=of_seed[run.seed] if run.scheduler == "paper" else []) for run in runs], {}))
+    of_seed = {0: [decision()], 1: [decision(), decision(action=Action.SPIKE)]}
+    show(
+        render(
+            runs, [made_up(run, decisions=of_seed[run.seed] if run.scheduler == "paper" else []) for run in runs], {}
+        )
+    )
     assert len(markers(browser)) == 1
     browser.find_elements(By.CSS_SELECTOR, ".legendtoggle")[1].click()
     wait(lambda _: not markers(browser))
@@ -103,12 +108,12 @@ def test_it_follows_the_colour_scheme_and_fits_the_screen(show, adapts, made_up,
     adapts(".legendtext")
 
 
-def test_no_text_becomes_code(browser, show, wait, made_up, event, runs, monkeypatch):
+def test_no_text_becomes_code(browser, show, wait, made_up, decision, runs, monkeypatch):
     monkeypatch.setitem(PROBLEMS, "digits", replace(PROBLEMS["digits"], title=ATTACK))
     for name, scheduler in list(SCHEDULERS.items()):
         monkeypatch.setitem(SCHEDULERS, name, replace(scheduler, title=ATTACK))
-    attack = event(sentence=ATTACK, **{ATTACK: 1.0})
-    html = render(runs, [made_up(run, events=[attack]) for run in runs], {ATTACK: ATTACK})
+    attack = decision(**{ATTACK: 1.0})
+    html = render(runs, [made_up(run, decisions=[attack]) for run in runs], {ATTACK: ATTACK})
     assert "<script>window.hacked" not in html
     assert "<img src=x" not in html
     show(html)
@@ -143,9 +148,9 @@ def test_what_is_not_finished_is_said_to_be_so(browser, show, made_up, runs):
     assert "Nobody won: no row is complete." in body
 
 
-def test_it_loads_nothing_and_stays_light(made_up, event):
+def test_it_loads_nothing_and_stays_light(made_up, decision):
     runs = [Run("digits", 1.0, name, seed, 1000) for seed in range(2 * SEEDS_SHOWN) for name in SCHEDULERS]
-    html = render(runs, [made_up(run, events=[event(step) for step in range(1, 101)]) for run in runs], {})
+    html = render(runs, [made_up(run, decisions=[decision(step) for step in range(1, 101)]) for run in runs], {})
     ours = html.split('<script type="application/json"')[0]
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", ours)
     assert "url(" not in ours

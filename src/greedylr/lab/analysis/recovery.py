@@ -148,7 +148,7 @@ def cuts(result: Result) -> list[int] | None:
     if SCHEDULERS[result.run.scheduler].kind != "feedback":
         return None
     if _says_so(result.run.scheduler):
-        return [event.step - 1 for event in result.events if event.kind == "cut"]
+        return [one.step - 1 for one in result.decisions if one.cut]
     lrs = result.lrs
     return [step for step in range(len(lrs) - 1) if lrs[step + 1] < (1 - FALL) * lrs[step]]
 
@@ -184,6 +184,6 @@ def _answered(lrs: Sequence[float], of_twin: Sequence[float], span: Span, late: 
 
 @cache
 def _says_so(scheduler: str) -> bool:
-    """Whether a scheduler's decisions are among the events of its runs."""
+    """Whether a scheduler's decisions are in the results of its runs."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     return isinstance(SCHEDULERS[scheduler].build(optimizer, 100), GreedyLR)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
 from greedylr.lab.comparison.chosen import Chosen, told
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run, is_notable
 from greedylr.presentation.words import count
 
 
@@ -45,7 +45,7 @@ class Trial:
         self._losses: list[float] = []
         self._lrs: list[float] = []
         self._validations: dict[int, float] = {}
-        self._events: list[Event] = []
+        self._decisions: list[Decision] = []
 
     def start(self, optimizer: Optimizer, steps: int) -> None:
         """Put the learning rate of ``optimizer`` under the scheduler; once, before the first step.
@@ -71,7 +71,7 @@ class Trial:
         self.fixed = tell is None
         self._step = tell or (lambda loss: scheduler.step())
         if isinstance(scheduler, GreedyLR):
-            scheduler.subscribe(partial(_note, self._events))
+            scheduler.subscribe(partial(_note, self._decisions))
 
     def step(self, loss: SupportsFloat) -> None:
         """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.
@@ -136,7 +136,13 @@ class Trial:
         run = Run(problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower())
         failure = f"gave up after a loss of {self._losses[-1]}" if given_up else None
         return Result(
-            run, self._losses, self._lrs, list(validations), list(validations.values()), self._events, failure=failure
+            run,
+            self._losses,
+            self._lrs,
+            list(validations),
+            list(validations.values()),
+            self._decisions,
+            failure=failure,
         )
 
     def _started(self) -> Optimizer:
@@ -165,7 +171,6 @@ def _number(loss: SupportsFloat) -> float:
     return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
 
 
-def _note(events: list[Event], decision: Decision) -> None:
-    event = Event.of(decision)
-    if event is not None:
-        events.append(event)
+def _note(decisions: list[Decision], decision: Decision) -> None:
+    if is_notable(decision):
+        decisions.append(decision)

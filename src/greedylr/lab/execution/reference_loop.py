@@ -17,7 +17,7 @@ from greedylr.lab.catalogue.perturbations import Alone, disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon
 from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, initial_model, learning_rate
-from greedylr.lab.runs import Event, Result, Run, validation_steps
+from greedylr.lab.runs import Result, Run, is_notable, validation_steps
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
     keeps_clean = disturbance is not None and disturbance.acts_on == "data"
     result = Result(run, [], [], [], [], [])
     if hasattr(scheduler, "subscribe"):  # It says what it decides.
-        scheduler.subscribe(partial(_note, result.events))
+        scheduler.subscribe(partial(_note, result.decisions))
 
     def validate(step: int) -> None:
         with _settled(optimizer):
@@ -120,7 +120,6 @@ def _settled(optimizer: Any) -> Iterator[None]:
         optimizer.train()
 
 
-def _note(events: list[Event], decision: Decision) -> None:
-    event = Event.of(decision)
-    if event is not None:
-        events.append(event)
+def _note(decisions: list[Decision], decision: Decision) -> None:
+    if is_notable(decision):
+        decisions.append(decision)

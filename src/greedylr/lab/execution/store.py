@@ -23,9 +23,9 @@ from urllib.parse import quote
 import numpy as np
 
 import greedylr
-from greedylr import Action
+from greedylr import Decision
 from greedylr.lab.execution.fingerprint import key, key_of, settings
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run, from_plain, is_notable, to_plain
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
 _LAYOUT = 2
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS run (
     settings TEXT NOT NULL,    -- JSON, what the key is made of
     curves BLOB NOT NULL,      -- deflated 64-bit floats: the losses, then the learning rates
     validations BLOB NOT NULL, -- deflated 64-bit floats: the steps, then the losses
-    details BLOB NOT NULL,     -- deflated JSON: the metric, the events, and the clean losses if there are any
+    details BLOB NOT NULL,     -- deflated JSON: the metric, the decisions, and the clean losses if there are any
     digest BLOB NOT NULL       -- SHA-256 of all that stands before it
 )
 """
@@ -138,7 +138,11 @@ class Store:
         """Write a result; once this returns it survives whatever happens to the process."""
         about = settings(result.run, stacked=result.stacked)
         run = Run(**about["run"])
-        details = {"metric": result.metric, "events": result.events, "clean_losses": result.clean_losses}
+        details = {
+            "metric": result.metric,
+            "decisions": [to_plain(one) for one in result.decisions],
+            "clean_losses": result.clean_losses,
+        }
         row = (
             key_of(about),
             greedylr.__version__,
@@ -364,7 +368,7 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         losses, lrs = _unpack(blobs[0])
         validation_steps, validation_losses = _unpack(blobs[1])
         details = json.loads(zlib.decompress(blobs[2]))
-        events = [_event(event) for event in details["events"]]
+        decisions = [_decision(one) for one in details["decisions"]]
         metric, clean = details["metric"], [_number(one) for one in details["clean_losses"]]
         told = json.loads(about)
         if not isinstance(failure, (str, NoneType)):
@@ -379,7 +383,7 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             lrs,
             [int(step) for step in validation_steps],
             validation_losses,
-            events,
+            decisions,
             metric=metric,
             failure=failure,
             clean_losses=clean,
@@ -404,22 +408,20 @@ def _sound(
     return len(losses) <= steps and len(clean) <= steps
 
 
-_SENTENCES = frozenset(action.value for action in Action)
-
-
-def _event(parts: Any) -> Event:
-    """An event of plain data.
+def _decision(data: Any) -> Decision:
+    """A decision of plain data.
 
     Raises:
         ValueError: If anything in it is of another kind than it should be.
         TypeError: Likewise.
+        KeyError: Likewise.
     """
-    event = Event(*parts)
-    for number in (event.loss, event.lr_before, event.lr_after, *event.evidence.values()):
+    decision = from_plain(data)
+    for number in (decision.loss, *decision.lr_before, *decision.lr_after, *decision.evidence.values()):
         _number(number)
-    if type(event.step) is not int or event.kind not in ("raise", "cut", "spike") or event.sentence not in _SENTENCES:
-        raise ValueError(f"no event: {parts!r}")
-    return event
+    if type(decision.step) is not int or len(decision.lr_before) != 1 or not is_notable(decision):
+        raise ValueError(f"no decision that is kept: {data!r}")
+    return decision
 
 
 def _number(value: Any) -> float:

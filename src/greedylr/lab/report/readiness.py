@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from greedylr import Action, Decision, GreedyLR
+from greedylr import GreedyLR
 from greedylr.control import plain
 from greedylr.lab.analysis.recovery import recovery, twin_of
 from greedylr.lab.analysis.statistics import Entry, Outcome, Regret, regrets
@@ -28,7 +28,7 @@ from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.execution.store import Store
 from greedylr.lab.report import words
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run
 from greedylr.pulse.diagnosis.audit import Audit, audit
 from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.report import readiness
@@ -197,7 +197,7 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
         first_lrs=np.array(result.lrs[:1]),
         batch={},
         troubled={},
-        decisions=[_decision(event) for event in result.events],
+        decisions=result.decisions,
         phases=[],
         metrics={"val_loss": Metric(np.array(result.validation_steps, np.int64), np.array(result.validation_losses))},
         marks=[],
@@ -206,12 +206,6 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
         resumed=[],
         status="finished" if result.failure is None else "failed",
         seconds=0.0,
-    )
-
-
-def _decision(event: Event) -> Decision:
-    return Decision(
-        event.step, event.loss, Action(event.sentence), (event.lr_before,), (event.lr_after,), event.evidence
     )
 
 

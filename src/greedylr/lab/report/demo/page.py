@@ -14,10 +14,10 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from greedylr import presentation
+from greedylr import Action, Decision, presentation
 from greedylr.lab.report.demo.contents import PROBLEMS, SCHEDULERS
 from greedylr.lab.report.demo.table import compare, summary
-from greedylr.lab.runs import Event, Result, Run
+from greedylr.lab.runs import Result, Run
 from greedylr.presentation import compact
 
 GENERATOR = "greedylr demo"
@@ -28,7 +28,6 @@ SEEDS_SHOWN = 5
 
 # After Okabe & Ito: told apart by the colour-blind too, on light ground and dark.
 _COLORS = ("#e0560b", "#009e73", "#2b8be0", "#8a8a8a")
-_SYMBOLS = {"raise": "triangle-up", "cut": "triangle-down", "spike": "x"}
 _TRAINING, _VALIDATION, _LR = 1, 2, 3  # the rows of a chart
 _NOTHING = Result(Run("", 0.0, "", 0, 0), [], [], [], [], [])  # stands in for a run that is not finished
 
@@ -77,7 +76,7 @@ def _chart(problem: str, multiplier: float, seeds: Iterable[int], results: Seque
             group = {"legendgroup": name, "name": escape(scheduler.title), "showlegend": False}
             result = shown.get((seed, name), _NOTHING)
             _add_lines(figure, result, group, color)
-            _add_events(figure, result, group, color)
+            _add_decisions(figure, result, group, color)
         _lay_out(figure, list(shown.values()))
         drawn = json.loads(figure.to_json())
         chart["traces"][str(seed)] = drawn["data"]
@@ -103,13 +102,13 @@ def _add_lines(figure: go.Figure, result: Result, group: dict[str, Any], color: 
     )
 
 
-def _add_events(figure: go.Figure, result: Result, group: dict[str, Any], color: str) -> None:
-    moves = [(event, event.lr_before) for event in result.events if event.kind != "spike"]
-    spikes = [(event, event.loss) for event in result.events if event.kind == "spike"]
+def _add_decisions(figure: go.Figure, result: Result, group: dict[str, Any], color: str) -> None:
+    moves = [(one, one.lr_before[0]) for one in result.decisions if one.action is not Action.SPIKE]
+    spikes = [(one, one.loss) for one in result.decisions if one.action is Action.SPIKE]
     for placed, row in ((moves, _LR), (spikes, _TRAINING)):
-        events = [event for event, _ in placed]
+        decisions = [decision for decision, _ in placed]
         # Plotly does not hide what is empty: were it not empty for the next seed, it would show up.
-        steps: list[int | None] = [event.step for event in events] or [None]
+        steps: list[int | None] = [one.step for one in decisions] or [None]
         heights: list[float | None] = [height for _, height in placed] or [None]
         figure.add_scatter(
             x=steps,
@@ -118,10 +117,10 @@ def _add_events(figure: go.Figure, result: Result, group: dict[str, Any], color:
             marker={
                 "color": color,
                 "size": 9,
-                "symbol": [_SYMBOLS[event.kind] for event in events],
+                "symbol": [_symbol(one) for one in decisions],
                 "line": {"width": 1, "color": "rgba(128, 128, 128, 0.6)"},
             },
-            hovertext=[_explain(group["name"], event) for event in events],
+            hovertext=[_explain(group["name"], one) for one in decisions],
             hoverinfo="text",
             **group,
             row=row,
@@ -129,15 +128,21 @@ def _add_events(figure: go.Figure, result: Result, group: dict[str, Any], color:
         )
 
 
-def _explain(name: str, event: Event) -> str:
+def _symbol(decision: Decision) -> str:
+    if decision.action is Action.SPIKE:
+        return "x"
+    return "triangle-up" if decision.raised else "triangle-down"
+
+
+def _explain(name: str, decision: Decision) -> str:
     """The text shown over a marker, as Plotly's HTML and in lines that a telephone has room for."""
     lines = [
-        *textwrap.wrap(event.sentence, 40),
-        f"LR {event.lr_before:.4g} → {event.lr_after:.4g}",
-        f"minibatch loss {event.loss:.4g}",
-        *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.evidence.items()),
+        *textwrap.wrap(decision.action.value, 40),
+        f"LR {decision.lr_before[0]:.4g} → {decision.lr_after[0]:.4g}",
+        f"minibatch loss {decision.loss:.4g}",
+        *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in decision.evidence.items()),
     ]
-    return "<br>".join((f"<b>{name}, step {event.step}</b>", *map(escape, lines)))
+    return "<br>".join((f"<b>{name}, step {decision.step}</b>", *map(escape, lines)))
 
 
 def _lay_out(figure: go.Figure, shown: Sequence[Result]) -> None:
@@ -156,9 +161,9 @@ def _lay_out(figure: go.Figure, shown: Sequence[Result]) -> None:
     figure.update_xaxes(title_text="step", row=_LR)
     for row, title in ((_TRAINING, "training loss"), (_VALIDATION, "validation loss"), (_LR, "learning rate")):
         figure.update_yaxes(title_text=title, row=row)
-    # Annealing goes on to zero, and would squeeze all else together: the range ends below the last event.
+    # Annealing goes on to zero, and would squeeze all else together: the range ends below the last move.
     lrs = [max(result.lrs) for result in shown]
-    moved = [lr for result in shown for event in result.events for lr in (event.lr_before, event.lr_after)]
+    moved = [lr for result in shown for one in result.decisions for lr in (one.lr_before[0], one.lr_after[0])]
     if lrs:
         low, high = min(lrs + moved), max(lrs + moved)
         figure.update_yaxes(range=[math.log10(low / 4), math.log10(high * 2)], row=_LR)

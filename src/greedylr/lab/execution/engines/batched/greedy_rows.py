@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from greedylr import GreedyLR
 from greedylr.control import batched, rule
-from greedylr.control.decision import CUTS, Action
+from greedylr.control.decision import CUTS, Action, Decision
 from greedylr.control.families import Config
 from greedylr.lab.execution.engines.batched.schedules import Floats
-from greedylr.lab.runs import Event, Result
+from greedylr.lab.runs import Result, is_notable
 
 
 def config_of(scheduler: Any) -> Config | None:
@@ -21,8 +21,8 @@ def config_of(scheduler: Any) -> Config | None:
     return scheduler.config if isinstance(scheduler, GreedyLR) else None
 
 
-_EVENTFUL = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action in batched.ACTIONS])
-"""Whether there may be an event in an action, by its code."""
+_NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action in batched.ACTIONS])
+"""Whether a decision may be notable, by its code."""
 
 
 class GreedyRows:
@@ -32,7 +32,7 @@ class GreedyRows:
         self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
         # NumPy, because on arrays this small a call costs a third of torch's.
         self.state = batched.start(config, np.array(initial_lrs), np)
-        self.eventful: list[NDArray[np.bool_]] = []
+        self.notable: list[NDArray[np.bool_]] = []
 
     @property
     def lrs(self) -> Floats:
@@ -42,20 +42,20 @@ class GreedyRows:
     def observe(self, values: Floats) -> None:
         with np.errstate(all="ignore"):
             self.state, codes = batched.advance(self.config, self.state, values, np)
-        self.eventful.append(_EVENTFUL[codes])
+        self.notable.append(_NOTABLE[codes])
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
-        eventful = np.array(self.eventful)
+        notable = np.array(self.notable)
         for row, (result, lr) in enumerate(zip(results, self.initial_lrs)):
-            result.events.extend(self._replay(lr, observed[:, row].tolist(), eventful[:, row].tolist()))
+            result.decisions.extend(self._replay(lr, observed[:, row].tolist(), notable[:, row].tolist()))
 
-    def _replay(self, lr: float, values: Sequence[float], eventful: Sequence[bool]) -> Iterator[Event]:
-        """The events of one run: from the scalar rule, which decides the same and says why."""
+    def _replay(self, lr: float, values: Sequence[float], notable: Sequence[bool]) -> Iterator[Decision]:
+        """The notable decisions of one run: from the scalar rule, which decides the same and says why."""
         state, advance = rule.start(self.config, [lr]), rule.advancer(self.config)
-        for value, has_event in zip(values, eventful):
-            if has_event:
-                event = Event.of(rule.observe(self.config, state, value))
-                if event is not None:
-                    yield event
+        for value, may_be in zip(values, notable):
+            if may_be:
+                decision = rule.observe(self.config, state, value)
+                if is_notable(decision):
+                    yield decision
             else:
                 advance(self.config, state, value)

@@ -141,7 +141,7 @@ def train_batched(
             lrs=lrs[:, row].tolist(),
             validation_steps=list(validations),
             validation_losses=[float(of_runs[row]) for of_runs in validations.values()],
-            events=[],
+            decisions=[],
             metric=metrics[row],
             clean_losses=[] if clean is None else clean[:, row].tolist(),
             stacked=True,
