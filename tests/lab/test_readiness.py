@@ -259,7 +259,7 @@ def test_a_store_that_was_trained_is_reported(call, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "48/48 runs" in result.words
     assert "48 runs, 3 schedulers, 8 cases, 2 seeds." in result.words
-    assert {"GreedyLR", "GreedyLR.paper", "warmup,"} <= set(result.words.split())
+    assert {"GreedyLR", "GreedyLR.paper", "cosine", "warmup"} <= set(result.words.split())
     for row in (
         r"runs 16 16 16",
         r"regret of the final loss, median \d+\.\d\d \d+\.\d\d \d+\.\d\d",
