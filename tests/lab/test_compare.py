@@ -289,6 +289,16 @@ def test_problems_of_the_catalogue_are_trained_as_the_lab_trains_them():
     assert stairs.losses[0] == pytest.approx(first.losses[0])
 
 
+def test_settings_may_follow_the_name_of_a_scheduler():
+    made = compare("rosenbrock", ("paper", "paper:factor=0.5", "cosine"), seeds=1, jobs=1)
+    assert made.schedulers == ("paper", "paper:factor=0.5", "cosine")
+    usual, bold, _ = made.results
+    assert usual.lrs != bold.lrs
+    alone = train_run(bold.run)
+    assert [one.step for one in bold.decisions] == [one.step for one in alone.decisions]
+    assert "GreedyLR.paper, factor=0.5" in str(made.table())
+
+
 def test_without_learning_rates_each_problem_is_trained_at_its_good_one():
     made = compare(("quadratic-100", "rosenbrock"), ("constant",), seeds=1, jobs=1)
     assert not made.absolute

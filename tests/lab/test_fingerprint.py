@@ -137,6 +137,12 @@ def test_versions_of_what_a_run_is_made_with_count_for_its_own_runs():
     assert versions(COSINE._replace(problem="lm-prose"))["Python"].count(".") == 2
 
 
+def test_settings_that_follow_a_name_are_part_of_the_key():
+    runs = [GREEDY, GREEDY._replace(scheduler="greedylr:window=7"), GREEDY._replace(scheduler="greedylr:window=8")]
+    assert len({fingerprint.key(run, stacked=True) for run in runs}) == 3
+    assert len({fingerprint.settings(run, stacked=True)["code"] for run in runs}) == 1
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_run_of_every_suite_has_a_key_of_its_own(suite):
     runs = SUITES[suite].runs()[:: max(1, len(SUITES[suite].runs()) // 500)]

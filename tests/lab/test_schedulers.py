@@ -136,3 +136,35 @@ def test_entries_say_how_they_are_set_up():
     assert len({entry.title for entry in SCHEDULERS.values()}) == len(SCHEDULERS)
     assert all(name == entry.name for name, entry in SCHEDULERS.items())
     assert all((entry.kind == "optimizer") == bool(entry.stands_in) for entry in SCHEDULERS.values())
+
+
+def test_settings_may_follow_a_name():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    entry = SCHEDULERS["paper:factor=0.5,smooth=False"]
+    made = entry.build(optimizer, 100, "max")
+    assert (made.config.factor, made.config.smooth, made.config.mode) == (0.5, False, "max")
+    assert entry.name == "paper:factor=0.5,smooth=False"
+    assert entry.title == "GreedyLR.paper, factor=0.5, smooth=False"
+    assert SCHEDULERS["transformers-greedylr:patience=3"].build(optimizer, 100).patience == 3
+    assert SCHEDULERS["greedylr:total_steps=None,window=7"].build(optimizer, 100).config.total_steps is None
+    assert "paper:factor=0.5" in SCHEDULERS
+    assert "paper:factor=0.5" not in list(SCHEDULERS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cosine:factor=0.5", "other:factor=0.5", "paper:", "paper:factor", "paper:factor=", "paper:=0.5"),
+        *("paper:factor=0.50", "paper:smooth=False,factor=0.5", "paper:factor=0.5,factor=0.6", "paper:factor=0.5,"),
+    ],
+)
+def test_what_is_no_name_with_settings_is_unknown(name):
+    assert name not in SCHEDULERS
+    with pytest.raises(KeyError):
+        SCHEDULERS[name]
+
+
+def test_a_setting_that_the_scheduler_does_not_know_is_said_when_it_is_made():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(TypeError, match=r"fctor.* did you mean factor"):
+        SCHEDULERS["paper:fctor=0.5"].build(optimizer, 100)

@@ -31,10 +31,10 @@ def compare(
     Args:
         training: The name of a problem that ``greedylr lab list`` knows, or several; or a function that trains. It is
             called with a :class:`Trial` for each scheduler, learning rate and seed, in this process.
-        schedulers: Names that ``greedylr lab list`` knows; or a mapping from any name to such a name, or to a function
-            ``(optimizer, steps)`` that returns a scheduler. It is told the loss if its ``step`` has an argument called
-            ``loss``, ``metrics``, ``metric`` or ``value``, or one that must be given and is not called ``epoch``,
-            ``step`` or the like.
+        schedulers: Names that ``greedylr lab list`` knows, some with settings, ``paper:factor=0.5``; or a mapping from
+            any name to such a name, or to a function ``(optimizer, steps)`` that returns a scheduler. It is told the
+            loss if its ``step`` has an argument called ``loss``, ``metrics``, ``metric`` or ``value``, or one that must
+            be given and is not called ``epoch``, ``step`` or the like.
         seeds: How many, counted from 0; or which.
         lrs: Initial learning rates. A training function needs them; None: the one that is known to be good for the
             problem.

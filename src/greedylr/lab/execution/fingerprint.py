@@ -23,6 +23,7 @@ import torch
 
 import greedylr
 from greedylr.lab.catalogue import optimizers, perturbations, problems, schedulers
+from greedylr.lab.catalogue.grammar import read
 from greedylr.lab.execution.setup import learning_rate
 from greedylr.lab.runs import Run
 
@@ -128,7 +129,8 @@ def _code(run: Run, *, stacked: bool) -> str:
 
 @cache
 def _code_of(problem: str, scheduler: str, perturbation: str, stacked: bool) -> str:
-    entries = [problems.MODULES[problem], schedulers.MODULES[scheduler]]
+    entry = schedulers.MODULES[read(scheduler)[0]]
+    entries = [problems.MODULES[problem], entry]
     if perturbation != "none":
         entries.append(perturbations.KINDS[perturbation].__module__)
     loop, unused = _LOOP, frozenset[str]()
@@ -136,7 +138,7 @@ def _code_of(problem: str, scheduler: str, perturbation: str, stacked: bool) -> 
         loop = _STACKS + ".train"
         if schedulers.SCHEDULERS[scheduler].kind == "fixed":
             unused = frozenset({_STACKS + ".feedback"})
-        elif _RULE not in _reached((schedulers.MODULES[scheduler],)):
+        elif _RULE not in _reached((entry,)):
             unused = frozenset({_STACKS + ".greedy_rows"})
     digests = sorted(_digest(module) for module in _reached((*entries, loop), unused))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

@@ -11,12 +11,12 @@ from greedylr.lab.catalogue.schedulers import (
     transformers_greedylr,
     whole_optimizers,
 )
-from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler
+from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler, Schedulers
 
 _FAMILIES = (greedylr, transformers_greedylr, plateau, adalrs, fixed, whole_optimizers)
 
-SCHEDULERS: dict[str, Scheduler] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
-"""Every scheduler by its name."""
+SCHEDULERS = Schedulers({entry.name: entry for family in _FAMILIES for entry in family.ENTRIES})
+"""Every scheduler by its name. Some take settings: ``SCHEDULERS["paper:factor=0.5"]``."""
 
 MODULES: dict[str, str] = {entry.name: family.__name__ for family in _FAMILIES for entry in family.ENTRIES}
 """The module that each is in: what it depends on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -9,15 +11,24 @@ from greedylr import GreedyLR
 from greedylr.lab.catalogue.schedulers.scheduler import BOUNDS, Horizon, Scheduler, bounds
 
 
-def _greedylr(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
-    return GreedyLR(optimizer, total_steps=horizon.steps, mode=horizon.mode)
+def _greedylr(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    return GreedyLR(optimizer, **{"total_steps": horizon.steps, "mode": horizon.mode} | settings)
 
 
-def _paper(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
+def _open(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    return GreedyLR(optimizer, **{"mode": horizon.mode} | settings)
+
+
+def _paper(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
     # Smoothing, off by default, is on as in the published pre-training run: without it the rule hardly ever
     # raises here, and ends no better in any row.
     low, high = bounds(optimizer)
-    return GreedyLR.paper(optimizer, mode=horizon.mode, smooth=True, min_lr=low, max_lr=high)
+    usual = {"mode": horizon.mode, "smooth": True, "min_lr": low, "max_lr": high}
+    return GreedyLR.paper(optimizer, **usual | settings)
+
+
+def _core(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    return GreedyLR.core(optimizer, **{"mode": horizon.mode} | settings)
 
 
 ENTRIES = (
@@ -27,13 +38,15 @@ ENTRIES = (
         note="this package's default, told the number of steps",
         make=_greedylr,
         kind="feedback",
+        takes_settings=True,
     ),
     Scheduler(
         "greedylr-open",
         title="GreedyLR, open-ended",
         note="this package's default, with nothing but the mode told",
-        make=lambda optimizer, horizon: GreedyLR(optimizer, mode=horizon.mode),
+        make=_open,
         kind="feedback",
+        takes_settings=True,
     ),
     Scheduler(
         "paper",
@@ -41,12 +54,14 @@ ENTRIES = (
         note=f"the published algorithm, with smoothing, {BOUNDS}",
         make=_paper,
         kind="feedback",
+        takes_settings=True,
     ),
     Scheduler(
         "core",
         title="GreedyLR.core",
         note="the published core rule: every loss compared with the one before, no bounds",
-        make=lambda optimizer, horizon: GreedyLR.core(optimizer, mode=horizon.mode),
+        make=_core,
         kind="feedback",
+        takes_settings=True,
     ),
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
+
+from greedylr.lab.catalogue.grammar import read, write
 
 
 class Horizon(NamedTuple):
@@ -33,8 +36,8 @@ class Horizon(NamedTuple):
         return max(1, self.steps - self.warmup)
 
 
-Maker = Callable[[Optimizer, Horizon], LRScheduler]
-"""Makes a scheduler."""
+Maker = Callable[..., LRScheduler]
+"""Makes a scheduler, given the optimizer and the horizon; and settings by name, where it takes some."""
 
 WholeOptimizer = Callable[[Iterable[Tensor], float, Horizon], Optimizer]
 """Makes an optimizer that sets its own steps, given the parameters and the learning rate."""
@@ -53,6 +56,7 @@ class Scheduler:
             ``"feedback"``: one that is told the observed value
             after every step. ``"optimizer"``: a whole optimizer.
         package: Name of the package that it comes from.
+        takes_settings: Whether settings may follow its name: ``paper:factor=0.5``.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
         version: Counts changes of what it does that its code does not show; part of the key of every run.
     """
@@ -63,6 +67,7 @@ class Scheduler:
     make: Maker
     kind: Literal["fixed", "feedback", "optimizer"] = "fixed"
     package: str = "torch"
+    takes_settings: bool = False
     stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
     version: int = 1
 
@@ -76,9 +81,51 @@ class Scheduler:
         """
         return self.make(optimizer, Horizon(steps, mode))
 
+    def with_settings(self, settings: Mapping[str, Any]) -> Scheduler:
+        """The same with settings of its own.
+
+        Args:
+            settings: By name, as the scheduler itself takes them.
+
+        Raises:
+            ValueError: If it takes none.
+        """
+        if not self.takes_settings:
+            raise ValueError(f"{self.name} takes no settings, got {', '.join(settings)}")
+        written = ", ".join(f"{name}={value}" for name, value in sorted(settings.items()))
+        return replace(
+            self,
+            name=write(self.name, settings),
+            title=f"{self.title}, {written}",
+            note=f"{self.note}; {written}",
+            make=partial(self.make, **settings),
+        )
+
     def suits(self, optimizer: str) -> bool:
         """Whether it can be used with an optimizer, or in its place."""
         return not self.stands_in or optimizer in self.stands_in
+
+
+class Schedulers(dict[str, Scheduler]):
+    """Entries by name; where an entry takes settings, by a name with settings as well."""
+
+    def __missing__(self, name: str) -> Scheduler:
+        """Make the entry that a name with settings stands for."""
+        try:
+            entry, settings = read(name)
+            if not settings or name != write(entry, settings):  # Another spelling would be another run in the store.
+                raise KeyError(name)
+            return dict.__getitem__(self, entry).with_settings(settings)
+        except ValueError:
+            raise KeyError(name) from None
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an entry, with settings or without."""
+        try:
+            self[str(name)]
+        except KeyError:
+            return False
+        return True
 
 
 WARMUP = "linear warmup over the first tenth of the steps, then "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -11,11 +11,12 @@ from greedylr.lab.catalogue.schedulers.scheduler import BOUNDS, Horizon, Maker, 
 
 
 def _transformers(smooth: bool) -> Maker:
-    def make(optimizer: Optimizer, horizon: Horizon) -> LRScheduler:
+    def make(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
         from transformers.optimization import GreedyLR as Published
 
         low, high = bounds(optimizer)
-        made = Published(optimizer, mode=horizon.mode, smooth=smooth, min_lr=low, max_lr=high)
+        usual = {"mode": horizon.mode, "smooth": smooth, "min_lr": low, "max_lr": high}
+        made = Published(optimizer, **usual | settings)
         return cast(LRScheduler, made)  # It is none, but is stepped as one.
 
     return make
@@ -29,6 +30,7 @@ ENTRIES = (
         make=_transformers(smooth=False),
         kind="feedback",
         package="transformers",
+        takes_settings=True,
     ),
     Scheduler(
         "transformers-greedylr-smooth",
@@ -37,5 +39,6 @@ ENTRIES = (
         make=_transformers(smooth=True),
         kind="feedback",
         package="transformers",
+        takes_settings=True,
     ),
 )
