@@ -41,6 +41,12 @@ def is_notable(decision: Decision) -> bool:
     return decision.raised or decision.cut or decision.action is Action.SPIKE
 
 
+def keep_notable(decisions: list[Decision], decision: Decision) -> None:
+    """Add a decision to those that are kept, if it is notable."""
+    if is_notable(decision):
+        decisions.append(decision)
+
+
 @dataclass
 class Result:
     """What one run left: plain data.

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
 from greedylr.lab.comparison.chosen import Chosen, told
-from greedylr.lab.runs import Result, Run, is_notable
+from greedylr.lab.runs import Result, Run, keep_notable
 from greedylr.presentation.words import count
 
 
@@ -71,7 +71,7 @@ class Trial:
         self.fixed = tell is None
         self._step = tell or (lambda loss: scheduler.step())
         if isinstance(scheduler, GreedyLR):
-            scheduler.subscribe(partial(_note, self._decisions))
+            scheduler.subscribe(partial(keep_notable, self._decisions))
 
     def step(self, loss: SupportsFloat) -> None:
         """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.
@@ -169,8 +169,3 @@ def run_trial(function: Callable[[Trial], object], problem: str, trial: Trial) -
 
 def _number(loss: SupportsFloat) -> float:
     return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
-
-
-def _note(decisions: list[Decision], decision: Decision) -> None:
-    if is_notable(decision):
-        decisions.append(decision)

@@ -11,13 +11,12 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from greedylr import Decision
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import Alone, disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon
 from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, initial_model, learning_rate
-from greedylr.lab.runs import Result, Run, is_notable, validation_steps
+from greedylr.lab.runs import Result, Run, keep_notable, validation_steps
 
 
 def train(
@@ -51,7 +50,7 @@ def train(
     keeps_clean = disturbance is not None and disturbance.acts_on == "data"
     result = Result(run, [], [], [], [], [])
     if hasattr(scheduler, "subscribe"):  # It says what it decides.
-        scheduler.subscribe(partial(_note, result.decisions))
+        scheduler.subscribe(partial(keep_notable, result.decisions))
 
     def validate(step: int) -> None:
         with _settled(optimizer):
@@ -118,8 +117,3 @@ def _settled(optimizer: Any) -> Iterator[None]:
     yield
     if averages:
         optimizer.train()
-
-
-def _note(decisions: list[Decision], decision: Decision) -> None:
-    if is_notable(decision):
-        decisions.append(decision)

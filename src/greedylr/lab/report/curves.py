@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from greedylr.lab.analysis.statistics import Case
 from greedylr.lab.runs import Result, Run
+from greedylr.presentation import packed
 
 POINTS = 50
 """Points of a curve of training losses or learning rates: what a chart a few hundred pixels wide can show."""
@@ -124,7 +124,7 @@ def thin(result: Result) -> Thin:
 def encoded(band: _Floats) -> str:
     """A band as text: 32-bit floats, little end first; the middle alone where low and high are the same."""
     lines = band[:1] if np.array_equal(band[0], band[1], True) and np.array_equal(band[0], band[2], True) else band
-    return base64.b64encode(np.ascontiguousarray(lines, "<f4").tobytes()).decode()
+    return packed(lines)
 
 
 def case_data(curves: Curves, schedulers: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -14,6 +13,7 @@ from greedylr.lab.analysis.recovery import clean_losses
 from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.report.curves import ends
 from greedylr.lab.runs import Result, Run
+from greedylr.presentation import packed
 
 _Floats: TypeAlias = NDArray[np.float32]
 
@@ -111,4 +111,4 @@ def _thin(result: Result) -> _Floats:
 
 
 def _text(curves: _Floats) -> list[str]:
-    return [base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode() for row in curves]
+    return [packed(row) for row in curves]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import Any, TypeVar
 
 import numpy as np
 
 from greedylr.control.decision import Action, Decision
+from greedylr.presentation import packed
 from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.report import words
 from greedylr.pulse.trace import Floats, Ints
@@ -53,14 +53,14 @@ def run_data(reading: Reading, runs: int) -> dict[str, Any]:
     shown, total = _shown(reading, max(MARKERS // runs, 100))
     return {
         "name": html.escape(reading.name),
-        "steps": _numbers(steps),
-        "mean": _numbers(mean),
-        "low": _numbers(_reduced(np.fmin, np.where(np.isfinite(trace.means), trace.means, np.nan), starts)),
-        "high": _numbers(_reduced(np.fmax, np.where(np.isfinite(trace.highs), trace.highs, np.nan), starts)),
-        "lr_steps": _numbers(lr_steps),
-        "lr": _numbers(lrs),
+        "steps": _exact(steps),
+        "mean": _exact(mean),
+        "low": _exact(_reduced(np.fmin, np.where(np.isfinite(trace.means), trace.means, np.nan), starts)),
+        "high": _exact(_reduced(np.fmax, np.where(np.isfinite(trace.highs), trace.highs, np.nan), starts)),
+        "lr_steps": _exact(lr_steps),
+        "lr": _exact(lrs),
         "metrics": {
-            html.escape(name): [_numbers(at) for at in _thin(metric.steps, metric.values)]
+            html.escape(name): [_exact(at) for at in _thin(metric.steps, metric.values)]
             for name, metric in trace.metrics.items()
         },
         "decisions": _decisions(reading, shown),
@@ -98,8 +98,8 @@ def _decisions(reading: Reading, shown: list[Decision]) -> dict[str, Any]:
     losses = [one.loss if np.isfinite(one.loss) else means[row] if len(means) else 0.0 for one, row in zip(shown, rows)]
     return {
         "step": [one.step for one in shown],
-        "loss": _numbers(np.array(losses)),
-        "lr": _numbers(np.array([one.lr_after[0] for one in shown])),
+        "loss": _exact(np.array(losses)),
+        "lr": _exact(np.array([one.lr_after[0] for one in shown])),
         "look": looks,
         "verdict": shorts,
         "text": texts,
@@ -155,6 +155,5 @@ def _reduced(function: Any, values: Floats, starts: Any) -> Floats:
         return reduced
 
 
-def _numbers(values: Any) -> str:
-    """Base64 of little-endian 64-bit floats: steps of any size stay exact."""
-    return base64.b64encode(np.ascontiguousarray(values, "<f8").tobytes()).decode()
+def _exact(values: Any) -> str:
+    return packed(values, "<f8")
