@@ -315,7 +315,7 @@ def test_it_stops_when_it_is_told_to():
 def test_whole_optimizers_are_refused(scheduler):
     run = Run("tiny", 1.0, scheduler, 0, 5, "sgd")
     assert not supports(run)
-    with pytest.raises(ValueError, match=f"moves a learning rate, got '{scheduler}'"):
+    with pytest.raises(ValueError, match=f"moves a learning rate, and problem stackable, got '{scheduler}'"):
         list(parts([run]))
 
 

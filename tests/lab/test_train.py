@@ -11,6 +11,7 @@ from greedylr import Action, Decision
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Scheduler
+from greedylr.lab.execution.engines import assign, batched
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.setup import StoppedError
 from greedylr.lab.report.demo import PROBLEMS as DEMO_PROBLEMS
@@ -235,3 +236,36 @@ def test_a_long_run_is_validated_twenty_times_and_at_its_end(diary):
 @pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
 def test_even_the_shortest_run_works(diary, scheduler, steps):
     assert len(train(Run("diary", 1.0, scheduler, 0, steps)).losses) == steps
+
+
+def _with_dropout(**options):
+    return replace(
+        PROBLEMS["digits"],
+        name="dropped",
+        model=lambda: torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.Linear(64, 32),
+            torch.nn.BatchNorm1d(32),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(32, 10),
+        ),
+        stackable=False,
+        **options,
+    )
+
+
+def test_models_may_have_dropout_and_running_statistics(monkeypatch):
+    monkeypatch.setitem(PROBLEMS, "dropped", _with_dropout())
+    run = Run("dropped", 1.0, "constant", 3, 40)
+    assert not batched.supports(run)
+    assert [engine.name for engine in assign([run])] == ["pool"]
+    before = torch.get_rng_state()
+    first = train(run)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)  # Whatever else draws numbers.
+    assert train(run) == first
+    assert first.final_loss < 0.5 * first.validation_losses[0]
+    # Runs that differ in the scheduler drop the same units.
+    assert train(run._replace(scheduler="cosine")).losses[0] == first.losses[0]
+    other = train(run._replace(seed=4))
+    assert other.losses[0] != first.losses[0]

@@ -15,7 +15,7 @@ from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import Alone, disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon
-from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, initial_model, learning_rate
+from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, drawing, initial_model, learning_rate
 from greedylr.lab.runs import Result, Run, keep_notable, validation_steps
 
 
@@ -87,12 +87,13 @@ def train(
     validations = frozenset(validation_steps(run.steps))
     validate(0)
     try:
-        for step in range(run.steps):
-            if stopped():
-                raise StoppedError
-            advance(step)
-            if step + 1 in validations:
-                validate(step + 1)
+        with drawing(run):
+            for step in range(run.steps):
+                if stopped():
+                    raise StoppedError
+                advance(step)
+                if step + 1 in validations:
+                    validate(step + 1)
         model.eval()
         with torch.no_grad(), _settled(optimizer):
             result.metric = problem.metric(model, data.validation).item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,6 +15,9 @@ from greedylr.lab.runs import Run
 # What the numbers of a run can bring about, in a scheduler that divides by a loss or an optimizer that checks its
 # arguments. All else, such as a missing package or a full disk, says nothing about the run, and is raised.
 FAILURES = (ArithmeticError, ValueError, RuntimeError)
+
+
+_TRAINING = 2**40  # What training draws is not what the weights were drawn from.
 
 
 class StoppedError(Exception):
@@ -30,6 +34,14 @@ def initial_model(run: Run, dtype: torch.dtype) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return PROBLEMS[run.problem].model().to(dtype)
+
+
+@contextmanager
+def drawing(run: Run) -> Iterator[None]:
+    """Let dropout draw the same for the same seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed + _TRAINING)
+        yield
 
 
 def batches(run: Run, data: Data) -> Iterator[Tensor]:

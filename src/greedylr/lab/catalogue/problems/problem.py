@@ -29,8 +29,9 @@ class Problem:
     """A model to train.
 
     A batch is ``data.train.batch(problem.sample(data, generator, step))``. All that is random about a run is its
-    initial weights and these indices. :meth:`loss`, :meth:`observe`, :meth:`judge` and :meth:`metric` take any callable
-    as the model and can be transformed by ``torch.func``, so that many runs can be trained at once::
+    initial weights, these indices, and what dropout draws from torch's global generator. :meth:`loss`,
+    :meth:`observe`, :meth:`judge` and :meth:`metric` take any callable as the model and can be transformed by
+    ``torch.func``, so that many runs of a stackable problem can be trained at once::
 
         def loss(parameters, examples):
             return problem.loss(lambda inputs: functional_call(model, parameters, (inputs,)), examples)
@@ -45,8 +46,7 @@ class Problem:
         steps: Optimizer steps of a full run.
         batch_size: Examples a step.
         load: Reads the data, the same at every call; raises :class:`DataError` if it cannot.
-        model: Builds the model with weights drawn from torch's global generator. It has no dropout, and no
-            buffer that changes: it is a function of its parameters and inputs.
+        model: Builds the model with weights drawn from torch's global generator.
         lrs: The same by name of the optimizer: ``sgd`` (momentum 0.9), ``adam``, ``adagrad``,
             ``adafactor``, and ``adamw``, which need not be given: it is ``lr``.
         kind: Whether it is a function that is known, a model that learns, or a case that a loss-driven
@@ -54,6 +54,9 @@ class Problem:
         description: Data and model, in a line.
         task: The loss, the metric, and what the scheduler is given.
         sampler: Which training examples a batch is made of.
+        stackable: Whether many of its models can be trained as one, which chooses the engine: each is a function of its
+            parameters and inputs, without dropout or a buffer that changes, and of operations that ``torch.func.vmap``
+            has rules for.
         version: Counts changes of what it does that its code does not show; part of the key of every run.
     """
 
@@ -69,6 +72,7 @@ class Problem:
     description: str = ""
     task: Task = CLASSIFICATION
     sampler: Sampler = uniform
+    stackable: bool = True
     version: int = 1
 
     def __post_init__(self) -> None:

@@ -27,8 +27,8 @@ _PARTS = 16  # In all, where there are fewer kinds of runs: enough for many work
 
 
 def supports(run: Run) -> bool:
-    """Whether :func:`train_batched` can train a run: all but schedulers that are whole optimizers."""
-    return SCHEDULERS[run.scheduler].kind != "optimizer"
+    """Whether :func:`train_batched` can train a run: a stackable problem, and no scheduler that is an optimizer."""
+    return SCHEDULERS[run.scheduler].kind != "optimizer" and PROBLEMS[run.problem].stackable
 
 
 def parts(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> Iterator[list[Run]]:
@@ -47,7 +47,10 @@ def parts(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> Iterator[l
     kinds: dict[tuple[object, ...], dict[tuple[Options, ...], list[Run]]] = {}
     for run in runs:
         if not supports(run):
-            raise ValueError(f"scheduler must be one that moves a learning rate, got {run.scheduler!r}")
+            raise ValueError(
+                f"scheduler must be one that moves a learning rate, and problem stackable, got {run.scheduler!r} and "
+                f"{run.problem!r}"
+            )
         fixed = SCHEDULERS[run.scheduler].kind == "fixed"
         options = schedule(run.optimizer, run.scheduler, run.steps).options if fixed else ()
         alike = run.problem, run.steps, run.optimizer, run.perturbation
