@@ -191,7 +191,12 @@ def steps(trial, optimizer, count, announced=2):
         (lambda trial, optimizer: steps(trial, optimizer, 1), "trial.step was called 1 time, but start was told of 2"),
         (lambda trial, optimizer: steps(trial, optimizer, 3), "more often than the 2 times"),
         (lambda trial, optimizer: steps(trial, optimizer, 2), "trial.validate was not called after the last step"),
-        (lambda trial, optimizer: steps(trial, optimizer, 0, 0), "steps must be at least 1, got 0"),
+        (lambda trial, optimizer: steps(trial, optimizer, 0, 0), "steps must be a whole number of at least 1, got 0"),
+        *(
+            (lambda trial, optimizer, steps=steps: trial.start(optimizer, steps), "steps must be a whole number")
+            for steps in (30.5, True, math.nan, "30", None, [30])
+        ),
+        (lambda trial, optimizer: (trial.start(optimizer, 2), trial.step(np.zeros(2))), "a loss must be a number"),
         (lambda trial, optimizer: [trial.start(optimizer, 2) for _ in range(2)], "trial.start was called twice"),
         (
             lambda trial, optimizer: trial.start(torch.optim.SGD([torch.zeros(1)], lr=0.5), 2),
@@ -243,9 +248,9 @@ def test_trials_of_different_lengths_are_not_compared():
     ("arguments", "said"),
     [
         ({"training": train}, "lrs must be given"),
-        ({"training": train, "lrs": []}, "lrs must be positive"),
-        ({"training": train, "lrs": [0.1, 0.1]}, "lrs must be positive finite numbers that differ"),
-        ({"training": train, "lrs": [0.0]}, "lrs must be positive"),
+        ({"training": train, "lrs": []}, "lrs must be a list of positive"),
+        ({"training": train, "lrs": [0.1, 0.1]}, "lrs must be a list of positive finite numbers that differ"),
+        ({"training": train, "lrs": [0.0]}, "lrs must be a list of positive"),
         ({"training": train, "lrs": [0.1], "seeds": 0}, "seeds must be"),
         ({"training": train, "lrs": [0.1], "seeds": [1, 1]}, "seeds must be"),
         ({"training": train, "lrs": [0.1], "optimizer": "sgd"}, "optimizer is for problems"),
@@ -257,7 +262,8 @@ def test_trials_of_different_lengths_are_not_compared():
         ({"training": train, "lrs": [0.1], "schedulers": {"cosine": ExponentialLR}}, "call your own something else"),
         ({"training": train, "lrs": [0.1], "schedulers": {"cosine": "linear"}}, "the name of another one than linear"),
         ({"training": "digit"}, "there is no problem 'digit'"),
-        ({"training": train, "lrs": [True]}, "lrs must be positive"),
+        ({"training": train, "lrs": 0.1}, "lrs must be a list of positive"),
+        ({"training": train, "lrs": [True]}, "lrs must be a list of positive"),
         ({"training": train, "lrs": [0.1], "seeds": -1}, "seeds must be"),
         ({"training": train, "lrs": [0.1], "seeds": [-1]}, "seeds must be"),
         ({"training": train, "lrs": [0.1], "seeds": [0.5]}, "seeds must be"),
@@ -316,6 +322,19 @@ def test_numbers_may_be_those_of_other_libraries(seeds):
         ("train", lr, "constant", seed) for seed in (0, 1) for lr in (0.5, 0.25, 0.125)
     ]
     assert {type(number) for result in made.results for number in (result.run.seed, result.run.steps)} == {int}
+
+
+@pytest.mark.parametrize("loss", [np.float32(0.5), np.array(0.5), np.array([0.5]), torch.tensor([0.5]), 0.5])
+def test_losses_may_be_those_of_other_libraries(loss):
+    def train(trial):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=trial.lr)
+        trial.start(optimizer, np.int64(1))
+        optimizer.step()
+        trial.step(loss)
+        trial.validate(loss)
+
+    (result,) = compare(train, ("constant",), seeds=1, lrs=[0.1]).results
+    assert result.losses == result.validation_losses[1:] == [0.5]
 
 
 class Wrapped:

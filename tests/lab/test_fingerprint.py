@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import greedylr
@@ -135,6 +136,12 @@ def test_versions_of_what_a_run_is_made_with_count_for_its_own_runs():
     # Problems that are made of the standard library's sources change with every version of it.
     assert versions(COSINE)["Python"].count(".") == 1
     assert versions(COSINE._replace(problem="lm-prose"))["Python"].count(".") == 2
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.float32, np.float64])
+def test_equal_runs_have_one_key_of_whatever_library_their_numbers_are(kind):
+    run = COSINE._replace(multiplier=kind(1), seed=np.int64(0), steps=np.int32(5))
+    assert fingerprint.key(run, stacked=True) == fingerprint.key(COSINE, stacked=True)
 
 
 def test_settings_that_follow_a_name_are_part_of_the_key():

@@ -94,5 +94,5 @@ def _rates(lrs: Sequence[float]) -> tuple[float, ...]:
     rates = [number(lr) for lr in numbers(lrs) or ()]
     kept = tuple(float(lr) for lr in rates if lr is not None and 0 < lr < math.inf)
     if not kept or len(kept) < len(rates) or len(set(kept)) < len(kept):
-        raise ValueError(f"lrs must be positive finite numbers that differ, got {lrs!r}")
+        raise ValueError(f"lrs must be a list of positive finite numbers that differ, got {lrs!r}")
     return kept

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -83,26 +82,15 @@ def train_planned(planned: Sequence[Planned], chosen: Sequence[Chosen], jobs: in
         greedylr.lab.catalogue.problems.DataError: If the data of a problem cannot be read.
     """
     own = [one for one in chosen if one.registered is None]
-    names = {one.name for one in own}
-    the_labs = [one.run for one in planned if one.run.scheduler not in names]
+    entries = {one.name: _entry(one) for one in own}
+    the_labs = [one.run for one in planned if one.run.scheduler not in entries]
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "store.sqlite") as store:
         complete(the_labs, store, jobs)
         made = {result.run: result for result in store.load(the_labs)}
-    with _registered(own):
-        made |= {one.run: train(one.run) for one in planned if one.run.scheduler in names}
+    for one in planned:
+        if one.run.scheduler in entries:
+            made[one.run] = train(one.run, scheduler=entries[one.run.scheduler])
     return [replace(made[one.run], run=one.shown) for one in planned]
-
-
-@contextmanager
-def _registered(own: Sequence[Chosen]) -> Iterator[None]:
-    """The user's schedulers among the lab's, for as long as they are trained."""
-    entries = {one.name: _entry(one) for one in own}
-    SCHEDULERS.update(entries)
-    try:
-        yield
-    finally:
-        for name in entries:
-            del SCHEDULERS[name]
 
 
 def _entry(own: Chosen) -> Scheduler:

@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
+from greedylr.control.numerals import number
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.runs import Result, Run, keep_notable
 from greedylr.presentation.words import count
@@ -60,12 +61,13 @@ class Trial:
         """
         if self._optimizer is not None:
             raise RuntimeError("trial.start was called twice")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        announced = number(steps)
+        if not isinstance(announced, int) or announced < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
         lrs = [float(group["lr"]) for group in optimizer.param_groups]
         if not any(math.isclose(lr, self.lr, rel_tol=1e-6) for lr in lrs):
             raise ValueError(f"the optimizer's learning rate is {lrs[0]:g}; build it with lr=trial.lr, {self.lr:g}")
-        self._optimizer, self._steps = optimizer, int(steps)
+        self._optimizer, self._steps = optimizer, announced
         scheduler = self._chosen.make(optimizer, self._steps)
         tell = told(scheduler)
         self.fixed = tell is None
@@ -168,4 +170,6 @@ def run_trial(function: Callable[[Trial], object], problem: str, trial: Trial) -
 
 
 def _number(loss: SupportsFloat) -> float:
-    return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+    if getattr(loss, "shape", ()) not in ((), (1,)):
+        raise ValueError(f"a loss must be a number, or a tensor or array with one element, got {loss!r}")
+    return float(loss.item() if hasattr(loss, "item") else loss)

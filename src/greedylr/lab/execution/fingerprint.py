@@ -48,11 +48,12 @@ def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
         KeyError: If there is no such problem, optimizer, scheduler or perturbation.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
+    run = run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))
     problem, optimizer = problems.PROBLEMS[run.problem], optimizers.OPTIMIZERS[run.optimizer]
     scheduler, perturbation = schedulers.SCHEDULERS[run.scheduler], perturbations.find(run.perturbation)
     make = optimizer.make if isinstance(optimizer.make, partial) else partial(optimizer.make)
     return {
-        "run": run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))._asdict(),
+        "run": run._asdict(),
         "lr": learning_rate(run),
         "batch_size": problem.batch_size,
         "optimizer": [f"{make.func.__module__}.{make.func.__name__}", make.keywords],

@@ -14,18 +14,24 @@ from torch.optim import Optimizer
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import Alone, disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
-from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon
+from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon, Scheduler
 from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, drawing, initial_model, learning_rate
 from greedylr.lab.runs import Result, Run, keep_notable, validation_steps
 
 
 def train(
-    run: Run, *, dtype: torch.dtype = torch.float32, fused: bool = True, stopped: Callable[[], bool] = lambda: False
+    run: Run,
+    *,
+    scheduler: Scheduler | None = None,
+    dtype: torch.dtype = torch.float32,
+    fused: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Train one run; the same run gives the same result, on one thread, wherever it is trained.
 
     Args:
         run: What to train.
+        scheduler: One that is not in the catalogue; None: that of the run's name.
         dtype: Of the weights and the data.
         fused: Whether to take torch's fused optimizers.
         stopped: Asked before each step whether to give up.
@@ -40,17 +46,17 @@ def train(
         ValueError: If the perturbation has nothing to act on in the run.
     """
     problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
-    task, entry = problem.task, SCHEDULERS[run.scheduler]
+    task, entry = problem.task, scheduler or SCHEDULERS[run.scheduler]
     model = initial_model(run, dtype)
     drawn = batches(run, data)
-    optimizer = _optimizer(run, list(model.parameters()), fused)
-    scheduler: Any = entry.build(optimizer, run.steps, task.mode)
+    optimizer = _optimizer(run, entry, list(model.parameters()), fused)
+    stepped: Any = entry.build(optimizer, run.steps, task.mode)
     disturbance = disturb([run], data.train)
     alone = None if disturbance is None else Alone(disturbance, list(model.parameters()), optimizer)
     keeps_clean = disturbance is not None and disturbance.acts_on == "data"
     result = Result(run, [], [], [], [], [])
-    if hasattr(scheduler, "subscribe"):  # It says what it decides.
-        scheduler.subscribe(partial(keep_notable, result.decisions))
+    if hasattr(stepped, "subscribe"):  # It says what it decides.
+        stepped.subscribe(partial(keep_notable, result.decisions))
 
     def validate(step: int) -> None:
         with _settled(optimizer):
@@ -82,7 +88,7 @@ def train(
             observed = alone.told(step, observed)
         with nullcontext() if alone is None else alone.lr(step):
             optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
-        scheduler.step(*[observed] if entry.kind == "feedback" else [])
+        stepped.step(*[observed] if entry.kind == "feedback" else [])
 
     validations = frozenset(validation_steps(run.steps))
     validate(0)
@@ -102,8 +108,8 @@ def train(
     return result
 
 
-def _optimizer(run: Run, parameters: list[Parameter], fused: bool) -> Optimizer:
-    entry, lr = SCHEDULERS[run.scheduler], learning_rate(run)
+def _optimizer(run: Run, entry: Scheduler, parameters: list[Parameter], fused: bool) -> Optimizer:
+    lr = learning_rate(run)
     if entry.stands_in:
         return entry.stands_in[run.optimizer](parameters, lr, Horizon(run.steps, PROBLEMS[run.problem].task.mode))
     return OPTIMIZERS[run.optimizer].build(parameters, lr, fused=fused)
