@@ -22,6 +22,9 @@ app = typer.Typer(
 lab = typer.Typer(help="Experiments: many runs, paired, kept in a store, and judged.", no_args_is_help=True)
 app.add_typer(lab, name="lab")
 
+theory = typer.Typer(help="What can be computed about the rule, and guaranteed for a run.", no_args_is_help=True)
+app.add_typer(theory, name="theory")
+
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; greedylr lab list names them.")]
 StorePath = Annotated[Path, typer.Option("--store", help="The store, one SQLite file on a local disk.")]
 _STORE = Path("greedylr-lab.sqlite")
@@ -196,3 +199,39 @@ def show_registries(
         from greedylr.cli import lab as commands
 
     raise typer.Exit(commands.show_registries(Console(highlight=False), as_json))
+
+
+@theory.command("bound")
+def theory_bound(
+    run: Annotated[Path, typer.Argument(help="Folder that a greedylr.pulse.Recorder wrote.")],
+    smoothness: Annotated[
+        float,
+        typer.Option(help="The largest smoothness constant of any example's loss: greedylr.theory.sharpness finds it."),
+    ],
+    distance: Annotated[float, typer.Option(help="From the initial parameters to the minimum.")],
+    noise: Annotated[float, typer.Option(help="Standard deviation of the gradient at the minimum.")] = 0.0,
+) -> None:
+    """What SGD theory guarantees for exactly the learning rates of a recorded run."""
+    from rich.console import Console
+
+    from greedylr.cli import theory as commands
+
+    raise typer.Exit(commands.bound(Console(highlight=False), run, smoothness, distance, noise))
+
+
+@theory.command("factor")
+def theory_factor(
+    factors: Annotated[
+        list[float] | None, typer.Option("--factor", help="A value of F; may be given several times.")
+    ] = None,
+    condition: Annotated[float, typer.Option(min=1.0, help="Largest over smallest curvature.")] = 100.0,
+    dimensions: Annotated[int, typer.Option(min=1, help="Of the quadratic.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="A page with the figure.", show_default="no page")] = None,
+) -> None:
+    """How fast the published core rule converges on a quadratic, or that it does not, against F."""
+    from rich.console import Console
+
+    from greedylr.cli import theory as commands
+
+    chosen = factors or commands.FACTORS
+    raise typer.Exit(commands.factor(Console(highlight=False), chosen, condition, dimensions, out))

@@ -13,8 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 class Recorded(Protocol):
     """A recorded run, as :class:`greedylr.pulse.Trace` is."""
 
-    steps: NDArray[np.int64]
-    lrs: NDArray[np.float64]
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """The steps of the rows, ascending."""
+
+    @property
+    def lrs(self) -> NDArray[np.float64]:
+        """Learning rates after each of them, ``[row, group]``."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,10 @@ def _terms(
 
 
 def _learning_rates(trace_or_lrs: Recorded | ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Learning rates, and how many steps each was used for."""
+    """Learning rates, and how many steps each was used for.
+
+    A trace has those after each step: each is used at the next, and the first is beside them where it is known.
+    """
     lrs = np.asarray(getattr(trace_or_lrs, "lrs", trace_or_lrs), dtype=np.float64)
     if lrs.ndim == 2 and lrs.shape[1] == 1:
         lrs = lrs[:, 0]
@@ -134,5 +142,8 @@ def _learning_rates(trace_or_lrs: Recorded | ArrayLike) -> tuple[NDArray[np.floa
     steps = getattr(trace_or_lrs, "steps", None)
     if steps is None:
         return lrs, np.ones_like(lrs)
-    # Of a long run not every step has a row: the learning rate of a row holds since the row before.
+    first = np.asarray(getattr(trace_or_lrs, "first_lrs", [math.nan]), dtype=np.float64)
+    if math.isfinite(first[0]):
+        lrs = np.concatenate([first[:1], lrs[:-1]])
+    # Of a long run not every step has a row: a learning rate holds until the next row.
     return lrs, np.diff(np.asarray(steps, dtype=np.float64), prepend=0.0)
