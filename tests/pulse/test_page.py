@@ -118,6 +118,32 @@ def test_a_finding_is_named_shaded_and_shown(browser, show, wait, record, tmp_pa
     wait(lambda _: browser.execute_script("return chart._fullLayout.xaxis.range[0]") < 50)
 
 
+@pytest.mark.parametrize(
+    ("logged", "expected"),
+    [
+        ({"sharpness": [4.0, -1.0, 0.0, 10.0]}, [0.5, 0.2]),
+        ({"stability_limit": [0.3, float("inf"), 0.4, 0.5], "sharpness": [1.0] * 4}, [0.3, 0.4, 0.5]),
+        ({"other": [1.0] * 4}, []),
+        ({"sharpness": [-1.0] * 4}, []),
+    ],
+)
+def test_the_stability_limit_stands_beside_the_learning_rate(browser, show, record, tmp_path, logged, expected):
+    def measured(script, recorder):
+        for step in range(40):
+            script.step(1.0 + 0.1 * np.sin(step))
+            if step % 10 == 9:
+                recorder.log(**{name: values[step // 10] for name, values in logged.items()})
+
+    record(measured)
+    show(pages(tmp_path, "run"))
+    drawn = browser.execute_script(
+        "return chart.data.filter((one) => one.name === 'stability limit')"
+        ".map((one) => [one.yaxis, [...one.y], [...one.x]])"
+    )
+    assert [limits for _, limits, _ in drawn] == ([expected] if expected else [])
+    assert all(axis == "y2" and set(steps) <= {10, 20, 30, 40} for axis, _, steps in drawn)
+
+
 def test_loss_rate_and_validation_share_one_axis(browser, show, reading, tmp_path):
     reading(marks=(100,))
     show(pages(tmp_path, "run"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from greedylr.control.decision import Action, Decision
 from greedylr.presentation import packed
 from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.report import words
-from greedylr.pulse.trace import Floats, Ints
+from greedylr.pulse.trace import Floats, Ints, Metric
 
 _Item = TypeVar("_Item")
 
@@ -59,6 +60,7 @@ def run_data(reading: Reading, runs: int) -> dict[str, Any]:
         "high": _exact(_reduced(np.fmax, np.where(np.isfinite(trace.highs), trace.highs, np.nan), starts)),
         "lr_steps": _exact(lr_steps),
         "lr": _exact(lrs),
+        "limit": [_exact(at) for at in _stability_limit(trace.metrics)],
         "metrics": {
             html.escape(name): [_exact(at) for at in _thin(metric.steps, metric.values)]
             for name, metric in trace.metrics.items()
@@ -140,6 +142,17 @@ def _lr_points(steps: Ints, lrs: Floats) -> tuple[Ints, Floats]:
     if len(rows) > 4 * POINTS:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, 4 * POINTS).astype(int))]
     return steps[rows], lrs[rows]
+
+
+def _stability_limit(metrics: Mapping[str, Metric]) -> tuple[Ints, Floats]:
+    """The learning rate above which training is unstable, where it was logged, or 2 over the sharpness."""
+    known = metrics.get("stability_limit") or metrics.get("sharpness")
+    if known is None:
+        return np.empty(0, np.int64), np.empty(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = known.values if "stability_limit" in metrics else 2 / known.values
+    sound = np.isfinite(limits) & (limits > 0)  # Where the loss curves downwards there is none.
+    return _thin(known.steps[sound], limits[sound]) if sound.any() else (known.steps[:0], limits[:0])
 
 
 def _thin(steps: Ints, values: Floats) -> tuple[Ints, Floats]:

@@ -2,6 +2,7 @@ const decode = (text) => new Float64Array(Uint8Array.from(atob(text), (one) => o
 const runs = [...document.querySelectorAll("script.run")].map((node) => JSON.parse(node.textContent));
 for (const run of runs) {
   for (const name of ["steps", "mean", "low", "high", "lr_steps", "lr"]) run[name] = decode(run[name]);
+  run.limit = run.limit.map(decode);
   for (const name of ["loss", "lr"]) run.decisions[name] = decode(run.decisions[name]);
   // Not an object, in which a metric named "constructor" would always be there.
   run.metrics = new Map(Object.entries(run.metrics).map(([name, points]) => [name, points.map(decode)]));
@@ -68,6 +69,11 @@ function traces() {
     const words = "%{y:.4g} at step %{x}";
     drawn.push({ ...shared, x: run.steps, y: run.mean, line, hovertemplate: words });
     drawn.push({ ...shared, x: run.lr_steps, y: run.lr, yaxis: "y2", line: { ...line, shape: "hv" }, hovertemplate: words });
+    if (ahead && run.limit[0].length) {
+      drawn.push({ ...shared, mode: "lines+markers", name: "stability limit", x: run.limit[0], y: run.limit[1], yaxis: "y2",
+                   line: { color: css("--bad"), width: 1.1, dash: "dot" }, marker: { size: 4 },
+                   hovertemplate: "stability limit %{y:.4g} at step %{x}" });
+    }
     if (run.metrics.has(below)) {
       const [x, y] = run.metrics.get(below);
       drawn.push({ ...shared, mode: x.length < 60 ? "lines+markers" : "lines", x, y, yaxis: "y3", line,
