@@ -8,12 +8,13 @@ from greedylr.lab.catalogue.schedulers import (
     fixed,
     greedylr,
     plateau,
+    prodigy_schedule_free,
     transformers_greedylr,
     whole_optimizers,
 )
 from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler, Schedulers
 
-_FAMILIES = (greedylr, transformers_greedylr, plateau, adalrs, fixed, whole_optimizers)
+_FAMILIES = (greedylr, transformers_greedylr, plateau, adalrs, fixed, whole_optimizers, prodigy_schedule_free)
 
 SCHEDULERS = Schedulers({entry.name: entry for family in _FAMILIES for entry in family.ENTRIES})
 """Every scheduler by its name. Some take settings: ``SCHEDULERS["paper:factor=0.5"]``."""
