@@ -1,5 +1,7 @@
 """Suites are made of what the registries have, and pair every scheduler with the same conditions."""
 
+from dataclasses import replace
+
 import pytest
 
 from greedylr.lab.catalogue.perturbations import PERTURBATIONS, find, suits
@@ -72,3 +74,19 @@ def test_the_published_protocol_is_as_published():
     found = {find(run.perturbation) for run in runs} - {None}
     assert {one.kind.acts_on for one in found} == {"nothing"}
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("kind", ["default", "fine-tuning", "long"])
+def test_nothing_is_both_developed_on_and_confirmed_by(kind):
+    developed, confirmed = (SUITES[f"{kind}-{side}"] for side in ("development", "confirmation"))
+    assert not set(developed.problems) & set(confirmed.problems)
+    assert developed == replace(confirmed, name=developed.name, note=developed.note, problems=developed.problems), (
+        "the same question on either side"
+    )
+
+
+def test_what_is_pre_trained_is_on_one_side_or_the_other():
+    sides = (SUITES[f"fine-tuning-{side}"].problems for side in ("development", "confirmation"))
+    assert {name for side in sides for name in side} == {
+        name for name, problem in PROBLEMS.items() if problem.kind == "pre-trained"
+    }

@@ -126,7 +126,16 @@ _CONFIRMATION = (
     "uneven",
     "continual",
 )
+# Of pre-trained models, and of runs of many epochs; which side is which, likewise.
+_FINE_TUNING_DEVELOPMENT = ("tuned-scarce", "tuned-adapters", "tuned-digits")
+_FINE_TUNING_CONFIRMATION = ("tuned-gru", "tuned-names", "tuned-vit")
+_LONG_DEVELOPMENT = ("mlp", "gru")
+_LONG_CONFIRMATION = ("residual-mlp", "lm-prose")
+_LONG = 10_000
+_LONG_SCHEDULERS = ("greedylr", "greedylr-open", "constant", "linear", "cosine", "wsd", "schedule-free", "prodigy")
 _TUNING_MULTIPLIERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_FINE_TUNING_MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_LONG_MULTIPLIERS = (0.1, 1.0, 10.0)
 _PEERS = (
     "greedylr",
     "greedylr-open",
@@ -220,6 +229,42 @@ SUITES: dict[str, Suite] = {
             seeds=3,
             optimizers=("sgd", "adamw"),
             schedulers=_PEERS,
+        ),
+        Suite(
+            "fine-tuning-development",
+            "pre-trained models on new data, much or scarce, in full or by adapters: what the rule was made with",
+            problems=_FINE_TUNING_DEVELOPMENT,
+            multipliers=_FINE_TUNING_MULTIPLIERS,
+            seeds=3,
+            optimizers=("sgd", "adamw"),
+            schedulers=_PEERS,
+        ),
+        Suite(
+            "fine-tuning-confirmation",
+            "the same on problems that it was not made with",
+            problems=_FINE_TUNING_CONFIRMATION,
+            multipliers=_FINE_TUNING_MULTIPLIERS,
+            seeds=3,
+            optimizers=("sgd", "adamw"),
+            schedulers=_PEERS,
+        ),
+        Suite(
+            "long-development",
+            "10,000 steps, the data seen many times over: what the rule was made with",
+            problems=_LONG_DEVELOPMENT,
+            multipliers=_LONG_MULTIPLIERS,
+            seeds=2,
+            schedulers=_LONG_SCHEDULERS,
+            steps=_LONG,
+        ),
+        Suite(
+            "long-confirmation",
+            "the same on problems that it was not made with",
+            problems=_LONG_CONFIRMATION,
+            multipliers=_LONG_MULTIPLIERS,
+            seeds=2,
+            schedulers=_LONG_SCHEDULERS,
+            steps=_LONG,
         ),
     )
 }

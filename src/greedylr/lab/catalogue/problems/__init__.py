@@ -6,6 +6,7 @@ from greedylr.lab.catalogue.problems import (
     convex,
     digits,
     domains,
+    fine_tuning,
     images,
     landscapes,
     stdlib_text,
@@ -13,7 +14,7 @@ from greedylr.lab.catalogue.problems import (
 from greedylr.lab.catalogue.problems.problem import Data, DataError, Problem
 from greedylr.lab.catalogue.problems.task import Examples, Task
 
-_FAMILIES = (landscapes, convex, digits, images, stdlib_text, domains, bandit, continual)
+_FAMILIES = (landscapes, convex, digits, images, stdlib_text, domains, bandit, continual, fine_tuning)
 
 PROBLEMS: dict[str, Problem] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
 """Every problem by its name."""

@@ -30,7 +30,7 @@ def _split(examples: Examples, of: int) -> Data:
     return Data(examples.batch(order[held_out:]), examples.batch(order[:held_out]))
 
 
-def _tiles() -> Data:
+def tiles() -> Data:
     """Tiles that do not overlap, each as a sequence of patches; the target is the photograph and region it is from."""
     photographs = _photographs()[:, : 427 // _TILE * _TILE] - 0.5
     tiles = photographs.unfold(1, _TILE, _TILE).unfold(2, _TILE, _TILE)  # (2, rows, columns, 3, tile, tile)
@@ -67,7 +67,7 @@ VIT = Problem(
     lrs={"sgd": 0.01, "adam": 0.003, "adagrad": 0.03, "adafactor": 0.03},
     steps=300,
     batch_size=32,
-    load=_tiles,
+    load=tiles,
     model=lambda: Transformer(
         nn.Linear(3 * _PATCH**2, 32),
         length=(_TILE // _PATCH) ** 2,

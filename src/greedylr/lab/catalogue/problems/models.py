@@ -159,3 +159,40 @@ class Experts(nn.Module):
         hidden: Tensor = torch.relu(self.inward(inputs))
         weights = self.weights(inputs).repeat_interleave(self.outward.shape[1], -1)
         return (weights * hidden) @ self.outward.flatten(0, 1)
+
+
+class LowRank(nn.Module):
+    """A linear layer that stays as it is, and an adapter of low rank beside it, which is trained.
+
+    Args:
+        layer: The linear layer.
+        rank: Rank of the adapter, whose second factor begins with zeros.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", layer.weight.detach())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features) * layer.in_features**-0.5)
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        fixed = nn.functional.linear(inputs, self.weight, self.bias)
+        return fixed + inputs @ self.down.T @ self.up.T
+
+    @classmethod
+    def of(cls, model: nn.Module, rank: int) -> nn.Module:
+        """``model``, changed in place: adapters at all linear layers, and everything else held fixed."""
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, cls(child, rank))
+        for module in list(model.modules()):
+            if not isinstance(module, cls):
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    delattr(module, name)
+                    module.register_buffer(name, parameter.detach())
+        return model
