@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 
-from greedylr.adapters.trainer import attach  # noqa: E402
+from greedylr.adapters.trainer import attach, is_pretrained  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
 from greedylr.pulse.sinks import Observing  # noqa: E402
 from greedylr.torch.rescue import Rescue  # noqa: E402
@@ -589,3 +589,52 @@ def test_only_trainers_can_be_attached_to(make):
 def test_a_schedule_that_was_asked_for_is_not_dropped_without_a_word(make, asked):
     with pytest.warns(UserWarning, match=f"in the training arguments: {next(iter(asked))}=.* is not used"):
         attach(make(**asked))
+
+
+def trained(trainer, **settings):
+    """The settings in force after a step."""
+    attach(trainer, **settings)
+    trainer.args.max_steps = 1
+    trainer.train()
+    return trainer.lr_scheduler.scheduler.config
+
+
+@pytest.fixture
+def saved(make, tmp_path):
+    folder = str(tmp_path / "pre-trained")
+    make().model.save_pretrained(folder)
+    return folder
+
+
+def test_a_pre_trained_model_never_gets_more_than_the_learning_rate_that_was_given(make, saved):
+    trainer = make()
+    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
+    attach(trainer)
+    reads = Reads()
+    trainer.add_callback(reads)
+    trainer.train()
+    assert trainer.lr_scheduler.scheduler.config.max_scale == 1
+    assert max(lr for lrs in reads.lrs for lr in lrs) <= 3e-3
+
+
+def test_that_can_be_said_otherwise(make, saved):
+    trainer = make()
+    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
+    assert trained(trainer, max_scale=10).max_scale == 10
+
+
+def test_new_weights_are_not_held_down(make):
+    assert trained(make()).max_scale == 1000
+
+
+def test_other_rules_are_not_given_a_bound_that_they_do_not_know(make, saved):
+    trainer = make()
+    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
+    assert trained(trainer, build=GreedyLR.paper, min_lr=1e-6).max_lr == 1.0
+
+
+def test_adapters_are_on_something_pre_trained(make):
+    model = make().model
+    assert not is_pretrained(model)
+    model.peft_config = {"default": None}  # as PeftModel has it
+    assert is_pretrained(model)

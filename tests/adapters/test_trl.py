@@ -150,3 +150,11 @@ def test_grpo_resumed_equals_uninterrupted(model, tokenizer, lines, tmp_path):
     train(other, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-7"))
     assert resumed == whole[7:]
     assert resumed[0].step == 8
+
+
+def test_what_is_pre_trained_keeps_its_learning_rate_on_the_reward_too(model, tokenizer, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr("greedylr.adapters.trainer.is_pretrained", lambda model: True)
+    trainer = grpo(model, tokenizer, lines, tmp_path, max_steps=2)
+    attach(trainer)
+    train(trainer)
+    assert trainer.lr_scheduler.config.max_scale == 1

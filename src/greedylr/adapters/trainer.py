@@ -69,7 +69,9 @@ def attach(
             :meth:`GreedyLR.step`; it may take out what the model does not know. Of an accumulation, the mean of numbers
             and all labels that occurred are observed.
         **settings: Handed to ``build``. For :class:`GreedyLR` on the loss, ``total_steps`` is the trainer's own number
-            of steps unless given; ``total_steps=None`` is open-ended.
+            of steps unless given; ``total_steps=None`` is open-ended. For :class:`GreedyLR`, ``max_scale`` is 1 unless
+            given where the model is pre-trained, see :func:`is_pretrained`: where data are scarce, a falling training
+            loss is no argument for a higher learning rate than the one that was given.
 
     Raises:
         TypeError: If ``trainer`` is no ``Trainer``, ``build`` no function, or a setting unknown.
@@ -87,6 +89,8 @@ def attach(
             f"attach(trainer, ...) takes a transformers.Trainer, got {type(trainer).__name__}: in a loop of your own "
             "use GreedyLR(optimizer)"
         )
+    if build is GreedyLR and is_pretrained(trainer.model):
+        settings.setdefault("max_scale", 1)
     _check_build(build, settings)
     if trainer.lr_scheduler is not None:
         raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
@@ -106,6 +110,15 @@ def attach(
         settings.setdefault("mode", "max" if trainer.args.greater_is_better else "min")
     _say_what_is_dropped(trainer.args)
     _Attached(trainer, build, observe, tuple(observers), batch, settings)
+
+
+def is_pretrained(model: Any) -> bool:
+    """Whether a model comes from a hub or a folder, by its ``name_or_path``, or has PEFT's adapters.
+
+    A model with new weights that was built from the configuration of another is taken for that one.
+    """
+    config = getattr(model, "config", None)
+    return hasattr(model, "peft_config") or bool(getattr(config, "name_or_path", ""))
 
 
 def _check_build(build: Any, settings: dict[str, Any]) -> None:

@@ -56,6 +56,8 @@ def attach(
         loss.attach(trainer, build, observers=observers, batch=batch, **settings)
         return
     every = _steps_per_generation(trainer)
+    if build is GreedyLR and loss.is_pretrained(trainer.model):
+        settings.setdefault("max_scale", 1)
 
     def with_horizon(optimizer: Optimizer, **settings: Any) -> GreedyLR:
         if build is GreedyLR:
