@@ -168,3 +168,17 @@ def test_a_setting_that_the_scheduler_does_not_know_is_said_when_it_is_made():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(TypeError, match=r"no argument 'fctor' \(did you mean factor\?\)"):
         SCHEDULERS["paper:fctor=0.5"].build(optimizer, 100)
+
+
+def test_the_forgetful_variant_is_out_of_the_trap_after_500_observations():
+    def loss(step):  # A lucky start, then a loss that falls, but never as low.
+        return 0.0 if step < 20 else 2.0 - step / 1000
+
+    forgetful, smooth = (
+        lrs_of(f"transformers-greedylr{variant}", steps=600, observe=loss) for variant in ("-forgetful", "-smooth")
+    )
+    assert forgetful[:500] == smooth[:500]
+    assert smooth[499] < 0.5
+    assert smooth[599] <= smooth[499], "in the trap for good"
+    assert forgetful[505] == forgetful[500], "it leaves the learning rate as it is"
+    assert forgetful[599] > forgetful[500]

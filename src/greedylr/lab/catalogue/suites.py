@@ -132,7 +132,18 @@ _FINE_TUNING_CONFIRMATION = ("tuned-gru", "tuned-names", "tuned-vit")
 _LONG_DEVELOPMENT = ("mlp", "gru")
 _LONG_CONFIRMATION = ("residual-mlp", "lm-prose")
 _LONG = 10_000
-_LONG_SCHEDULERS = ("greedylr", "greedylr-open", "constant", "linear", "cosine", "wsd", "schedule-free", "prodigy")
+_LONG_SCHEDULERS = (
+    "greedylr",
+    "greedylr-open",
+    "transformers-greedylr-smooth",
+    "transformers-greedylr-forgetful",
+    "constant",
+    "linear",
+    "cosine",
+    "wsd",
+    "schedule-free",
+    "prodigy",
+)
 _TUNING_MULTIPLIERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FINE_TUNING_MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LONG_MULTIPLIERS = (0.1, 1.0, 10.0)

@@ -29,7 +29,10 @@ class Published(NamedTuple):
     largest_deficit: float | None = None
 
 
-METHOD = ("greedylr", "greedylr-open", "paper", "core", "transformers-greedylr", "transformers-greedylr-smooth")
+METHOD = (
+    *("greedylr", "greedylr-open", "paper", "core"),
+    *("transformers-greedylr", "transformers-greedylr-smooth", "transformers-greedylr-forgetful"),
+)
 """The schedulers that such figures belong beside: versions of the same method."""
 
 SOURCE = "arXiv:2512.14527"
