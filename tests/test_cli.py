@@ -266,7 +266,7 @@ def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path, sta
     wait_for(lambda: finished(out) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, output
     assert "Interrupted" in output
     assert "Traceback" not in output
     assert "Error" not in output
