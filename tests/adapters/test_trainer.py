@@ -600,37 +600,33 @@ def trained(trainer, **settings):
 
 
 @pytest.fixture
-def saved(make, tmp_path):
-    folder = str(tmp_path / "pre-trained")
-    make().model.save_pretrained(folder)
-    return folder
-
-
-def test_a_pre_trained_model_never_gets_more_than_the_learning_rate_that_was_given(make, saved):
+def tuning(make, tmp_path):
+    """A trainer of a model that comes from a folder."""
     trainer = make()
-    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
-    attach(trainer)
+    trainer.model.save_pretrained(tmp_path / "pre-trained")
+    trainer.model = GPT2LMHeadModel.from_pretrained(tmp_path / "pre-trained")
+    return trainer
+
+
+def test_a_pre_trained_model_never_gets_more_than_the_learning_rate_that_was_given(tuning):
+    attach(tuning)
     reads = Reads()
-    trainer.add_callback(reads)
-    trainer.train()
-    assert trainer.lr_scheduler.scheduler.config.max_scale == 1
+    tuning.add_callback(reads)
+    tuning.train()
+    assert tuning.lr_scheduler.scheduler.config.max_scale == 1
     assert max(lr for lrs in reads.lrs for lr in lrs) <= 3e-3
 
 
-def test_that_can_be_said_otherwise(make, saved):
-    trainer = make()
-    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
-    assert trained(trainer, max_scale=10).max_scale == 10
+def test_that_can_be_said_otherwise(tuning):
+    assert trained(tuning, max_scale=10).max_scale == 10
 
 
 def test_new_weights_are_not_held_down(make):
     assert trained(make()).max_scale == 1000
 
 
-def test_other_rules_are_not_given_a_bound_that_they_do_not_know(make, saved):
-    trainer = make()
-    trainer.model = GPT2LMHeadModel.from_pretrained(saved)
-    assert trained(trainer, build=GreedyLR.paper, min_lr=1e-6).max_lr == 1.0
+def test_other_rules_are_not_given_a_bound_that_they_do_not_know(tuning):
+    assert trained(tuning, build=GreedyLR.paper, min_lr=1e-6).max_lr == 1.0
 
 
 def test_adapters_are_on_something_pre_trained(make):

@@ -176,6 +176,11 @@ def test_the_docs_list_every_problem_as_it_is():
     assert len([line for line in documented if line.startswith("| `")]) == len(wanted)
 
 
+def test_the_documents_count_the_problems():
+    for document in (DOCS, DOCS.parents[1] / "README.md"):
+        assert f"{len(PROBLEMS)} problems" in document.read_text(encoding="utf-8"), document
+
+
 def row(problem):
     parameters = sum(parameter.numel() for parameter in problem.model().parameters())
     numbers = f"{parameters:,} | {problem.steps:,} × {problem.batch_size}"

@@ -89,8 +89,7 @@ def attach(
             f"attach(trainer, ...) takes a transformers.Trainer, got {type(trainer).__name__}: in a loop of your own "
             "use GreedyLR(optimizer)"
         )
-    if build is GreedyLR and is_pretrained(trainer.model):
-        settings.setdefault("max_scale", 1)
+    settings = defaults_for(trainer, build) | settings
     _check_build(build, settings)
     if trainer.lr_scheduler is not None:
         raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
@@ -112,8 +111,13 @@ def attach(
     _Attached(trainer, build, observe, tuple(observers), batch, settings)
 
 
+def defaults_for(trainer: Trainer, build: Callable[..., GreedyLR]) -> dict[str, Any]:
+    """Settings of :class:`GreedyLR` that follow from the trainer's model: see :func:`attach`."""
+    return {"max_scale": 1} if build is GreedyLR and is_pretrained(trainer.model) else {}
+
+
 def is_pretrained(model: Any) -> bool:
-    """Whether a model comes from a hub or a folder, by its ``name_or_path``, or has PEFT's adapters.
+    """True if a model comes from a hub or a folder, by its ``name_or_path``, or has PEFT's adapters.
 
     A model with new weights that was built from the configuration of another is taken for that one.
     """

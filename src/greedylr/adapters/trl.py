@@ -56,15 +56,13 @@ def attach(
         loss.attach(trainer, build, observers=observers, batch=batch, **settings)
         return
     every = _steps_per_generation(trainer)
-    if build is GreedyLR and loss.is_pretrained(trainer.model):
-        settings.setdefault("max_scale", 1)
 
     def with_horizon(optimizer: Optimizer, **settings: Any) -> GreedyLR:
         if build is GreedyLR:
             settings.setdefault("total_steps", math.ceil(trainer.state.max_steps / every))
         return build(optimizer, **settings)
 
-    settings.setdefault("mode", "max")
+    settings = {"mode": "max"} | loss.defaults_for(trainer, build) | settings
     loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, batch=batch, **settings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from greedylr.lab.catalogue.perturbations import PERTURBATIONS, suits
@@ -58,6 +58,13 @@ class Suite:
             if SCHEDULERS[scheduler].suits(optimizer)
         ]
         return [run for run in runs if suits(run)]
+
+
+def _with_confirmation(development: Suite, problems: tuple[str, ...]) -> tuple[Suite, Suite]:
+    """A suite that the rule is made with, and the same on problems that it is not made with."""
+    question = development.name.removesuffix("-development")
+    note = "the same on problems that it was not made with"
+    return development, replace(development, name=f"{question}-confirmation", note=note, problems=problems)
 
 
 def _of_kind(kind: str) -> tuple[str, ...]:
@@ -223,59 +230,41 @@ SUITES: dict[str, Suite] = {
             steps=_ROBUSTNESS_STEPS,
             lr=0.01,
         ),
-        Suite(
-            "default-development",
-            "what the default rule was made with, against every peer, from a hundredth of the good learning rate on",
-            problems=_DEVELOPMENT,
-            multipliers=_TUNING_MULTIPLIERS,
-            seeds=3,
-            optimizers=("sgd", "adamw"),
-            schedulers=_PEERS,
+        *_with_confirmation(
+            Suite(
+                "default-development",
+                "what the rule was made with, against every peer, from a hundredth of the good learning rate on",
+                problems=_DEVELOPMENT,
+                multipliers=_TUNING_MULTIPLIERS,
+                seeds=3,
+                optimizers=("sgd", "adamw"),
+                schedulers=_PEERS,
+            ),
+            _CONFIRMATION,
         ),
-        Suite(
-            "default-confirmation",
-            "the same on problems that it was not made with",
-            problems=_CONFIRMATION,
-            multipliers=_TUNING_MULTIPLIERS,
-            seeds=3,
-            optimizers=("sgd", "adamw"),
-            schedulers=_PEERS,
+        *_with_confirmation(
+            Suite(
+                "fine-tuning-development",
+                "pre-trained models on new data, much or scarce, in full or by adapters: what the rule was made with",
+                problems=_FINE_TUNING_DEVELOPMENT,
+                multipliers=_FINE_TUNING_MULTIPLIERS,
+                seeds=3,
+                optimizers=("sgd", "adamw"),
+                schedulers=_PEERS,
+            ),
+            _FINE_TUNING_CONFIRMATION,
         ),
-        Suite(
-            "fine-tuning-development",
-            "pre-trained models on new data, much or scarce, in full or by adapters: what the rule was made with",
-            problems=_FINE_TUNING_DEVELOPMENT,
-            multipliers=_FINE_TUNING_MULTIPLIERS,
-            seeds=3,
-            optimizers=("sgd", "adamw"),
-            schedulers=_PEERS,
-        ),
-        Suite(
-            "fine-tuning-confirmation",
-            "the same on problems that it was not made with",
-            problems=_FINE_TUNING_CONFIRMATION,
-            multipliers=_FINE_TUNING_MULTIPLIERS,
-            seeds=3,
-            optimizers=("sgd", "adamw"),
-            schedulers=_PEERS,
-        ),
-        Suite(
-            "long-development",
-            "10,000 steps, the data seen many times over: what the rule was made with",
-            problems=_LONG_DEVELOPMENT,
-            multipliers=_LONG_MULTIPLIERS,
-            seeds=2,
-            schedulers=_LONG_SCHEDULERS,
-            steps=_LONG,
-        ),
-        Suite(
-            "long-confirmation",
-            "the same on problems that it was not made with",
-            problems=_LONG_CONFIRMATION,
-            multipliers=_LONG_MULTIPLIERS,
-            seeds=2,
-            schedulers=_LONG_SCHEDULERS,
-            steps=_LONG,
+        *_with_confirmation(
+            Suite(
+                "long-development",
+                "10,000 steps, the data seen many times over: what the rule was made with",
+                problems=_LONG_DEVELOPMENT,
+                multipliers=_LONG_MULTIPLIERS,
+                seeds=2,
+                schedulers=_LONG_SCHEDULERS,
+                steps=_LONG,
+            ),
+            _LONG_CONFIRMATION,
         ),
     )
 }

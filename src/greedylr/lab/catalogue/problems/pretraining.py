@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from greedylr.lab.catalogue.problems import models, text
+from greedylr.lab.catalogue.problems import models
 from greedylr.lab.catalogue.problems.problem import Data
 from greedylr.lab.catalogue.problems.task import CLASSIFICATION
 
@@ -25,7 +25,7 @@ _SEED = 1000  # No run has it.
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How weights were made: AdamW, one-cycle, batches of 32, cross-entropy.
+    """A recipe for weights: AdamW, one-cycle, batches of 32, cross-entropy.
 
     Attributes:
         name: In the name of the file in the cache.
@@ -51,7 +51,7 @@ class Pretraining:
 
 
 def cache_folder() -> Path:
-    """Where weights are kept: ``greedylr`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
+    """The folder of all weights: ``greedylr/weights`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "greedylr" / "weights"
 
 
@@ -76,7 +76,7 @@ def _key(made: Pretraining, data: Data) -> str:
     digest = hashlib.sha256(repr((made.name, made.lr, made.steps, _BATCH, _SEED, torch.__version__)).encode())
     with _drawing():
         digest.update(str(made.model()).encode())
-    for code in (_train, models, text):
+    for code in (_train, models):
         digest.update(inspect.getsource(code).encode())
     for tensor in data.train:
         digest.update(tensor.contiguous().numpy().tobytes())
