@@ -162,16 +162,21 @@ def start(tmp_path):
     def begin(*arguments):
         # The package that is tested is the one that is run, installed or not.
         environment = os.environ | {"PYTHONPATH": str(Path(greedylr.__file__).parents[1])}
-        process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
+        # Where the tests run in the background, interrupts are ignored, and what they start would ignore them as well.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, *map(str, arguments)],
+                cwd=tmp_path,
+                env=environment,
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         started.append(process)
         return process
 
