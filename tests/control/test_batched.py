@@ -35,15 +35,15 @@ def sequence(seed: int) -> list[float]:
 
 DEFAULTS = [
     DefaultConfig(),
-    DefaultConfig(decade_steps=0),
+    DefaultConfig(warmup_steps=0),
     DefaultConfig(mode="max", decade_steps=20, window=7, significance=0.5, spike=2.0),
-    DefaultConfig(total_steps=350, anneal=0.5),
-    DefaultConfig(decade_steps=0, total_steps=350, anneal=0.5, window=20),
-    DefaultConfig(decade_steps=0, window=2, min_scale=0.5, max_scale=2.0, factor=0.5, reflex_factor=0.25),
+    DefaultConfig(total_steps=350, decade_steps=70, anneal=0.5),
+    DefaultConfig(warmup_steps=0, total_steps=350, anneal=0.5, window=20),
+    DefaultConfig(warmup_steps=0, window=2, min_scale=0.5, max_scale=2.0, factor=0.5, reflex_factor=0.25),
     DefaultConfig(decade_steps=3, start_scale=1.0, window=3, max_scale=50.0, back_off=1.5, objection=0.5),
     DefaultConfig(decade_steps=33, start_scale=1e-4, objection=0.0, min_scale=0.0, spike=0.5, window=5),
     DefaultConfig(total_steps=STEPS, anneal=1.0),
-    DefaultConfig(decade_steps=0, total_steps=STEPS, anneal=1.0),
+    DefaultConfig(warmup_steps=0, total_steps=STEPS, anneal=1.0),
     DefaultConfig(decade_steps=150, total_steps=100, anneal=0.0, significance=0.0),
 ]
 PAPERS = [
@@ -71,25 +71,40 @@ CORNERS = [
 ]
 
 
-def run_batched(config, initial_lrs, sequences, xp, asarray):
+def slopes_of(seed: int, losses: list[float]) -> list[float]:
+    """Of any size beside the loss, wandering, now and then not known or no slope at all."""
+    r = random.Random(seed)
+    size, slopes = r.choice([-3.0, -1.0, 0.0]), []
+    for loss in losses:
+        size = min(max(size + r.gauss(0, 0.1), -5.0), 3.0)
+        usual = abs(loss) * 10**size * r.random() if math.isfinite(loss) else 1.0
+        slopes.append(r.choice([math.nan, math.inf, 0.0, -1.0]) if r.random() < 0.05 else usual)
+    return slopes
+
+
+def run_batched(config, initial_lrs, sequences, xp, asarray, slopes=None):
     state = batched.start(config, asarray(initial_lrs), xp)
-    for losses in zip(*sequences):
-        state, codes = batched.advance(config, state, asarray(losses), xp)
+    for step, losses in enumerate(zip(*sequences)):
+        told = None if slopes is None else asarray([of_row[step] for of_row in slopes])
+        state, codes = batched.advance(config, state, asarray(losses), xp, told)
         yield [float(lr) for lr in state.lrs], [batched.ACTIONS[int(code)] for code in codes]
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("library", ["torch", "numpy"])
 @pytest.mark.parametrize("config", DEFAULTS + PAPERS, ids=repr)
-def test_every_decision_equals_the_scalar_one(config, library):
+def test_every_decision_equals_the_scalar_one(config, library, known):
     xp = {"torch": torch, "numpy": numpy}[library]
     sequences = [sequence(seed) for seed in range(60)] + CORNERS
     initial_lrs = [10.0 ** random.Random(seed).uniform(-5, 0) for seed in range(len(sequences))]
     scalar = [rule.start(config, [lr]) for lr in initial_lrs]
     seen = set()
     with numpy.errstate(all="ignore"):
-        together = run_batched(config, initial_lrs, sequences, xp, lambda x: xp.asarray(x, dtype=xp.float64))
-        for step, (lrs, actions) in enumerate(together):
-            decisions = [rule.observe(config, state, s[step]) for state, s in zip(scalar, sequences)]
+        slopes = [slopes_of(seed, losses) if known else [math.nan] * STEPS for seed, losses in enumerate(sequences)]
+        of_all = initial_lrs, sequences, xp, lambda x: xp.asarray(x, dtype=xp.float64), slopes if known else None
+        for step, (lrs, actions) in enumerate(run_batched(config, *of_all)):
+            told = zip(scalar, sequences, slopes)
+            decisions = [rule.observe(config, state, row[step], slope[step]) for state, row, slope in told]
             assert actions == [decision.action for decision in decisions], step
             assert lrs == [decision.lr_after[0] for decision in decisions], step
             seen |= set(actions)
@@ -100,8 +115,9 @@ def test_the_sequences_reach_every_action():
     seen = set()
     for config in DEFAULTS + PAPERS:
         for seed in range(60):
-            state = rule.start(config, [0.1])
-            seen |= {rule.observe(config, state, loss).action for loss in sequence(seed)}
+            state, losses = rule.start(config, [0.1]), sequence(seed)
+            told = zip(losses, slopes_of(seed, losses))
+            seen |= {rule.observe(config, state, loss, slope).action for loss, slope in told}
         for losses in CORNERS:
             state = rule.start(config, [0.1])
             seen |= {rule.observe(config, state, loss).action for loss in losses}
@@ -120,7 +136,7 @@ def test_one_run_does_not_see_the_others():
 
 
 def test_any_shape():
-    config = DefaultConfig(decade_steps=0, window=2)
+    config = DefaultConfig(warmup_steps=0, window=2)
     state = batched.start(config, torch.full((2, 3), 0.1, dtype=torch.float64), torch)
     for loss in (3.0, 3.1, 1.0, 1.1):
         state, codes = batched.advance(config, state, torch.full((2, 3), loss, dtype=torch.float64), torch)
@@ -134,7 +150,7 @@ def test_bounds_per_group_are_refused():
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy"])
-@pytest.mark.parametrize("config", [DefaultConfig(decade_steps=20), DefaultConfig(decade_steps=0, window=5)], ids=repr)
+@pytest.mark.parametrize("config", [DefaultConfig(decade_steps=20), DefaultConfig(warmup_steps=0, window=5)], ids=repr)
 def test_every_field_equals_the_scalar_one(config, library):
     """Not the decisions alone: whatever is remembered of the climb and of the windows."""
     xp = {"torch": torch, "numpy": numpy}[library]
@@ -145,11 +161,14 @@ def test_every_field_equals_the_scalar_one(config, library):
     # No ceiling is drawn as another number there, and the losses of the unfinished window are sums.
     same -= {"lrs", "initial_lrs", "ceiling"}
     assert {"climbing", "climbed", "total", "weight", "noise", "last", "first", "lowest", "fell", "scale"} <= same
+    assert {"level", "slope", "least_polyak"} <= same
     with numpy.errstate(all="ignore"):
-        for step, losses in enumerate(zip(*sequences)):
-            state, _ = batched.advance(config, state, xp.asarray(losses, dtype=xp.float64), xp)
-            for one, loss in zip(scalar, losses):
-                rule.observe(config, one, loss)
+        of_rows = [slopes_of(seed, losses) for seed, losses in enumerate(sequences)]
+        for step, (losses, slopes) in enumerate(zip(zip(*sequences), zip(*of_rows))):
+            told = [xp.asarray(column, dtype=xp.float64) for column in (losses, slopes)]
+            state, _ = batched.advance(config, state, told[0], xp, told[1])
+            for one, loss, slope in zip(scalar, losses, slopes):
+                rule.observe(config, one, loss, slope)
             for name in sorted(same):
                 assert getattr(state, name).tolist() == [getattr(one, name) for one in scalar], (step, name)
 
@@ -172,7 +191,7 @@ def test_in_single_precision_it_decides_almost_alike(config):
     [
         *(DefaultConfig(decade_steps=decade, window=5, spike=1e39) for decade in (0, 20)),
         DefaultConfig(decade_steps=20, window=5, objection=1e39, back_off=1e308),
-        DefaultConfig(decade_steps=0, window=5, significance=1e39, factor=1e-46, reflex_factor=1e-300),
+        DefaultConfig(warmup_steps=0, window=5, significance=1e39, factor=1e-46, reflex_factor=1e-300),
         DefaultConfig(decade_steps=20, window=5, max_scale=1e300, min_scale=1e-60, start_scale=1e-50),
         PaperConfig(threshold=1e39, patience=1),
         PaperConfig(min_lr=1e39, max_lr=1e40, patience=1),

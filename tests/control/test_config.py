@@ -27,7 +27,11 @@ NO_NUMBER = [True, "0.5", None, [0.5], 1j]
 DEFAULT = {
     "mode": (["Min", "", None, 1], [], ["min", "max"]),
     "start_scale": ([0, 0.0, -0.1, 1.0000001, 2, NAN, INF], NO_NUMBER, [1e-12, 0.5, 1, 1.0]),
-    "decade_steps": ([-1, -5], [x for x in NO_INTEGER if x is not None], [None, 0, 1, 10**6]),
+    "warmup_steps": ([-1, -5], [x for x in NO_INTEGER if x is not None], [None, 0, 1, 10**6]),
+    "polyak": ([0, 0.0, -1, NAN, -INF], NO_NUMBER, [1e-12, 1e12, INF]),
+    "headroom": ([0.99, 0, -1, NAN, INF], NO_NUMBER, [1, 1e12]),
+    "catch_up_steps": ([-1, -5], [x for x in NO_INTEGER if x is not None], [None, 0, 1, 10**6]),
+    "decade_steps": ([-1, -5], NO_INTEGER, [0, 1, 10**6]),
     "objection": ([-1e-9, NAN, INF, -INF], NO_NUMBER, [0, 0.0, 100.0]),
     "back_off": ([1, 1.0, 0.5, 0, -2, NAN, INF], NO_NUMBER, [1 + 1e-12, 1e12]),
     "window": ([1, 0, -5], [x for x in NO_INTEGER if x is not None], [None, 2, 10**6]),
@@ -112,26 +116,41 @@ def test_what_depends_on_another_argument():
         PaperConfig(min_lr=[0.1, 0.1], max_lr=[1.0, 1.0, 1.0])
 
 
-DERIVED = {"anneal_start", "decade", "window_length", "growth", "smoothing", "settled"}
+DERIVED = {
+    *("anneal_start", "decade", "window_length", "growth", "smoothing", "settled"),
+    *("warmup", "memory", "catch_up", "catch_up_end", "hears_slope"),
+}
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"decade": 100, "window_length": 50, "anneal_start": INF, "smoothing": 0.92, "settled": 25}),
-        ({"total_steps": 1}, {"decade": 10, "window_length": 20, "anneal_start": INF}),  # 0.4 of a step is none
-        ({"total_steps": 2}, {"anneal_start": 1}),
+        ({}, {"decade": 0, "window_length": 50, "anneal_start": INF, "warmup": 20, "memory": 0.95}),
+        ({}, {"catch_up": 10 ** (1 / 50), "catch_up_end": 500, "hears_slope": True}),
+        ({"decade_steps": 100}, {"decade": 100, "smoothing": 0.92, "settled": 25, "warmup": 0, "catch_up": 1.0}),
+        ({"total_steps": 1}, {"decade": 0, "window_length": 20, "anneal_start": 0, "warmup": 0, "catch_up": 10**0.1}),
+        ({"total_steps": 2}, {"anneal_start": 0}),
+        ({"total_steps": 2, "anneal": 0.4}, {"anneal_start": 1}),
+        ({"total_steps": 1, "anneal": 0.4}, {"anneal_start": INF}),  # 0.4 of a step is none
         ({"total_steps": 2, "anneal": 0.0}, {"anneal_start": INF}),
         ({"total_steps": 2, "anneal": 1.0}, {"anneal_start": 0}),
         ({"anneal": 1.0}, {"anneal_start": INF}),
-        ({"total_steps": 54}, {"decade": 10, "anneal_start": 32}),
-        ({"total_steps": 55}, {"decade": 11}),
-        ({"total_steps": 1000}, {"decade": 200, "window_length": 50, "anneal_start": 600, "settled": 50}),
+        ({"total_steps": 19}, {"warmup": 0}),
+        ({"total_steps": 20}, {"warmup": 1}),
+        ({"total_steps": 399}, {"memory": 0.75}),
+        ({"total_steps": 800}, {"memory": 0.875, "catch_up": 10 ** (1 / 48), "catch_up_end": 320}),
+        ({"total_steps": 1000}, {"warmup": 50, "window_length": 50, "anneal_start": 100}),
+        ({"warmup_steps": 7, "catch_up_steps": 10}, {"warmup": 7, "catch_up": 10 ** (1 / 10), "catch_up_end": 500}),
+        ({"catch_up_steps": 0}, {"catch_up": 1.0, "hears_slope": True}),
+        ({"polyak": INF}, {"hears_slope": True}),
+        ({"polyak": INF, "catch_up_steps": 0}, {"hears_slope": False}),
+        ({"polyak": INF, "decade_steps": 9}, {"hears_slope": False}),
+        ({"mode": "max"}, {"hears_slope": False}),
         ({"total_steps": 419}, {"window_length": 20}),
         ({"total_steps": 420}, {"window_length": 21}),
         ({"total_steps": 4019}, {"window_length": 200}),
-        ({"total_steps": 100_000}, {"decade": 20_000, "window_length": 200, "smoothing": 1 - 1 / 2500}),
-        ({"total_steps": 1000, "decade_steps": 0, "window": 7}, {"decade": 0, "window_length": 7, "growth": 10.0}),
+        ({"decade_steps": 20_000}, {"window_length": 50, "smoothing": 1 - 1 / 2500}),
+        ({"total_steps": 1000, "warmup_steps": 0, "window": 7}, {"decade": 0, "window_length": 7, "growth": 10.0}),
         ({"decade_steps": 1}, {"decade": 1, "growth": 10.0, "smoothing": 0.75, "settled": 8}),
         ({"decade_steps": 32}, {"growth": 10 ** (1 / 32), "smoothing": 0.75, "settled": 8}),
         ({"decade_steps": 33}, {"smoothing": 1 - 8 / 33, "settled": 9}),  # after 8.25 losses
@@ -155,13 +174,13 @@ def test_what_is_derived_is_no_setting():
             DefaultConfig(**{name: 5})
     replaced = dataclasses.replace(config, total_steps=2000)
     assert replaced == DefaultConfig(total_steps=2000)
-    assert (replaced.decade, replaced.window_length, replaced.anneal_start) == (400, 100, 1200)
+    assert (replaced.warmup, replaced.window_length, replaced.anneal_start) == (100, 100, 200)
     for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert copied == config
         assert all(getattr(copied, name) == getattr(config, name) for name in DERIVED)
 
 
-@pytest.mark.parametrize("name", ["bold_factor", "warmup_steps"])
+@pytest.mark.parametrize("name", ["bold_factor"])
 def test_settings_that_are_gone_are_refused(name):
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
         DefaultConfig(**{name: 0.5})
@@ -214,7 +233,7 @@ def test_learning_rates_that_are_none(lr):
 # Each setting, changed alone, changes what is done to the same losses; what another setting switches on comes first.
 EFFECTS = [
     *[
-        (DefaultConfig, {"decade_steps": 0, "window": 20}, change)
+        (DefaultConfig, {"warmup_steps": 0, "window": 20}, change)
         for change in (
             {"mode": "max"},
             {"decade_steps": 100},
@@ -229,8 +248,14 @@ EFFECTS = [
             {"total_steps": 300},
         )
     ],
-    (DefaultConfig, {"decade_steps": 0, "total_steps": 300}, {"anneal": 0.5}),
-    (DefaultConfig, {"decade_steps": 0, "total_steps": 300}, {"anneal": 0.0}),
+    (DefaultConfig, {"warmup_steps": 0}, {"warmup_steps": 5}),
+    *[
+        (DefaultConfig, {"warmup_steps": 0, "catch_up_steps": 20}, change)
+        for change in ({"polyak": 0.1}, {"headroom": 1.0})
+    ],
+    (DefaultConfig, {"warmup_steps": 0, "catch_up_steps": 20, "headroom": 1.0}, {"catch_up_steps": 0}),
+    (DefaultConfig, {"warmup_steps": 0, "total_steps": 300}, {"anneal": 0.5}),
+    (DefaultConfig, {"warmup_steps": 0, "total_steps": 300}, {"anneal": 0.0}),
     *[
         (DefaultConfig, {"decade_steps": 30}, change)
         for change in (
@@ -278,7 +303,10 @@ def test_every_setting_has_an_effect(family, base, change):
 
     def trajectory(config):
         state = rule.start(config, [0.1])
-        return [rule.observe(config, state, loss).lr_after for loss in losses]
+        if "catch_up_steps" not in base:
+            return [rule.observe(config, state, loss).lr_after for loss in losses]
+        # A step promises half of the loss, at most: nothing to grow for, or to be held down.
+        return [rule.observe(config, state, loss, max(loss, 1.0) / 2).lr_after for loss in losses]
 
     assert trajectory(family(**base)) != trajectory(family(**{**base, **change}))
 
@@ -306,7 +334,7 @@ def test_real_numbers_of_others_are_settings(of):
     for config in (default, paper):
         assert {type(value) for value in values_of(config)} <= {float, int, str, bool, type(None)}
         json.dumps(plain.to_dict(config), allow_nan=False)
-    assert rule.start(DefaultConfig(decade_steps=0), [of(0.5), of(0.25)]).lrs == (0.5, 0.25)
+    assert rule.start(DefaultConfig(warmup_steps=0), [of(0.5), of(0.25)]).lrs == (0.5, 0.25)
     assert {type(lr) for lr in rule.start(default, [of(0.5)]).lrs} == {float}
 
 
@@ -367,11 +395,11 @@ def test_numbers_that_no_float_can_hold_are_refused(huge):
 def test_an_initial_learning_rate_has_room_for_the_climb():
     with pytest.raises(ValueError, match=r"times max_scale must be finite, got 1e\+308 times max_scale=1000.0"):
         rule.start(DefaultConfig(), [0.1, 1e308])
-    assert rule.start(DefaultConfig(max_scale=[1e3, 1.0], decade_steps=0), [0.1, 1e308]).lrs == (0.1, 1e308)
+    assert rule.start(DefaultConfig(max_scale=[1e3, 1.0], warmup_steps=0), [0.1, 1e308]).lrs == (0.1, 1e308)
 
 
 def test_losses_of_others_do_not_get_into_the_state():
-    config = DefaultConfig(decade_steps=0, window=9)
+    config = DefaultConfig(warmup_steps=0, window=9)
     state = rule.start(config, [0.1])
     for loss in (numpy.float32(0.5), torch.tensor(0.25), Fraction(1, 8)):
         assert type(rule.observe(config, state, loss).loss) is float

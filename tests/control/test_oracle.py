@@ -1,6 +1,7 @@
 """The shipped rule agrees, decision by decision, with slow transcriptions of what it is described to be."""
 
 import collections
+import itertools
 import math
 import random
 import statistics
@@ -15,7 +16,7 @@ from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 
 
-def default_by_the_book(config, initial_lrs, losses):
+def default_by_the_book(config, initial_lrs, losses, slopes):
     """The maths of DefaultConfig's docstring with plain lists; yields the action and the learning rates.
 
     Whatever has a closed form is computed from all the losses again at every step. The first pair is the start.
@@ -23,9 +24,15 @@ def default_by_the_book(config, initial_lrs, losses):
     lows, highs = per_group(config.min_scale, initial_lrs), per_group(config.max_scale, initial_lrs)
     total = config.total_steps
     last_part = 0 if total is None else round(config.anneal * total)
-    decade = config.decade_steps
-    if decade is None:
-        decade = 100 if total is None else max(total // 5, 10)
+    decade, warmup, catch_up = config.decade_steps, config.warmup_steps, config.catch_up_steps
+    climbing = decade > 0 and last_part != total
+    if warmup is None:
+        warmup = 20 if total is None else total // 20
+    if catch_up is None:
+        catch_up = 50 if total is None else max(10, round(0.06 * total))
+    if climbing:
+        warmup = catch_up = 0
+    gamma = 1 - 1 / (20 if total is None else max(4, total / 100))
     window = config.window
     if window is None:
         window = 50 if total is None else max(20, min(total // 20, 200))
@@ -33,19 +40,36 @@ def default_by_the_book(config, initial_lrs, losses):
     beta = 1 - 1 / tau
     settled = math.ceil(2 * tau)
 
-    climbing = decade > 0 and last_part != total
     scale = config.start_scale if climbing else 1.0
     scale = min(max(scale, min(lows)), max(highs))
     climbed, smoothed, variances = [], [], []  # of the losses of the climb; smoothed[t - 1] is m_t
     full, unfinished = [], []
     ceiling, extraordinary_before = None, False
+    heard = []  # losses and slopes
+    polyaks = []  # Polyak's step at each of them, where there is one
 
     def line(level, deviation):
         return level + config.spike * max(deviation, abs(level) / 100)
 
+    def share(step):
+        if step + 1 < warmup:
+            return (step + 1) / warmup
+        return max(total - step, 0) / last_part if last_part > 0 and step >= total - last_part else 1.0
+
+    def polyak():
+        n = len(heard)
+        level, slope = [math.fsum(gamma ** (n - i) * x for i, x in enumerate(column, 1)) for column in zip(*heard)]
+        return level / slope if level > 0 and slope > 0 else None
+
+    def limit():
+        return config.polyak * polyaks[-1] if polyaks and polyaks[-1] is not None else math.inf
+
+    def limited(step):
+        return scale * share(step) > limit()
+
     def rates(step):
-        share = max(total - step, 0) / last_part if last_part > 0 and step >= total - last_part else 1.0
-        return tuple([lr * min(max(scale * share, low), high) for lr, low, high in zip(initial_lrs, lows, highs)])
+        multiple = min(scale * share(step), limit())
+        return tuple([lr * min(max(multiple, low), high) for lr, low, high in zip(initial_lrs, lows, highs)])
 
     def objects():
         """Whether the last loss ends the climb, after entering it."""
@@ -77,7 +101,17 @@ def default_by_the_book(config, initial_lrs, losses):
         return min(max(1.0, scale / (2 * config.back_off)), scale / config.back_off)
 
     yield None, rates(0)
-    for step, given_loss in enumerate(losses, start=1):
+    rates_before = rates(0)
+    for step, (given_loss, slope) in enumerate(zip(losses, slopes), start=1):
+        grew = False
+        if config.mode == "min" and math.isfinite(given_loss) and math.isfinite(slope) and slope >= 0:
+            heard.append((given_loss, slope))
+            polyaks.append(polyak())
+            known = [one for one in polyaks if one is not None]
+            end = 500 if total is None else 0.4 * total
+            if catch_up > 0 and step < end and known and scale < min(known) / config.headroom:
+                grown = min(max(scale * 10 ** (1 / catch_up), min(lows)), max(highs))
+                scale, grew = grown, grown != scale
         loss = given_loss if config.mode == "min" else -given_loss
         # The learning rate is the loss's to decide where the annealing does not set it.
         anneals = last_part > 0 and step >= total - last_part
@@ -129,8 +163,8 @@ def default_by_the_book(config, initial_lrs, losses):
                 e = math.sqrt((statistics.variance(full[-2]) + statistics.variance(full[-1])) / window)
                 change = statistics.mean(full[-1]) - statistics.mean(full[-2])
                 if not anneals and change < -config.significance * e:
-                    action = Action.RAISED if scale < max(highs) else Action.AT_MAX
-                    scale /= config.factor
+                    action = Action.RAISED if scale < max(highs) and not limited(step) else Action.AT_MAX
+                    scale /= config.factor if action is Action.RAISED else 1.0
                 elif not anneals and change > config.significance * e:
                     action = Action.CUT if scale > min(lows) else Action.AT_MIN
                     scale *= config.factor
@@ -138,12 +172,30 @@ def default_by_the_book(config, initial_lrs, losses):
                     action = Action.NOT_SIGNIFICANT
         scale = min(max(scale, min(lows)), max(highs))
         climbing = climbing and not anneals
-        if anneals and action in (Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT):
-            action = Action.ANNEALING if step <= total else Action.OVER
+        if action in HOLDS:
+            if anneals and step > total:
+                action = Action.OVER
+            elif grew:
+                action = Action.CATCHING_UP
+            elif not math.isnan(slope) and config.mode == "min" and limited(step):
+                action = Action.LIMITED
+            elif step < warmup:
+                action = Action.WARMING_UP
+            elif anneals:
+                action = Action.ANNEALING
+            elif not math.isnan(slope) and config.mode == "min" and rates(step) != rates_before:
+                # The limit has let go; a climb moves them by itself.
+                action = action if action in (Action.CLIMBING, Action.SILENT) else Action.LIMITED
+        rates_before = rates(step)
         yield action, rates(step)
 
 
-def paper_by_the_book(config, initial_lrs, losses):
+HOLDS = {
+    *(Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT, Action.AT_MAX, Action.AT_MIN),
+}
+
+
+def paper_by_the_book(config, initial_lrs, losses, _slopes):
     """The published algorithm with its safeguards, and the reaction to losses that are not finite."""
     lows, highs = per_group(config.min_lr, initial_lrs), per_group(config.max_lr, initial_lrs)
     sign = 1 if config.mode == "min" else -1
@@ -209,11 +261,14 @@ def per_group(bound, lrs):
     return list(bound) if isinstance(bound, (list, tuple)) else [bound] * len(lrs)
 
 
-def shipped(config, initial_lrs, losses):
+NO_SLOPES = itertools.repeat(math.nan)
+
+
+def shipped(config, initial_lrs, losses, slopes=NO_SLOPES):
     state = rule.start(config, initial_lrs)
     yield None, state.lrs
-    for loss in losses:
-        decision = rule.observe(config, state, loss)
+    for loss, slope in zip(losses, slopes):
+        decision = rule.observe(config, state, loss, slope)
         yield decision.action, decision.lr_after
 
 
@@ -233,6 +288,20 @@ def loss_sequences(draw, length):
     return losses[:length]
 
 
+@st.composite
+def slopes_of(draw, losses):
+    """Slopes as training makes them: of any size beside the loss, growing and shrinking, now and then not known."""
+    r = random.Random(draw(st.integers(0, 2**32)))
+    if draw(st.booleans()):
+        return [math.nan] * len(losses)
+    size, slopes = r.choice([-3.0, -1.0, 0.0, 1.0]), []
+    for loss in losses:
+        size = min(max(size + r.gauss(0, 0.1), -5.0), 3.0)
+        usual = abs(loss) * 10**size * r.random() if math.isfinite(loss) else 1.0
+        slopes.append(r.choice([math.nan, math.inf, 0.0, -1.0]) if r.random() < 0.05 else usual)
+    return slopes
+
+
 initial_lr = st.sampled_from([0.1, 2e-5, 1.0, 3e-3])
 anything = st.sampled_from
 
@@ -245,7 +314,11 @@ def default_configs(draw, groups):
     return DefaultConfig(
         mode=draw(anything(["min", "max"])),
         start_scale=draw(anything([1e-4, 0.03, 0.5, 1.0])),
-        decade_steps=draw(st.one_of(st.none(), st.just(0), st.integers(8, 60), st.integers(1, 120))),
+        warmup_steps=draw(st.one_of(st.none(), st.integers(0, 60))),
+        polyak=draw(anything([0.5, 2.0, math.inf])),
+        headroom=draw(anything([1.0, 5.0])),
+        catch_up_steps=draw(st.one_of(st.none(), st.integers(0, 60))),
+        decade_steps=draw(st.one_of(st.just(0), st.integers(8, 60), st.integers(1, 120))),
         objection=draw(st.floats(0.1, 3)),
         back_off=draw(st.floats(1.1, 20)),
         window=draw(st.one_of(st.integers(2, 25), st.none())),
@@ -256,7 +329,7 @@ def default_configs(draw, groups):
         min_scale=bound([0.0, 1e-5, 0.3, 1.0]),
         max_scale=bound([1.0, 2.5, 1e3]),
         total_steps=draw(st.one_of(st.none(), st.integers(1, 500))),
-        anneal=draw(anything([0.0, 0.2, 0.5, 1.0])),
+        anneal=draw(anything([0.0, 0.2, 0.5, 0.9, 1.0])),
     )
 
 
@@ -272,6 +345,7 @@ def climbing_configs(draw, groups):
         spike=draw(st.floats(1, 8)),
         max_scale=draw(st.one_of(st.just(1e3), st.lists(st.just(1e3), min_size=groups, max_size=groups))),
         total_steps=draw(anything([None, 400])),
+        anneal=0.4,
     )
 
 
@@ -300,13 +374,16 @@ def paper_configs(draw, groups):
 
 DEFAULT_ACTIONS = {
     Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION, Action.BACKED_OFF, Action.CLIMBING,
-    Action.ANNEALING, Action.OVER, Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
+    Action.WARMING_UP, Action.CATCHING_UP, Action.LIMITED, Action.ANNEALING, Action.OVER,
+    Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
 }  # fmt: skip
 PAPER_ACTIONS = {
     Action.RAISED, Action.CUT, Action.NON_FINITE, Action.RESET, Action.GATHERING, Action.AT_MAX, Action.AT_MIN,
     Action.PATIENCE, Action.COOLDOWN, Action.WARMUP, Action.BELOW_EPS,
 }  # fmt: skip
-CLIMB_ACTIONS = DEFAULT_ACTIONS - {Action.AT_MAX, Action.AT_MIN, Action.OVER}
+CLIMB_ACTIONS = DEFAULT_ACTIONS - {
+    *(Action.AT_MAX, Action.AT_MIN, Action.OVER, Action.WARMING_UP, Action.CATCHING_UP),
+}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +402,8 @@ def test_agrees_decision_by_decision(by_the_book, configs, actions):
     @given(st.data(), st.lists(initial_lr, min_size=1, max_size=3))
     def agree(data, lrs):
         config, losses = data.draw(configs(len(lrs))), data.draw(loss_sequences(400))
-        pairs = zip(shipped(config, lrs, losses), by_the_book(config, lrs, losses))
+        slopes = data.draw(slopes_of(losses))
+        pairs = zip(shipped(config, lrs, losses, slopes), by_the_book(config, lrs, losses, slopes))
         for step, (ours, book) in enumerate(pairs):
             assert ours[0] is book[0], f"at step {step}"
             assert ours[1] == pytest.approx(book[1], rel=1e-12, abs=0), f"at step {step}"

@@ -15,13 +15,14 @@ from greedylr.control.paper.config import PaperConfig
 from greedylr.control.paper.peer import is_peer_state
 
 NAN, INF = math.nan, math.inf
+SLOPES = [1e-3, NAN, 0.3, 1e5, 0.0, INF, 1e-300, -1.0, 1e308, NAN, 2.0]
 
 CONFIGS = [
     DefaultConfig(),
     DefaultConfig(decade_steps=20, window=5),
-    DefaultConfig(decade_steps=0, window=5, mode="max", min_scale=[0.1, 0.0], max_scale=[2.0, 3.0]),
+    DefaultConfig(warmup_steps=0, window=5, mode="max", min_scale=[0.1, 0.0], max_scale=[2.0, 3.0]),
     DefaultConfig(total_steps=120),
-    DefaultConfig(total_steps=60, decade_steps=0),
+    DefaultConfig(total_steps=60, warmup_steps=0),
     PaperConfig(),
     PaperConfig.core(0.5),
     PaperConfig(mode="max", patience=2, threshold=0.1, threshold_mode="rel", cooldown=3, warmup=2, reset_start=2),
@@ -36,8 +37,8 @@ def mixed(r, steps):
 
 
 def goes_on(config, state, losses):
-    for loss in losses:
-        lrs = rule.observe(config, state, loss).lr_after
+    for number, loss in enumerate(losses):
+        lrs = rule.observe(config, state, loss, SLOPES[number % len(SLOPES)]).lr_after
         assert all(0 <= lr < INF for lr in lrs)
     return checkpoint.save(config, state)
 
@@ -139,13 +140,15 @@ def test_anything_else_is_a_value_error(odd, family):
         ("ceiling", "inf", "ceiling in the saved state must be finite, got inf"),
         ("stop", 10**9, "stop in the saved state must be from 0 to 1, got 1000000000"),
         ("spike_step", 10**9, "spike_step in the saved state must be from -1 to step=3"),
+        ("slope", -0.5, "slope in the saved state must be finite and at least 0, got -0.5"),
+        ("least_polyak", -0.5, "least_polyak in the saved state must be at least 0, or -1.0, got -0.5"),
         ("variance", -0.5, "variance in the saved state must be at least 0, or -1.0, got -0.5"),
         ("total", True, "total must be a number, got True"),
         ("fell", 1, "fell must be True or False, got 1"),
     ],
 )
 def test_the_entry_and_what_would_be_valid_are_named(name, value, message):
-    config = DefaultConfig()
+    config = DefaultConfig(decade_steps=100)
     state = rule.start(config, [0.1])
     for loss in (3.0, 2.9, 2.8):
         rule.observe(config, state, loss)

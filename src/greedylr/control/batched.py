@@ -77,14 +77,16 @@ def check_config(config: Config) -> None:
             raise ValueError(f"{field.name} must be at most {_LARGEST_COUNT} for the batched rule, got {value!r}")
 
 
-def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arrays, Array]:
+def advance(config: Config, state: Arrays, losses: Array, xp: Any, slopes: Array | None = None) -> tuple[Arrays, Array]:
     """Take in one loss per controller.
 
     Args:
         config: The settings that ``state`` was started with.
         state: What has been seen so far; not changed.
         losses: One loss per controller, in the shape of ``initial_lrs``; NaN and infinities are observations too.
-        xp: The array namespace of both.
+        xp: The array namespace of all.
+        slopes: What each loss would fall by in one step at the initial learning rate, as in
+            :func:`greedylr.control.rule.observe`; NaN where it is not known. None: nowhere.
 
     Returns:
         The new state, with the learning rates for the next optimizer step in ``lrs``, and what
@@ -92,7 +94,7 @@ def advance(config: Config, state: Arrays, losses: Array, xp: Any) -> tuple[Arra
     """
     config = _in_range(config, losses, xp)
     losses = -losses if config.mode == "max" else losses
-    new, actions = _ARRAYS[family_of(config).name].advance(config, state, losses, xp)
+    new, actions = _ARRAYS[family_of(config).name].advance(config, state, losses, slopes, xp)
     return new, actions
 
 

@@ -19,6 +19,9 @@ class Action(Enum):
     RESET = "reset: back to the initial learning rate after too long at the lower bound"
     BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"
     CLIMBING = "climbing: the loss does not object"
+    WARMING_UP = "warming up: the first steps are smaller"
+    CATCHING_UP = "catching up: a step promises far less than there is to gain"
+    LIMITED = "limited: a step must not promise more than the whole loss"
     ANNEALING = "annealing: the horizon sets the learning rate"
     HORIZON = "horizon: total_steps has changed, and the learning rates follow"
     # Holds
@@ -50,7 +53,8 @@ class Decision(NamedTuple):
         evidence: The numbers behind the action, by name, in the unit of the loss. Default family:
             ``mean``, ``previous_mean`` and ``standard_error`` of their difference where two windows
             were compared, ``ceiling`` where a loss went over it, and ``mean``, ``lowest`` and ``standard_error`` of the
-            smoothed loss where the climb ended, ``total_steps`` and ``previous_total_steps`` where the horizon moved
+            smoothed loss where the climb ended, ``polyak`` where the gradient moved it (Polyak's step, as a multiple of
+            the initial learning rate), ``total_steps`` and ``previous_total_steps`` where the horizon moved
             (infinite if there is none). Paper family: ``value`` (the loss,
             smoothed where asked for), ``reference`` (what it was compared with), and the runs of
             ``better`` and ``worse`` observations so far.

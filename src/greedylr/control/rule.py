@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -50,34 +51,36 @@ def start(config: Config, initial_lrs: Iterable[float]) -> State:
     return state
 
 
-def advancer(config: Config) -> Callable[[Any, Any, float], Action]:
+def advancer(config: Config) -> Callable[..., Action]:
     """:func:`observe` of this config's family without the decision around it, for the hot path.
 
-    It takes in one loss, changes the state as :func:`observe` does, and returns the action alone.
+    It takes in one loss, and its slope if known, changes the state as :func:`observe` does, and returns the action.
     """
-    advance: Callable[[Any, Any, float], Action] = family_of(config).step.advance
+    advance: Callable[..., Action] = family_of(config).step.advance
     return advance
 
 
-def observe(config: Config, state: State, loss: float) -> Decision:
+def observe(config: Config, state: State, loss: float, slope: float = math.nan) -> Decision:
     """Take in one loss and decide.
 
     Args:
         config: The settings that ``state`` was started with.
         state: What has been seen so far; changed in place.
         loss: The loss, in any unit. NaN and infinities are observations too.
+        slope: What that loss would fall by in one optimizer step at the initial learning rates, if it fell as steeply
+            as it begins to; at least 0. NaN: not known. The paper family does not look at it.
 
     Returns:
         What was decided, why, and the learning rates for the next optimizer step.
     """
     if loss.__class__ is not float:
         loss = float(loss)
-    decision: Decision = _OBSERVE[config.__class__](config, state, loss)
+    decision: Decision = _OBSERVE[config.__class__](config, state, loss, slope)
     return decision
 
 
 # Looked up at every step that somebody watches.
-_OBSERVE: dict[type, Callable[[Any, Any, float], Decision]] = {
+_OBSERVE: dict[type, Callable[[Any, Any, float, float], Decision]] = {
     family.config: family.step.observe for family in FAMILIES.values()
 }
 
@@ -114,14 +117,14 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
 
     Example:
         >>> from greedylr.control.default.config import DefaultConfig
-        >>> config = DefaultConfig(total_steps=10, decade_steps=0, min_scale=0)
+        >>> config = DefaultConfig(total_steps=10, warmup_steps=0, min_scale=0)
         >>> state = start(config, [0.1])
         >>> decisions = [observe(config, state, 1.0) for _ in range(10)]
         >>> state.lrs
         (0.0,)
         >>> config = set_horizon(config, state, 30)
         >>> state.lrs, observe(config, state, 1.0).action.name
-        ((0.1,), 'HORIZON')
+        ((0.07407407407407407,), 'HORIZON')
     """
     return default.set_horizon(config, state, total_steps)
 

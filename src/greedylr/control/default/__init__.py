@@ -1,1 +1,1 @@
-"""The default family: climb until the loss objects, then compare windows of losses."""
+"""The default family: a schedule that hears the gradient and the losses."""

@@ -17,7 +17,7 @@ Array = Any
 
 REAL_SETTINGS = (
     *("start_scale", "objection", "back_off", "significance", "factor", "reflex_factor", "spike"),
-    *("min_scale", "max_scale"),
+    *("min_scale", "max_scale", "polyak", "headroom"),
 )
 """Those of which an array must be able to hold the value."""
 
@@ -44,6 +44,9 @@ class DefaultArrays(NamedTuple):
     first: Array
     lowest: Array
     fell: Array
+    level: Array
+    slope: Array
+    least_polyak: Array
     step: Array
     count: Array
     anchor: Array
@@ -66,7 +69,7 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         scale = xp.clip(zero + config.start_scale, config.min_scale, config.max_scale)
     return DefaultArrays(
         initial_lrs=initial_lrs,
-        lrs=_default_lrs(config, initial_lrs, scale, none, xp),
+        lrs=_default_lrs(config, initial_lrs, scale, none, zero + math.nan, xp),
         scale=scale,
         climbing=none == (0 if config.decade and config.anneal_start > 0 else 1),
         climbed=none,
@@ -78,6 +81,9 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         first=zero,
         lowest=zero,
         fell=none != 0,
+        level=zero,
+        slope=zero,
+        least_polyak=zero - 1.0,
         step=none,
         count=none,
         anchor=zero,
@@ -149,9 +155,31 @@ def _climb(config: DefaultConfig, state: DefaultArrays, losses: Array, on: Array
     return _Climb(fields, objects, silent, mean, noise)
 
 
-def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any) -> tuple[DefaultArrays, Array]:
-    """Take in one loss, lower is better, for each element."""
+def _polyak(level: Array, slope: Array, xp: Any) -> Array:
+    says = (level > 0) & (slope > 0)
+    return xp.where(says, level / xp.where(says, slope, 1.0), math.nan)
+
+
+def advance(
+    config: DefaultConfig, state: DefaultArrays, losses: Array, slopes: Array | None, xp: Any
+) -> tuple[DefaultArrays, Array]:
+    """Take in one loss, lower is better, and its slope, if known, for each element."""
     step = state.step + 1
+    told = None if slopes is None else slopes == slopes
+    grew, level, slope, least_polyak = None, state.level, state.slope, state.least_polyak
+    if slopes is not None and config.mode == "min":
+        heard = xp.isfinite(losses) & xp.isfinite(slopes) & (slopes >= 0)
+        gamma = config.memory
+        level = xp.where(heard, gamma * state.level + (1 - gamma) * losses, state.level)
+        slope = xp.where(heard, gamma * state.slope + (1 - gamma) * slopes, state.slope)
+        now = _polyak(level, slope, xp)
+        lower = (now < least_polyak) | ((least_polyak < 0) & (now <= xp.finfo(losses.dtype).max))
+        least_polyak = xp.where(heard & lower, now, least_polyak)
+        small = heard & (step < config.catch_up_end) & (state.scale < least_polyak / config.headroom)
+        grown = xp.clip(xp.where(small, state.scale * config.catch_up, state.scale), config.min_scale, config.max_scale)
+        grew = grown != state.scale
+        state = state._replace(scale=grown)
+    polyak = _polyak(level, slope, xp)
     finite = xp.isfinite(losses)
     below = finite & (losses <= state.ceiling)
     over = finite & ~below
@@ -181,7 +209,9 @@ def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any)
     difference = mean - previous_mean
     significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
     cut = significant & (difference > 0)
-    raised = significant & ~cut
+    limited = state.scale * _envelope(config, losses, step, xp) > config.polyak * polyak
+    improved = significant & ~cut
+    raised = improved & ~limited
 
     # The reflexes.
     next_in_a_row = state.spike_step == step - 1
@@ -204,20 +234,30 @@ def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any)
 
     # The line above which losses are extraordinary.
     settled = climbs & (climb.fields["climbed"] >= config.settled)
-    level = xp.where(settled | (climb.objects & (climb.mean > losses)), climb.mean, xp.where(full, mean, losses))
+    usual = xp.where(settled | (climb.objects & (climb.mean > losses)), climb.mean, xp.where(full, mean, losses))
     from_window = full | (exploded & (state.variance >= 0))
     deviation = xp.sqrt(xp.clip(xp.where(from_window, variance, climb.noise), 0.0, None))
-    least = LEAST_NOISE * abs(level)
+    least = LEAST_NOISE * abs(usual)
     band = config.spike * xp.where(least > deviation, least, deviation)
-    ceiling = xp.where(full | exploded | settled | climb.objects, level + band, state.ceiling)
+    ceiling = xp.where(full | exploded | settled | climb.objects, usual + band, state.ceiling)
 
     held = xp.where(compared, _CODE[Action.NOT_SIGNIFICANT], _CODE[Action.GATHERING])
     held = xp.where(climbs, xp.where(climb.silent, _CODE[Action.SILENT], _CODE[Action.CLIMBING]), held)
+    held = xp.where(improved & ~(raised & moved), _CODE[Action.AT_MAX], held)
+    held = xp.where(cut & ~moved, _CODE[Action.AT_MIN], held)
     action = xp.where(phase, _CODE[Action.ANNEALING], held)
+    action = xp.where(step < config.warmup, _CODE[Action.WARMING_UP], action)
+    lrs = _default_lrs(config, state.initial_lrs, scale, step, polyak, xp)
+    if told is not None:
+        holds_down = scale * _envelope(config, losses, step, xp) > config.polyak * polyak
+        lets_go = (step >= config.warmup) & ~phase & ~climbs & (lrs != state.lrs)
+        action = xp.where(told & (holds_down | lets_go), _CODE[Action.LIMITED], action)
+    if grew is not None:
+        action = xp.where(grew, _CODE[Action.CATCHING_UP], action)
     if config.total_steps is not None:
         action = xp.where(phase & (step > config.total_steps), _CODE[Action.OVER], action)
-    action = xp.where(raised, xp.where(moved, _CODE[Action.RAISED], _CODE[Action.AT_MAX]), action)
-    action = xp.where(cut, xp.where(moved, _CODE[Action.CUT], _CODE[Action.AT_MIN]), action)
+    action = xp.where(raised & moved, _CODE[Action.RAISED], action)
+    action = xp.where(cut & moved, _CODE[Action.CUT], action)
     action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
     action = xp.where(climb.objects, _CODE[Action.BACKED_OFF], action)
     action = xp.where(finite, action, _CODE[Action.NON_FINITE])
@@ -225,10 +265,13 @@ def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any)
     restart = full | exploded
     state = DefaultArrays(
         initial_lrs=state.initial_lrs,
-        lrs=_default_lrs(config, state.initial_lrs, scale, step, xp),
+        lrs=lrs,
         scale=scale,
         climbing=state.climbing & ~backs_off & ~(grows & ~moved) & ~phase,
         **climb.fields,
+        level=level,
+        slope=slope,
+        least_polyak=least_polyak,
         step=step,
         count=xp.where(restart, 0, count),
         anchor=anchor,
@@ -244,12 +287,21 @@ def advance(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any)
     return state, action
 
 
-def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, xp: Any) -> Array:
+def _envelope(config: DefaultConfig, like: Array, step: Array, xp: Any) -> Array:
+    """The share of the scale that warmup and annealing leave."""
     # Floating before the division, which would give a narrower type for integers.
-    done = xp.zeros_like(initial_lrs) + step
-    envelope = 1.0
+    done = xp.zeros_like(like) + step
+    share = xp.zeros_like(like) + 1.0
     if config.total_steps is not None and config.anneal_start < math.inf:
         left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
-        envelope = xp.where(step >= config.anneal_start, left, 1.0)
-    lrs = initial_lrs * xp.clip(scale * envelope, config.min_scale, config.max_scale)
+        share = xp.where(step >= config.anneal_start, left, share)
+    if config.warmup:
+        share = xp.where(step + 1 < config.warmup, (done + 1) / config.warmup, share)
+    return share
+
+
+def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, polyak: Array, xp: Any) -> Array:
+    multiple, limit = scale * _envelope(config, initial_lrs, step, xp), config.polyak * polyak
+    multiple = xp.where(multiple > limit, limit, multiple)
+    lrs = initial_lrs * xp.clip(multiple, config.min_scale, config.max_scale)
     return xp.clip(lrs, None, xp.finfo(lrs.dtype).max)

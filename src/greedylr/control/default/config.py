@@ -10,17 +10,41 @@ from typing import ClassVar, Literal
 
 from greedylr.control.settings import Bound, take_bound, take_choice, take_int, take_real
 
+CATCH_UP = 0.06
+"""The part of a run in which the scale grows tenfold while it catches up."""
+
 
 @dataclass(frozen=True, slots=True)
 class DefaultConfig:
     r"""Settings of the default family, made for the minibatch loss at every step.
 
-    The learning rate of a parameter group is ``initial × scale × anneal``, clamped to
-    ``[min_scale, max_scale] × initial``.
+    The learning rate of a parameter group is ``initial × min(scale × envelope, limit)``, clamped to
+    ``[min_scale, max_scale] × initial``; the scale starts at 1.
 
-    **Climb.** The scale starts at ``start_scale`` and grows tenfold in every :math:`D` = ``decade_steps`` losses, until
-    the loss objects. With :math:`\tau = \max(4, D/8)` and :math:`\beta = 1 - 1/\tau`, the losses are smoothed, and
-    their noise is taken from their successive differences:
+    **Warm up and anneal.** The envelope rises linearly to 1 over the first ``warmup_steps`` losses. If ``total_steps``
+    is known, it falls linearly to 0 over the last part of them, and comparisons move nothing meanwhile.
+
+    **Hear the gradient.** Where the slope :math:`g_t` is known, which is what the loss would fall by in one step at
+    the initial learning rates if it fell as steeply as it begins to, both are smoothed alike, with
+    :math:`\tau = \max(4, T/100)` and :math:`\gamma = 1 - 1/\tau` (:math:`T` = ``total_steps``; 20 in place of
+    :math:`\tau` if those are not known), and their quotient is Polyak's step, the multiple of the initial learning
+    rate with which one step would promise the whole loss:
+
+    .. math::
+        \bar\ell_t &= \gamma \bar\ell_{t-1} + (1 - \gamma) \ell_t, \qquad
+        \bar g_t = \gamma \bar g_{t-1} + (1 - \gamma) g_t, \qquad
+        p_t = \bar\ell_t / \bar g_t, \\
+        \text{limit} &= \text{polyak} \cdot p_t.
+
+    While :math:`\text{scale} < \min_{s \le t} p_s / \text{headroom}`, a step is far smaller than it could be: the scale
+    then grows tenfold in every ``catch_up_steps`` losses, until two fifths of the run. (The least of all, for where a
+    loss cannot fall to zero its gradient still does.) A loss below zero shows that it could fall further than to zero,
+    and a reward is not what the gradient is of: there is no limit then, and no catching up.
+
+    **Climb**, with ``decade_steps`` only, in place of warmup and catching up. The scale starts at ``start_scale`` and
+    grows tenfold in every :math:`D` = ``decade_steps`` losses, until the loss objects. With
+    :math:`\tau = \max(4, D/8)` and :math:`\beta = 1 - 1/\tau`, the losses are smoothed, and their noise is taken from
+    their successive differences:
 
     .. math::
         m_t &= \sum_i \beta^{t-i} \ell_i \;/\; \sum_i \beta^{t-i}, \\
@@ -36,8 +60,8 @@ class DefaultConfig:
 
     a part of what went wrong, and where that leaves a choice, the learning rate that was given. The climb is over.
 
-    **Listen.** From there on the losses are cut into consecutive windows of ``window`` observations that do not
-    overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
+    **Hear the losses.** Outside a climb the losses are cut into consecutive windows of ``window`` observations that do
+    not overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
     :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the standard error of the difference of two means,
 
     .. math::
@@ -49,21 +73,22 @@ class DefaultConfig:
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
-    deviation of the last window or, until there is one, :math:`m_{t-1}` and :math:`\sigma_{t-1}` of the climb; the
-    first one moves nothing, the second in a row is an explosion and cuts, and again only if the losses rise further
-    still. After an objection the line is drawn above the smoothed loss or the loss that objected, whichever is higher.
-    During the climb either of the two counts as one: it waits at the first, and ends at the second in a row as at
-    an objection.
-
-    **Anneal.** If ``total_steps`` is known, the learning rate decays linearly to its lower bound over the last part of
-    them, and comparisons move nothing meanwhile.
+    deviation of the last window or, after a climb and until there is one, its :math:`m_{t-1}` and
+    :math:`\sigma_{t-1}`; the first one moves nothing, the second in a row is an explosion and cuts, and again only if
+    the losses rise further still. After an objection the line is drawn above the smoothed loss or the loss that
+    objected, whichever is higher. During the climb either of the two counts as one: it waits at the first, and ends at
+    the second in a row as at an objection.
 
     Args:
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        warmup_steps: Observations over which the learning rate rises to the initial one. None: a twentieth of
+            ``total_steps``, or 20 if those are not known; always 0 if there is a climb.
+        polyak: How much of the loss a step may promise, more than 0. Infinite: there is no limit.
+        headroom: How many times smaller than Polyak's step the scale must be to grow, at least 1.
+        catch_up_steps: Observations in which it then grows tenfold; 0: it never does. None: 0.06 ``total_steps``, at
+            least 10, or 50 if those are not known.
         start_scale: Where the climb starts, as a multiple of the initial learning rate, in (0, 1].
         decade_steps: Observations in which the climb grows tenfold; 0: no climb, start at the initial learning rate.
-            None: a fifth of ``total_steps``, at least 10, or 100 if those are not known; always 0 if the annealing
-            leaves no room.
         objection: :math:`k`, how many standard errors the smoothed loss must rise above its lowest to end the climb.
         back_off: :math:`b` > 1, what the scale is divided by then, at least; at most twice that.
         window: Observations per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if
@@ -86,8 +111,8 @@ class DefaultConfig:
     Example:
         >>> DefaultConfig(window=50).window
         50
-        >>> DefaultConfig(total_steps=1000).decade
-        200
+        >>> DefaultConfig(total_steps=1000).warmup
+        50
         >>> DefaultConfig(factor=1.5)
         Traceback (most recent call last):
         ValueError: factor must be a number with 0 < factor < 1, got 1.5
@@ -96,8 +121,12 @@ class DefaultConfig:
     bounds: ClassVar[tuple[str, str]] = ("min_scale", "max_scale")
 
     mode: Literal["min", "max"] = "min"
+    warmup_steps: int | None = None
+    polyak: float = 2.0
+    headroom: float = 5.0
+    catch_up_steps: int | None = None
     start_scale: float = 0.05
-    decade_steps: int | None = None
+    decade_steps: int = 0
     objection: float = 3.0
     back_off: float = 4.0
     window: int | None = None
@@ -108,7 +137,17 @@ class DefaultConfig:
     min_scale: Bound = 1e-5
     max_scale: Bound = 1e3
     total_steps: int | None = None
-    anneal: float = 0.4
+    anneal: float = 0.9
+    warmup: int = field(init=False, repr=False, compare=False)
+    """Observations over which the learning rate rises. Derived."""
+    memory: float = field(init=False, repr=False, compare=False)
+    """The weight of the past in the smoothed loss and slope, γ. Derived."""
+    catch_up: float = field(init=False, repr=False, compare=False)
+    """What the scale is multiplied by after each loss while it catches up. Derived."""
+    hears_slope: bool = field(init=False, repr=False, compare=False)
+    """Whether the slope has any effect. Derived."""
+    catch_up_end: float = field(init=False, repr=False, compare=False)
+    """Observations after which it no longer does. Derived."""
     anneal_start: float = field(init=False, repr=False, compare=False)
     """Observations after which the annealing starts; infinite if there is none. Derived."""
     decade: int = field(init=False, repr=False, compare=False)
@@ -125,9 +164,14 @@ class DefaultConfig:
     def __post_init__(self) -> None:
         """Validate, and turn numbers of other libraries into Python's, bounds per group into tuples."""
         take_choice(self, "mode", ("min", "max"))
+        if self.warmup_steps is not None:
+            take_int(self, "warmup_steps", 0)
+        take_real(self, "polyak", "0 < polyak", lambda x: x > 0, infinite=True)
+        take_real(self, "headroom", "1 <= headroom < inf", lambda x: x >= 1)
+        if self.catch_up_steps is not None:
+            take_int(self, "catch_up_steps", 0)
         take_real(self, "start_scale", "0 < start_scale <= 1", lambda x: 0 < x <= 1)
-        if self.decade_steps is not None:
-            take_int(self, "decade_steps", 0)
+        take_int(self, "decade_steps", 0)
         take_real(self, "objection", "0 <= objection < inf", lambda x: x >= 0)
         take_real(self, "back_off", "1 < back_off < inf", lambda x: x > 1)
         if self.window is not None:
@@ -147,14 +191,22 @@ class DefaultConfig:
         total = self.total_steps
         length = 0 if total is None else round(self.anneal * total)
         decade, window = self.decade_steps, self.window
-        if decade is None:
-            decade = 100 if total is None else max(10, total // 5)
         if length == total:
             decade = 0  # It anneals from the start: there is no room for a climb.
         if window is None:
             window = 50 if total is None else min(max(20, total // 20), 200)
+        warmup, catch_up = self.warmup_steps, self.catch_up_steps
+        if warmup is None:
+            warmup = 20 if total is None else total // 20
+        if catch_up is None:
+            catch_up = 50 if total is None else max(10, round(CATCH_UP * total))
         smoothing_time = min(max(4.0, decade / 8), 1e9)  # Its inverse must show beside 1.
         derived = {
+            "warmup": 0 if decade else warmup,
+            "memory": 1 - 1 / (20.0 if total is None else max(4.0, total / 100)),
+            "catch_up": 10.0 ** (1 / catch_up) if catch_up and not decade else 1.0,
+            "hears_slope": self.mode == "min" and (self.polyak < math.inf or bool(catch_up and not decade)),
+            "catch_up_end": 500.0 if total is None else 0.4 * total,
             "anneal_start": total - length if total is not None and length else math.inf,
             "decade": decade,
             "window_length": window,
@@ -176,12 +228,12 @@ def cautions(config: DefaultConfig) -> list[str]:
             return [
                 f"total_steps={config.total_steps} leaves no room for the climb, which ends after {config.settled} "
                 f"losses at the earliest: the annealing begins after {config.anneal_start:g}. From {least} steps on "
-                "there is; total_steps counts optimizer steps, not epochs. With decade_steps=0 there is no climb"
+                "there is; total_steps counts optimizer steps, not epochs. Without decade_steps there is no climb"
             ]
-    elif config.anneal_start < 2 * config.window_length:
+    elif config.total_steps < 2 * config.window_length:
         return [
-            f"total_steps={config.total_steps} leaves no room to compare two windows of {config.window_length} losses: "
-            "nothing but the annealing will change the learning rate. total_steps counts optimizer steps, not epochs"
+            f"total_steps={config.total_steps} leaves no room to compare two windows of {config.window_length} losses; "
+            "total_steps counts optimizer steps, not epochs"
         ]
     return []
 

@@ -35,6 +35,9 @@ class DefaultState:
         first: The smoothed loss when it had settled.
         lowest: The lowest smoothed loss since.
         fell: Whether the smoothed loss has fallen significantly since.
+        level: The smoothed loss, of the steps whose gradient is known; from 0.
+        slope: The smoothed slope of the same steps; from 0.
+        least_polyak: The least Polyak's step so far; negative while there is none.
         losses: The unfinished window.
         seen: Losses observed that are not in ``losses``.
         stop: Length of ``losses`` at which there is something to decide.
@@ -63,6 +66,9 @@ class DefaultState:
     first: float = 0.0
     lowest: float = 0.0
     fell: bool = False
+    level: float = 0.0
+    slope: float = 0.0
+    least_polyak: float = -1.0
     losses: list[float] = field(default_factory=list)
     seen: int = 0
     stop: int = 1
@@ -95,10 +101,11 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     # A hair more than 1, for rounding.
     yield "weight", "0 before the climb, above 0 and at most 1 then", (state.climbed > 0) == (0 < state.weight <= 1.001)
     yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
-    for name in ("total", "last", "first", "lowest", "mean", "previous_mean", "ceiling"):
+    for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling"):
         yield name, "finite", finite([getattr(state, name)])
-    yield "noise", "finite and at least 0", 0 <= state.noise <= NO_CEILING
-    for name in ("variance", "previous_variance"):
+    for name in ("noise", "slope"):
+        yield name, "finite and at least 0", 0 <= getattr(state, name) <= NO_CEILING
+    for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
     yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
     yield "spike_step", f"from -1 to step={state.step}", -1 <= state.spike_step <= state.step

@@ -1,4 +1,4 @@
-"""The default family: climb until the loss objects, then compare windows of losses, with two reflexes.
+"""The default family: a schedule that the gradient limits and windows of losses correct, with two reflexes.
 
 The rule in maths is in :class:`~greedylr.control.default.config.DefaultConfig`. ``arrays.py`` holds the same
 arithmetic over arrays; an operation moved here must be moved there, or a last bit will differ.
@@ -36,14 +36,19 @@ def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState
     return state
 
 
-def advance(config: DefaultConfig, state: DefaultState, loss: float) -> Action:
+def advance(config: DefaultConfig, state: DefaultState, loss: float, slope: float = math.nan) -> Action:
     """Take in one loss; the state, with the learning rates in it, is the answer."""
+    known = slope == slope
+    before = state.lrs if known else None
+    grew = False
     if config.mode == "max":
         loss = -loss
+    elif known:
+        grew = _compare_with_slope(config, state, loss, slope)
     if _MINUS_INFINITY < loss <= state.ceiling:
         losses = state.losses
         losses.append(loss)
-        if len(losses) < state.stop:
+        if len(losses) < state.stop and not known:
             # The way of nearly every step: nothing may be added before this line without measuring it.
             return _GATHERING
         if state.climbing:
@@ -54,13 +59,13 @@ def advance(config: DefaultConfig, state: DefaultState, loss: float) -> Action:
         action = _extraordinary(config, state, loss)
     else:
         action = _non_finite(config, state)
-    return _follow_horizon(config, state, action)
+    return _follow_horizon(config, state, action, before, grew)
 
 
-def observe(config: DefaultConfig, state: DefaultState, loss: float) -> Decision:
+def observe(config: DefaultConfig, state: DefaultState, loss: float, slope: float = math.nan) -> Decision:
     """Take in one loss and say what was decided, and why."""
     before, ceiling = state.lrs, state.ceiling
-    action = advance(config, state, loss)
+    action = advance(config, state, loss, slope)
     silent = action is _GATHERING or action is _CLIMBING
     numbers = {} if silent else evidence(config, state, ceiling, action)
     # As Decision(...) does, in half the time.
@@ -72,6 +77,8 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
     sign = -1.0 if config.mode == "max" else 1.0
     if action in (Action.SPIKE, Action.EXPLOSION):
         return {"ceiling": sign * ceiling}
+    if action in (Action.CATCHING_UP, Action.LIMITED):
+        return {"polyak": _polyak(state)}
     if action is Action.BACKED_OFF:
         mean = state.total / state.weight
         return {
@@ -98,7 +105,13 @@ def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> 
 
 def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | None) -> DefaultConfig:
     """Move the end of the run; only the annealing moves with it, not the lengths of climb and windows."""
-    moved = replace(config, total_steps=total_steps, decade_steps=config.decade, window=config.window_length)
+    moved = replace(
+        config,
+        total_steps=total_steps,
+        decade_steps=config.decade,
+        window=config.window_length,
+        warmup_steps=config.warmup,
+    )
     state.moved_from = float(config.total_steps or math.inf)
     state.horizon_moved = True
     if state.step >= config.anneal_start:
@@ -115,10 +128,13 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
 def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) -> DefaultState:
     """The memory of an earlier step at a later one, with a smaller scale."""
     later = step - then.step
+    # What the gradient allowed then, where that was less than the scale.
+    share, limit = _envelope(config, then.step), config.polyak * _polyak(then)
+    held = limit / share if share * then.scale > limit else then.scale
     state = replace(then, losses=list(then.losses), seen=then.seen + later)
     if then.spike_step >= 0:
         state.spike_step += later  # A spike right before is one right before.
-    _rescale(config, state, state.scale * factor)
+    _rescale(config, state, held * factor)
     _follow_horizon(config, state, _GATHERING)
     write_lrs(config, state)
     if then.horizon_moved:  # Nobody was told.
@@ -134,6 +150,8 @@ def take_over(state: DefaultState, lrs: tuple[float, ...], written: Iterable[flo
         groups = zip(state.initial_lrs, lrs, written)
         state.initial_lrs = tuple([_rebased(initial, lr, before) for initial, lr, before in groups])
     state.lrs = lrs
+    # The slopes before were those at other learning rates.
+    state.level, state.slope, state.least_polyak = 0.0, 0.0, -1.0
 
 
 def rebase(config: DefaultConfig, state: DefaultState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
@@ -163,9 +181,36 @@ def check_lrs(config: DefaultConfig, initial_lrs: Sequence[float]) -> None:
             )
 
 
+_CLIMBS = frozenset({Action.CLIMBING, Action.SILENT})
 _HOLDS = frozenset(
     {Action.GATHERING, Action.NOT_SIGNIFICANT, Action.CLIMBING, Action.SILENT, Action.AT_MAX, Action.AT_MIN}
 )
+
+
+def _compare_with_slope(config: DefaultConfig, state: DefaultState, loss: float, slope: float) -> bool:
+    """Smooth both, and grow where a step is far smaller than it could be; whether it did."""
+    if not (_MINUS_INFINITY < loss <= NO_CEILING and 0 <= slope <= NO_CEILING):
+        return False
+    gamma = config.memory
+    state.level = gamma * state.level + (1 - gamma) * loss
+    state.slope = gamma * state.slope + (1 - gamma) * slope
+    polyak = _polyak(state)
+    if polyak < state.least_polyak or (state.least_polyak < 0 and polyak <= NO_CEILING):
+        state.least_polyak = polyak
+    if state.step + 1 < config.catch_up_end and state.scale < state.least_polyak / config.headroom:
+        return _rescale(config, state, state.scale * config.catch_up)
+    return False
+
+
+def _polyak(state: DefaultState) -> float:
+    """Polyak's step, as a multiple of the initial learning rates; NaN, which nothing is above or below, if unknown."""
+    return state.level / state.slope if state.level > 0 and state.slope > 0 else math.nan
+
+
+def _is_limited(config: DefaultConfig, state: DefaultState) -> bool:
+    """Whether the gradient holds the learning rate down."""
+    return state.scale * _envelope(config, state.step) > config.polyak * _polyak(state)
+
 
 LEAST_NOISE = 0.01
 """Share of the loss that its noise is taken to be at least: rounded to half precision it may not seem to have any."""
@@ -243,6 +288,8 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
         return _NOT_SIGNIFICANT  # The horizon moves the loss as well: nothing to be learnt. It answers instead.
     if difference > 0:
         return Action.CUT if _rescale(config, state, state.scale * config.factor) else Action.AT_MIN
+    if _is_limited(config, state):
+        return Action.AT_MAX
     return Action.RAISED if _rescale(config, state, state.scale / config.factor) else Action.AT_MAX
 
 
@@ -289,34 +336,57 @@ def _rescale(config: DefaultConfig, state: DefaultState, scale: float) -> bool:
     return state.scale != before
 
 
-def _follow_horizon(config: DefaultConfig, state: DefaultState, action: Action) -> Action:
-    """Set the learning rates where the action or the annealing changes them; the latter names a hold."""
+def _follow_horizon(
+    config: DefaultConfig,
+    state: DefaultState,
+    action: Action,
+    before: tuple[float, ...] | None = None,
+    grew: bool = False,
+) -> Action:
+    """Set the learning rates where the action, the horizon or the gradient changes them; they name a hold.
+
+    Args:
+        config: The settings.
+        state: After ``action``.
+        action: What the loss has done.
+        before: The learning rates before it, if the slope is known.
+        grew: Whether the scale has grown because of it.
+    """
     step = state.step
-    if step < config.anneal_start:
+    if config.warmup <= step < config.anneal_start:
         state.stop = 1 if state.climbing else config.window_length
         if not state.climbing and step + config.window_length > config.anneal_start:
             state.stop = min(config.window_length, len(state.losses) + int(config.anneal_start) - step)
-        if action is not _NOT_SIGNIFICANT and action is not _GATHERING:
+        if before is not None or (action is not _NOT_SIGNIFICANT and action is not _GATHERING):
             write_lrs(config, state)
-        return _told(state, action) if state.horizon_moved else action
-    state.stop = 0  # The learning rate changes at every step.
-    state.climbing = False
-    write_lrs(config, state)
-    if action in _HOLDS and not state.horizon_moved:
-        return Action.ANNEALING if config.total_steps is None or step <= config.total_steps else Action.OVER
-    return _told(state, action)
-
-
-def _told(state: DefaultState, action: Action) -> Action:
-    """That the horizon has moved is told by the first decision that has nothing else to tell."""
-    if not state.horizon_moved or action not in _HOLDS:
+    else:
+        state.stop = 0  # The learning rate changes at every step.
+        state.climbing = False
+        write_lrs(config, state)
+    if action not in _HOLDS:
         return action
-    state.horizon_moved = False
-    return Action.HORIZON
+    if state.horizon_moved:  # It is told by the first decision that has nothing else to tell.
+        state.horizon_moved = False
+        return Action.HORIZON
+    if config.total_steps is not None and config.total_steps < step and config.anneal_start < math.inf:
+        return Action.OVER
+    if grew:
+        return Action.CATCHING_UP
+    if before is not None and _is_limited(config, state):
+        return Action.LIMITED
+    if step < config.warmup:
+        return Action.WARMING_UP
+    if step >= config.anneal_start:
+        return Action.ANNEALING
+    if before is not None and action not in _CLIMBS and state.lrs != before:
+        return Action.LIMITED  # No longer: it was what held them down.
+    return action
 
 
 def _envelope(config: DefaultConfig, step: int) -> float:
-    """The share of the scale that the annealing leaves to optimizer step ``step`` (from 0)."""
+    """The share of the scale that warmup and annealing leave to optimizer step ``step`` (from 0)."""
+    if step + 1 < config.warmup:
+        return (step + 1) / config.warmup
     if config.total_steps is not None and step >= config.anneal_start:
         return max(config.total_steps - step, 0) / (config.total_steps - config.anneal_start)
     return 1.0
@@ -324,7 +394,9 @@ def _envelope(config: DefaultConfig, step: int) -> float:
 
 def write_lrs(config: DefaultConfig, state: DefaultState) -> None:
     """Set the learning rates to what the scale and the horizon make of the initial ones."""
-    multiple = state.scale * _envelope(config, state.step)
+    multiple, limit = state.scale * _envelope(config, state.step), config.polyak * _polyak(state)
+    if multiple > limit:
+        multiple = limit
     low, high = config.min_scale, config.max_scale
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         multiple = min(max(multiple, low), high)

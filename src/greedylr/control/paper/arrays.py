@@ -62,7 +62,9 @@ def start(config: PaperConfig, initial_lrs: Array, xp: Any) -> PaperArrays:
     )
 
 
-def advance(config: PaperConfig, state: PaperArrays, losses: Array, xp: Any) -> tuple[PaperArrays, Array]:
+def advance(
+    config: PaperConfig, state: PaperArrays, losses: Array, _slopes: Array | None, xp: Any
+) -> tuple[PaperArrays, Array]:
     """Take in one loss, lower is better, for each element."""
     finite = xp.isfinite(losses)
     value, history, count, total = losses, state.losses, state.count, state.total

@@ -7,6 +7,7 @@ implementation is sound; ``docs/paper.md`` lists where it is not, and what is do
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ def resume(config: PaperConfig, then: PaperState, step: int, factor: float) -> P
     return replace(then, losses=list(then.losses), step=step, lrs=lrs)
 
 
-def advance(config: PaperConfig, state: PaperState, loss: float) -> Action:
+def advance(config: PaperConfig, state: PaperState, loss: float, _slope: float = math.nan) -> Action:
     """Take in one loss; the state, with the learning rates in it, is the answer."""
     if config.mode == "max":
         loss = -loss
@@ -76,7 +77,7 @@ def advance(config: PaperConfig, state: PaperState, loss: float) -> Action:
     return _cut_or_reset(config, state) if state.worse > config.patience else _PATIENCE
 
 
-def observe(config: PaperConfig, state: PaperState, loss: float) -> Decision:
+def observe(config: PaperConfig, state: PaperState, loss: float, _slope: float = math.nan) -> Decision:
     """Take in one loss and say what was decided, and why."""
     before, reference = state.lrs, state.reference
     action = advance(config, state, loss)
