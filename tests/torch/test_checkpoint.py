@@ -75,7 +75,7 @@ def noisy_losses(seed, n):
     return [loss(step) for step in range(n)]
 
 
-QUICK = {"decade_steps": 0, "window": 4, "significance": 1.0, "spike": 3.0}
+QUICK = {"warmup_steps": 0, "window": 4, "significance": 1.0, "spike": 3.0}
 MAKERS = {
     "default": lambda optimizer: GreedyLR(optimizer),
     "quick": lambda optimizer: GreedyLR(optimizer, **QUICK),
@@ -456,7 +456,7 @@ def entries(tree, path=()):
 BAD = [None, -1, -1.5, 0, 1e308, -1e308, "x", "inf", [], [1], [None], {}, True, 2**70, math.nan, math.inf, 1e-320]
 DAMAGED = {
     "default": lambda: GreedyLR(sgd(0.1), window=5, decade_steps=20, total_steps=200),
-    "levels": lambda: GreedyLR(sgd(0.1), decade_steps=0, window=4, level_by="d"),
+    "levels": lambda: GreedyLR(sgd(0.1), warmup_steps=0, window=4, level_by="d"),
     "paper": lambda: GreedyLR.paper(sgd(0.1), patience=1, smooth=True, window_size=5, min_lr=1e-4),
     "core": lambda: GreedyLR.core(sgd(0.1)),
 }
@@ -550,7 +550,7 @@ def test_numbers_of_other_libraries_are_settings():
 FAMILIES = {
     "default": lambda: GreedyLR(sgd(0.1, 0.2), decade_steps=10),
     "horizon": lambda: GreedyLR(sgd(0.1, 0.2), total_steps=200, min_scale=[0.0, 0.1]),
-    "levels": lambda: GreedyLR(sgd(0.1, 0.2), decade_steps=0, window=5, level_by="domain"),
+    "levels": lambda: GreedyLR(sgd(0.1, 0.2), warmup_steps=0, window=5, level_by="domain"),
     "paper": lambda: GreedyLR.paper(sgd(0.1, 0.2), patience=2, smooth=True),
 }
 

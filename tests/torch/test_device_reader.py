@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from greedylr import GreedyLR
-from greedylr.torch.device_reader import DeferredReader
+from greedylr.torch.device_reader import DeferredReader, Observed, observed
 
 
 class OnDevice(torch.Tensor):
@@ -77,7 +77,7 @@ def test_acts_exactly_one_step_later(device):
     "make",
     [
         GreedyLR,
-        lambda optimizer: GreedyLR(optimizer, decade_steps=0, window=20),
+        lambda optimizer: GreedyLR(optimizer, warmup_steps=0, window=20),
         lambda optimizer: GreedyLR.paper(optimizer, patience=2),
     ],
     ids=["climb", "windows", "paper"],
@@ -184,7 +184,7 @@ def test_a_checkpoint_at_any_step_resumes_exactly(device):
 
 def test_a_float_does_not_overtake_a_loss_of_the_device():
     """On the fast path, where nobody watches."""
-    scheduler = GreedyLR(sgd(), decade_steps=0)
+    scheduler = GreedyLR(sgd(), warmup_steps=0)
     scheduler.step(0.0)
     scheduler.step(put(1.0, "stand-in"))
     scheduler.step(2.0)
@@ -194,7 +194,7 @@ def test_a_float_does_not_overtake_a_loss_of_the_device():
 
 def test_a_float_after_resuming_waits_for_the_loss_before_it():
     """The fast path must not overtake a loss that came with the checkpoint."""
-    scheduler = GreedyLR(sgd(), decade_steps=0)
+    scheduler = GreedyLR(sgd(), warmup_steps=0)
     scheduler.step(put(1.0, "stand-in"))
     resumed = GreedyLR(sgd())
     resumed.load_state_dict(scheduler.state_dict())
@@ -204,7 +204,7 @@ def test_a_float_after_resuming_waits_for_the_loss_before_it():
 
 
 def test_loading_drops_a_loss_that_was_on_its_way():
-    scheduler = GreedyLR(sgd(), decade_steps=0)
+    scheduler = GreedyLR(sgd(), warmup_steps=0)
     clean = scheduler.state_dict()
     scheduler.step(put(1.0, "stand-in"))
     scheduler.load_state_dict(clean)
@@ -227,10 +227,16 @@ def test_waits_are_counted():
 def test_reader():
     reader = DeferredReader()
     assert reader.peek() is reader.take() is None
-    reader.put(put(1.0, "stand-in"))
-    assert (reader.peek(), reader.peek(), reader.take(), reader.take()) == (1.0, 1.0, 1.0, None)
-    reader.restore(2.0)
-    assert (reader.peek(), reader.take(), reader.peek()) == (2.0, 2.0, None)
+    one, other = Observed(1.0, 0.5), Observed(2.0, 0.25)
+    reader.put(put([1.0, 0.5], "stand-in"), observed)
+    assert (reader.peek(), reader.peek(), reader.take(), reader.take()) == (one, one, one, None)
+    reader.restore(other)
+    assert (reader.peek(), reader.take(), reader.peek()) == (other, other, None)
+
+
+def test_a_loss_without_a_slope():
+    assert repr(observed([1.0])) == "Observed(loss=1.0, slope=nan)"
+    assert observed([1.0, 0.5]) == (1.0, 0.5)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,12 @@ def feed(scheduler, values):
     return lr_of(scheduler)
 
 
-SETTINGS = {"decade_steps": 0, "window": 5, "significance": 1e9}  # The annealing alone moves the learning rate.
+SETTINGS = {
+    "warmup_steps": 0,
+    "window": 5,
+    "significance": 1e9,
+    "anneal": 0.4,
+}  # The annealing alone moves the learning rate.
 
 
 def test_another_length_counts_at_once_and_is_told_once():
@@ -69,7 +74,7 @@ def test_after_a_move_the_learning_rates_are_those_of_the_new_length(first, then
 
 def test_what_annealing_made_of_the_losses_is_no_measure_for_what_follows():
     """Down at the floor the loss is calm; with the learning rate back it is noisier: that is no explosion."""
-    scheduler = GreedyLR(sgd(), total_steps=60, decade_steps=0, window=10)
+    scheduler = GreedyLR(sgd(), total_steps=60, warmup_steps=0, window=10)
     seen = []
     scheduler.subscribe(lambda decision: seen.append(decision.action))
     feed(scheduler, [1.0 + 0.001 * (step % 3) for step in range(60)])
@@ -90,7 +95,7 @@ def test_a_moved_horizon_survives_a_checkpoint_anywhere(at, first, then, later):
     optimizer = sgd()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        straight = GreedyLR(sgd(), decade_steps=0)
+        straight = GreedyLR(sgd(), warmup_steps=0)
         straight._config, straight._state = config, state
         resumed = GreedyLR(optimizer)
         resumed.load_state_dict(json.loads(json.dumps(straight.state_dict())))
@@ -153,23 +158,24 @@ def test_a_run_that_is_over_is_said_once():
         feed(scheduler, losses(2, 40))
 
 
-@pytest.mark.parametrize("settings", [{"total_steps": 5}, {"total_steps": 30, "decade_steps": 0}])
+@pytest.mark.parametrize("settings", [{"total_steps": 5}, {"total_steps": 30, "warmup_steps": 0}])
 def test_a_length_that_leaves_no_room_is_said(settings):
     with pytest.warns(UserWarning, match="leaves no room .* not epochs"):
         GreedyLR(sgd(), **settings)
 
 
-@pytest.mark.parametrize("settings", [{"total_steps": 15}, {"total_steps": 60}, {"total_steps": 5, "anneal": 1.0}])
+@pytest.mark.parametrize("settings", [{"total_steps": 40}, {"total_steps": 5, "anneal": 1.0}, {}])
 def test_a_length_that_leaves_room_is_not(settings):
     GreedyLR(sgd(), **settings)
 
 
 def test_the_shortest_length_that_is_advised_is_enough():
+    climb = {"decade_steps": 10, "anneal": 0.4}
     with pytest.warns(UserWarning, match="From 15 steps on"):
-        GreedyLR(sgd(), total_steps=5)
-    GreedyLR(sgd(), total_steps=15)
+        GreedyLR(sgd(), total_steps=5, **climb)
+    GreedyLR(sgd(), total_steps=15, **climb)
     with pytest.warns(UserWarning, match="leaves no room"):
-        GreedyLR(sgd(), total_steps=14)
+        GreedyLR(sgd(), total_steps=14, **climb)
 
 
 def test_the_published_algorithm_has_no_length():
@@ -193,7 +199,7 @@ def test_the_published_algorithm_has_no_length():
         (GreedyLR, "min_lr", "write min_scale=..., a multiple of the initial one, or GreedyLR.paper"),
         (GreedyLR, "max_lr", "write max_scale="),
         (GreedyLR, "T_max", "write total_steps="),
-        (GreedyLR, "num_warmup_steps", "the climb is the warmup"),
+        (GreedyLR, "num_warmup_steps", "write warmup_steps="),
         (GreedyLR, "last_epoch", "load its state_dict"),
         (GreedyLR, "totalsteps", "did you mean total_steps"),
         (GreedyLR, "nothing_like_it", "it takes total_steps, mode"),

@@ -17,7 +17,7 @@ from greedylr.control import rule
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 
-QUICK = {"decade_steps": 0, "window": 2, "significance": 1.0, "factor": 0.5, "reflex_factor": 0.5}
+QUICK = {"warmup_steps": 0, "window": 2, "significance": 1.0, "factor": 0.5, "reflex_factor": 0.5}
 RAISE = [15.0, 13.0, 12.0, 10.0]  # two windows of two: one raise; twice two better ones: two
 NAN = math.nan
 
@@ -90,16 +90,16 @@ def test_starts_from_initial_lr_as_torch_does():
     """The default family, as torch's schedulers; the published implementation starts from the rate in force."""
     optimizer = sgd(0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.4
-    assert lrs_of(GreedyLR(optimizer, decade_steps=0)) == [0.4]
-    assert lrs_of(GreedyLR(optimizer, start_scale=0.25)) == [0.1]
+    assert lrs_of(GreedyLR(optimizer, warmup_steps=0)) == [0.4]
+    assert lrs_of(GreedyLR(optimizer, warmup_steps=4)) == [0.1]
     assert GreedyLR(optimizer).base_lrs == [0.4]
     optimizer.param_groups[0]["lr"] = 0.1
     assert lrs_of(GreedyLR.paper(optimizer)) == [0.1]
 
 
 def test_repr():
-    assert repr(GreedyLR(sgd(0.1), start_scale=0.25)) == "GreedyLR(step=0, lr=0.025)"
-    assert repr(GreedyLR(sgd(0.1), decade_steps=0)) == "GreedyLR(step=0, lr=0.1)"
+    assert repr(GreedyLR(sgd(0.1), warmup_steps=4)) == "GreedyLR(step=0, lr=0.025)"
+    assert repr(GreedyLR(sgd(0.1), warmup_steps=0)) == "GreedyLR(step=0, lr=0.1)"
     assert repr(GreedyLR.paper(sgd(0.1, 0.2))) == "GreedyLR.paper(step=0, lr=0.1, 0.2)"
 
 
@@ -203,7 +203,7 @@ def test_trains(name):
         scheduler.step(loss)
         losses.append(loss.item())
         rates.append(float(optimizer.param_groups[0]["lr"]))
-    assert max(rates) > before
+    assert len(set(rates)) > 100
     assert rates[-1] == pytest.approx(before * 1e-5, rel=1e-6)
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
@@ -394,10 +394,10 @@ def test_losses_of_every_kind(make, kind):
 
 def test_a_loss_is_not_rounded_on_the_way():
     for make in (float, lambda loss: torch.tensor(loss, dtype=torch.float64)):
-        scheduler = GreedyLR(sgd(), decade_steps=0)
+        scheduler = GreedyLR(sgd(), warmup_steps=0)
         scheduler.step(make(1 / 3))
         assert scheduler.state_dict()["state"]["losses"] == [1 / 3]
-        scheduler = GreedyLR(sgd())
+        scheduler = GreedyLR(sgd(), decade_steps=100)
         scheduler.step(make(1 / 3))
         assert scheduler.state_dict()["state"]["last"] == 1 / 3
 
@@ -469,7 +469,7 @@ def test_the_learning_rate_in_the_optimizer_is_the_initial_one():
     GreedyLR(optimizer)
     assert lrs_of(GreedyLR(optimizer)) == [0.1 * 0.05]  # The cell was run twice.
     optimizer.param_groups[0]["lr"] = 1e-3
-    assert lrs_of(GreedyLR(optimizer, decade_steps=0, max_scale=1)) == [1e-3]
+    assert lrs_of(GreedyLR(optimizer, warmup_steps=0, max_scale=1)) == [1e-3]
     assert optimizer.param_groups[0]["initial_lr"] == 1e-3
     assert GreedyLR(optimizer).base_lrs == [1e-3]
 

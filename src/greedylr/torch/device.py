@@ -38,7 +38,7 @@ class DeviceController:
         >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
         >>> controller.step(loss)
         >>> [action.name for action in controller.actions()]
-        ['CLIMBING']
+        ['WARMING_UP']
     """
 
     def __init__(self, initial_lrs: Tensor, config: Config | None = None) -> None:
@@ -56,14 +56,18 @@ class DeviceController:
         return self._state.lrs  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def step(self, losses: Tensor) -> None:
+    def step(self, losses: Tensor, slopes: Tensor | None = None) -> None:
         """Take in one loss per controller.
 
         Args:
             losses: On the same device, of the shape of :attr:`lrs` or one that broadcasts to it.
+            slopes: What each would fall by in one optimizer step at the initial learning rate, likewise; NaN where it
+                is not known. None: nowhere. See :func:`greedylr.torch.gradient.norm_order`.
         """
         losses = losses.detach().to(self.lrs.dtype).expand_as(self.lrs)
-        after, codes = batched.advance(self.config, self._state, losses, torch)
+        if slopes is not None:
+            slopes = slopes.detach().to(self.lrs.dtype).expand_as(self.lrs)
+        after, codes = batched.advance(self.config, self._state, losses, torch, slopes)
         for kept, new in zip(self._state, after):
             kept.copy_(new)
         self._codes.copy_(codes)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
+class Observed(NamedTuple):
+    """What one step has to say.
+
+    Attributes:
+        loss: The loss.
+        slope: Its slope, NaN if it is not known.
+    """
+
+    loss: float
+    slope: float
+
+
+Decode = Callable[[list[float]], Observed]
+
+
+def observed(numbers: list[float]) -> Observed:
+    """Of a loss alone, or of a loss and its slope."""
+    loss, slope = numbers if len(numbers) == 2 else (*numbers, math.nan)
+    return Observed(loss, slope)
+
+
 class DeferredReader:
-    """Hands out each device loss exactly one call after it was given, whatever the timing.
+    """Hands out each device loss, with its slope, exactly one call after it was given, whatever the timing.
 
     The value is copied to pinned host memory in stream order and read at the next call, when the device has
     had a whole training step to get there. The device never waits; the host waits only where it has run more
@@ -18,19 +41,19 @@ class DeferredReader:
     """
 
     def __init__(self) -> None:
-        self._value: float | Tensor | None = None
-        self._decode: Decode = _only
+        self._value: Observed | Tensor | None = None
+        self._decode: Decode = observed
         self._event: torch.cuda.Event | None = None
         self._buffer: Tensor | None = None
 
-    def put(self, numbers: Tensor, decode: Decode | None = None) -> None:
+    def put(self, numbers: Tensor, decode: Decode) -> None:
         """Begin to read ``numbers``, on a device; those before must have been taken.
 
         Args:
-            numbers: The loss, one element, or what the loss is made of.
-            decode: Makes the loss of the numbers once they are on the host; None: it is the only one.
+            numbers: The loss and its slope, or what they are made of.
+            decode: Makes the two of the numbers once they are on the host.
         """
-        self._decode = _only if decode is None else decode
+        self._decode = decode
         if numbers.device.type != "cuda":
             self._value = numbers.detach().clone()
             return
@@ -45,7 +68,7 @@ class DeferredReader:
         self._event.record(torch.cuda.current_stream(numbers.device))
         self._value = self._buffer
 
-    def peek(self) -> float | None:
+    def peek(self) -> Observed | None:
         """The loss that was given last, or None if it has been taken."""
         if isinstance(self._value, Tensor):
             if self._value is self._buffer and self._event is not None:
@@ -58,20 +81,12 @@ class DeferredReader:
         """Whether a loss is on its way."""
         return self._value is not None
 
-    def take(self) -> float | None:
+    def take(self) -> Observed | None:
         """As :meth:`peek`, once."""
         value = self.peek()
         self._value = None
         return value
 
-    def restore(self, value: float | None) -> None:
+    def restore(self, value: Observed | None) -> None:
         """Set what the next :meth:`take` returns."""
         self._value = value
-
-
-Decode = Callable[[list[float]], float]
-
-
-def _only(numbers: list[float]) -> float:
-    (number,) = numbers
-    return number

@@ -26,6 +26,7 @@ from greedylr.control import plain
 from greedylr.control.default.state import DefaultState
 from greedylr.control.families import Config, State
 from greedylr.control.paper.state import PaperState
+from greedylr.torch.device_reader import Decode, Observed
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
@@ -86,6 +87,7 @@ class _Report(NamedTuple):
     """What each rank tells the others."""
 
     loss: float
+    slope: float
     step: float
     optimizer_steps: float
     lr: float
@@ -115,16 +117,18 @@ class LossAverage:
     def gather(
         self,
         loss: float | Tensor,
+        slope: float | Tensor | None,
         step: int,
         config: Config,
         state: State,
         refused: bool = False,
         joined: bool = False,
-    ) -> tuple[Tensor, Callable[[list[float]], float]]:
+    ) -> tuple[Tensor, Decode]:
         """Tell all ranks of this step, and hear of theirs.
 
         Args:
             loss: This rank's loss: a number, or a tensor with one element on any device.
+            slope: Its slope, likewise; None if it is not known.
             step: Losses that this rank was given so far.
             config: Its settings.
             state: Its memory.
@@ -147,8 +151,9 @@ class LossAverage:
                 device = torch.device("cuda", torch.cuda.current_device())
             known = [step, self._optimizer_steps, state.lrs[0], self._fingerprint, _memory(state), refused, joined]
             rest = torch.tensor(known, dtype=torch.float64)
-            own = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
-            told = torch.cat([own.to(device), rest.to(device, non_blocking=True)])
+            said = [loss, math.nan if slope is None else slope]
+            own = [torch.as_tensor(one, dtype=torch.float64).detach().reshape(1).to(device) for one in said]
+            told = torch.cat([*own, rest.to(device, non_blocking=True)])
             everyone = [torch.empty_like(told) for _ in range(dist.get_world_size(group))]
             dist.all_gather(everyone, told, group=group)
         except RuntimeError as error:
@@ -255,8 +260,8 @@ def _memory(state: State) -> int:
     return zlib.crc32(repr([getattr(state, name) for name in _NUMBERS[type(state)]]).encode())
 
 
-def _mean(numbers: list[float]) -> float:
-    """The mean loss, the same bits on every rank; NaN if any rank has NaN.
+def _mean(numbers: list[float]) -> Observed:
+    """The mean loss and slope, the same bits on every rank; NaN if any rank has NaN.
 
     Raises:
         RuntimeError: If the ranks are not at the same step with the same settings and learning rate, or one refused.
@@ -280,15 +285,11 @@ def _mean(numbers: list[float]) -> float:
             shown = _by_rank([f"{one + 1 if name == 'step' else one:g}" for one in values])
             _disagree(f"the ranks {what}{'' if name in ('settings', 'memory') else shown}")
     reports = [report for report in reports if not report.joined]
-    return math.fsum(report.loss for report in reports) / len(reports) if _finite(reports) else _sum(reports)
+    return Observed(_average([one.loss for one in reports]), _average([one.slope for one in reports]))
 
 
-def _finite(reports: Sequence[_Report]) -> bool:
-    return all(math.isfinite(report.loss) for report in reports)
-
-
-def _sum(reports: Sequence[_Report]) -> float:
-    return sum(report.loss for report in reports)
+def _average(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values)
 
 
 def _by_rank(values: Sequence[str]) -> str:

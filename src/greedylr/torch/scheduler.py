@@ -7,6 +7,7 @@ import difflib
 import inspect
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, NoReturn, SupportsFloat
@@ -27,25 +28,30 @@ from greedylr.control.paper.config import PaperConfig
 from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
-from greedylr.torch.device_reader import DeferredReader
+from greedylr.torch.device_reader import Decode, DeferredReader, Observed, observed
+from greedylr.torch.gradient import Slope
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING
 _PATIENCE = Action.PATIENCE
 _OVER = Action.OVER
+_NAN = math.nan
 
 
 class GreedyLR(LRScheduler):
     r"""Raise the learning rate while the minibatch loss improves, cut it when the loss worsens.
 
-    It climbs, then listens. The learning rates of all parameter groups start at ``start_scale`` times the initial ones
-    and grow until the smoothed loss rises significantly above its lowest; they are then divided by ``back_off``, or by
-    up to twice that where it brings them to the initial ones. From there on the losses are cut into windows. Where the
-    means of two neighbours differ by more than ``significance`` standard errors, the learning rates are divided by
-    ``factor`` (the loss improved) or multiplied by it (it worsened); otherwise they are held. A loss that is not
-    finite, and two losses in a row far above the usual, cut at once (the climb waits for a second one that is not
-    finite as well). With ``total_steps``, the learning rates decay to zero over the last part. The rule in maths:
+    It starts at the learning rates of the optimizer, after a short warmup, and with ``total_steps`` decays to zero
+    over the last part of the run. On the way it listens. The gradient says what a step promises: the learning rates
+    never promise more than ``polyak`` times the whole loss, and while they promise far less than it, they grow. The
+    losses say what came of it, in windows: where the means of two neighbours differ by more than ``significance``
+    standard errors, the learning rates are divided by ``factor`` (the loss improved) or multiplied by it (it
+    worsened). A loss that is not finite, and two losses in a row far above the usual, cut at once. The rule in maths:
     :class:`greedylr.control.default.config.DefaultConfig`.
+
+    The gradient is heard after each step of SGD and of Adam, AdamW, NAdam, RAdam, Adamax and Lion (one norm of it, no
+    pass, nothing stored), unless it was clipped, which hides its norm. Of other optimizers, of rewards, with
+    ``level_by``, and where gradients are sparse or complex, the losses alone are heard.
 
     Args:
         optimizer: Any optimizer; its learning rates are the initial ones, but where an earlier GreedyLR has set them:
@@ -55,9 +61,17 @@ class GreedyLR(LRScheduler):
         total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
             its lower bound over the last part. None: open-ended.
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
+        warmup_steps: Number of :meth:`step` calls over which the learning rates rise to the initial ones. None: a
+            twentieth of ``total_steps``, or 20 if those are not known.
+        polyak: How much of the loss a step may promise, more than 0. Infinite: there is no limit.
+        headroom: How many times less than the whole loss a step must promise for the rates to grow, at least 1.
+        catch_up_steps: Number of :meth:`step` calls in which they then grow tenfold; 0: they never do. None: 0.06
+            ``total_steps``, at least 10, or 50 if those are not known.
+        decade_steps: For an initial learning rate that is a guess, where the gradient is not heard: number of
+            :meth:`step` calls in which the learning rates grow tenfold, from ``start_scale`` on, until the smoothed
+            loss rises significantly above its lowest; they are then divided by ``back_off``, or by up to twice that
+            where it brings them to the initial ones. This climb takes the place of the warmup. 0: no climb.
         start_scale: Where the climb starts, as a multiple of each group's initial learning rate, in (0, 1].
-        decade_steps: Number of :meth:`step` calls in which the climb grows tenfold; 0: no climb, start at the initial
-            learning rate. None: a fifth of ``total_steps``, or 100 if those are not known.
         objection: Standard errors that the smoothed loss must rise above its lowest to end the climb, at least 0.
         back_off: What the learning rate is divided by then, more than 1.
         window: Losses per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if those are
@@ -96,7 +110,7 @@ class GreedyLR(LRScheduler):
         ...     loss.backward(); optimizer.step(); optimizer.zero_grad()
         ...     scheduler.step(loss)
         >>> scheduler
-        GreedyLR(step=60, lr=0.00199054)
+        GreedyLR(step=60, lr=0.0...)
 
     References:
         The feedback rule: arXiv:2512.14527. What is different here, and why: ``docs/rule.md``.
@@ -105,6 +119,7 @@ class GreedyLR(LRScheduler):
     _config: Any  # of one family, as the state is
     _state: Any
     _reader: DeferredReader
+    _slope: Slope
     _indirect: bool
     _written: tuple[float, ...]
     _group_count: int
@@ -126,8 +141,12 @@ class GreedyLR(LRScheduler):
         *,
         total_steps: int | None = None,
         mode: Literal["min", "max"] = "min",
+        warmup_steps: int | None = None,
+        polyak: float = 2.0,
+        headroom: float = 5.0,
+        catch_up_steps: int | None = None,
+        decade_steps: int = 0,
         start_scale: float = 0.05,
-        decade_steps: int | None = None,
         objection: float = 3.0,
         back_off: float = 4.0,
         window: int | None = None,
@@ -137,7 +156,7 @@ class GreedyLR(LRScheduler):
         spike: float = 6.0,
         min_scale: Bound = 1e-5,
         max_scale: Bound = 1e3,
-        anneal: float = 0.4,
+        anneal: float = 0.9,
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
         level_by: str | None = None,
@@ -146,8 +165,12 @@ class GreedyLR(LRScheduler):
         _refuse_unknown("GreedyLR", unknown)
         config = DefaultConfig(
             mode=mode,
-            start_scale=start_scale,
+            warmup_steps=warmup_steps,
+            polyak=polyak,
+            headroom=headroom,
+            catch_up_steps=catch_up_steps,
             decade_steps=decade_steps,
+            start_scale=start_scale,
             objection=objection,
             back_off=back_off,
             window=window,
@@ -279,13 +302,21 @@ class GreedyLR(LRScheduler):
         _refuse_unknown("GreedyLR.core", unknown)
         return cls._from_config(optimizer, PaperConfig.core(factor, mode), "later", True)
 
-    def step(self, loss: SupportsFloat | None = None, *, batch: Mapping[str, Any] | None = None) -> None:
+    def step(
+        self,
+        loss: SupportsFloat | None = None,
+        *,
+        batch: Mapping[str, Any] | None = None,
+        grad_norm: SupportsFloat | None = None,
+    ) -> None:
         """Observe one loss and set the learning rates for the next optimizer step.
 
         Args:
             loss: The loss that was just optimised: a float, or a tensor with one element on any device. NaN
                 and infinities are observations: they cut the learning rate and enter no average.
             batch: What the batch was made of, by name: numbers and labels, for observers (see :attr:`batch`).
+            grad_norm: The norm of the gradient before it was clipped, as ``torch.nn.utils.clip_grad_norm_`` returns
+                it. Without it a clipped gradient is not heard.
 
         Raises:
             TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping.
@@ -296,24 +327,31 @@ class GreedyLR(LRScheduler):
         if loss.__class__ is float and self._direct:
             if self._follows_hand and paper.may_move(self._config, self._state, loss):
                 self._take_over_lrs()
-            action = self._advance(self._config, self._state, loss)
+            slope = self._slope.number(grad_norm) if self._slope.listens else _NAN
+            action = self._advance(self._config, self._state, loss, slope)
             if action is not _GATHERING and action is not _PATIENCE:
                 self._settle(action)
             return
         if loss.__class__ is float and not self._indirect:
             _check_batch(batch)
             self.batch = batch
-            self._observe(loss)
+            self._observe(loss, self._slope.number(grad_norm))
             return
-        self._take_in(loss, batch)
+        self._take_in(loss, batch, grad_norm)
 
-    def _take_in(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None, joined: bool = False) -> None:
-        values = self._read(loss, batch, joined)
+    def _take_in(
+        self,
+        loss: SupportsFloat | None,
+        batch: Mapping[str, Any] | None,
+        grad_norm: SupportsFloat | None = None,
+        joined: bool = False,
+    ) -> None:
+        values = self._read(loss, batch, grad_norm, joined)
         # Beside the loss, which may be acted on one call later, when the caller may have put something else in it.
         self._batches.append(None if batch is None else dict(batch))
-        for value in values:
+        for value, slope in values:
             self.batch = self._batches.pop(0)
-            self._observe(value)
+            self._observe(value, slope)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call ``observer`` with every decision from now on, after the learning rates have been written.
@@ -369,14 +407,14 @@ class GreedyLR(LRScheduler):
         Example:
             >>> import torch
             >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-            >>> scheduler = GreedyLR(optimizer, total_steps=100, decade_steps=0)
+            >>> scheduler = GreedyLR(optimizer, total_steps=100, warmup_steps=0)
             >>> for _ in range(100):
             ...     scheduler.step(1.0)
             >>> scheduler
             GreedyLR(step=100, lr=1e-06)
             >>> scheduler.set_total_steps(200)
             >>> scheduler
-            GreedyLR(step=100, lr=0.1)
+            GreedyLR(step=100, lr=0.0555556)
         """
         if not isinstance(self._config, DefaultConfig):
             raise TypeError("the published algorithm does not know the length of a run: it has no total_steps")
@@ -396,7 +434,7 @@ class GreedyLR(LRScheduler):
     def last_epoch(self, value: int) -> NoReturn:
         raise AttributeError(
             "GreedyLR counts the losses that it was given, and its last_epoch cannot be set. SequentialLR and "
-            "ChainedScheduler step without a loss: use GreedyLR by itself (its climb is its warmup), or step another "
+            "ChainedScheduler step without a loss: use GreedyLR by itself (it warms up and anneals), or step another "
             "scheduler first and build GreedyLR when that is done. To go on with an earlier run, load its state_dict"
         )
 
@@ -448,16 +486,17 @@ class GreedyLR(LRScheduler):
         resumed from it equals one that never stopped.
         """
         self._synchronize()
-        pending = self._reader.peek()
+        pending, measured = self._reader.peek(), self._slope.peek()
         waiting = self._batches[0] if self._batches and pending is not None else None
         domain = None if self._levels is None or waiting is None else str(waiting.get(self._levels.by, ""))
         # The same entries whatever has happened: some checkpoints restore only those that they find.
         return {
             **checkpoint.save(self._config, self._state),
             "levels": None if self._levels is None else self._levels.state_dict(),
-            # Strict JSON has no NaN.
-            "pending_loss": str(pending) if pending is not None and not math.isfinite(pending) else pending,
+            "pending_loss": _strict(None if pending is None else pending.loss),
+            "pending_slope": None if pending is None or math.isnan(pending.slope) else _strict(pending.slope),
             "pending_domain": domain,
+            "measured": None if measured is None else [_strict(one) for one in measured],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -504,7 +543,12 @@ class GreedyLR(LRScheduler):
         if not isinstance(state_dict, Mapping):
             raise ValueError(f"not a state dict of GreedyLR: it is {state_dict!r}")
         entries = dict(state_dict)
-        loss, domain = _pending(entries.pop("pending_loss", None), entries.pop("pending_domain", None))
+        loss = _pending("pending_loss", entries.pop("pending_loss", None))
+        pending_slope = _pending("pending_slope", entries.pop("pending_slope", None))
+        measured = _measured(entries.pop("measured", None))
+        domain = entries.pop("pending_domain", None)
+        if domain is not None and not isinstance(domain, str):
+            raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
         levels = entries.pop("levels", None)
         config, state = checkpoint.load(entries, family_of(self._config).name)
         groups = len(self.optimizer.param_groups)
@@ -515,7 +559,9 @@ class GreedyLR(LRScheduler):
             raise ValueError("pending_domain in the saved state must be the domain of pending_loss, got None")
         # Nothing raises from here on.
         self._config, self._state = config, state
-        self._reader.restore(loss)
+        none = _NAN if pending_slope is None else pending_slope
+        self._reader.restore(None if loss is None else Observed(loss, none))
+        self._slope.restore(measured)
         self._levels = restored_levels
         waiting = None if restored_levels is None or domain is None else {restored_levels.by: domain}
         self._batches = [] if loss is None else [waiting]
@@ -545,7 +591,13 @@ class GreedyLR(LRScheduler):
         entries = {name: state_dict[name] for name in ("family", "config", "state")}
         _, then = checkpoint.load(entries, family_of(config).name)
         state = rule.resume(config, then, step, factor)
-        present = {**state_dict, **checkpoint.save(config, state), "pending_loss": None, "pending_domain": None}
+        present = {
+            **state_dict,
+            **checkpoint.save(config, state),
+            "pending_loss": None,
+            "pending_domain": None,
+            "measured": None,
+        }
         self._load(present)
 
     def __repr__(self) -> str:
@@ -591,6 +643,15 @@ class GreedyLR(LRScheduler):
         parameter_groups.remember(optimizer, self._remembered)
         self._write()
 
+    def _initial_lrs_now(self) -> Callable[[], tuple[float, ...]]:
+        this = weakref.ref(self)  # The optimizer, which holds on to whoever asks, must not hold on to this.
+
+        def initial_lrs() -> tuple[float, ...]:
+            scheduler = this()
+            return () if scheduler is None else scheduler._state.initial_lrs
+
+        return initial_lrs
+
     def _initial_lrs(self, first: int) -> list[float]:
         if isinstance(self._config, DefaultConfig):
             return parameter_groups.initial_lrs(self.optimizer, first)
@@ -604,6 +665,7 @@ class GreedyLR(LRScheduler):
         self._advance = rule.advancer(config)
         self._read_mode = read
         self._reader = DeferredReader()
+        self._slope = Slope(optimizer, self._initial_lrs_now())
         self._levels, self._batches, self.batch = None, [], None
         self._average_ranks = average_ranks
         self._averages = ranks.LossAverage(optimizer)
@@ -617,11 +679,19 @@ class GreedyLR(LRScheduler):
     def _choose_path(self) -> None:
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
         self._direct = not self._indirect and not self._observers and self._levels is None
+        # Losses that are corrected for their domain are no longer those that the gradient is of.
+        self._slope.listens = self._levels is None and getattr(self._config, "hears_slope", False)
 
-    def _read(self, loss: SupportsFloat | None, batch: Mapping[str, Any] | None, joined: bool = False) -> list[float]:
-        """The losses that can be acted on now, in order: mostly this one or the one before."""
+    def _read(
+        self,
+        loss: SupportsFloat | None,
+        batch: Mapping[str, Any] | None,
+        grad_norm: SupportsFloat | None,
+        joined: bool,
+    ) -> list[Observed]:
+        """What can be acted on now, in order: mostly the loss of this step or of the one before."""
         averaged = self._average_ranks and ranks.is_active()
-        decode = None
+        decode: Decode = observed
         if averaged:
             self._reader.peek()  # Where ranks differed, all of them raise, and none waits here for the others.
             if not joined:
@@ -638,14 +708,21 @@ class GreedyLR(LRScheduler):
         except Exception:
             if averaged:  # The others wait for this rank, and are told that it has nothing for them.
                 with contextlib.suppress(Exception):  # What is wrong here is the cause.
-                    self._gather(math.nan, refused=True)
+                    self._gather(math.nan, None, refused=True)
             raise
+        slope = self._slope.take(grad_norm)
         if averaged:
-            value, decode = self._gather(value, joined=joined)
+            value, decode = self._gather(value, slope, joined=joined)
+        elif isinstance(value, Tensor) and slope is not None:
+            both = [torch.as_tensor(one, dtype=torch.float64, device=value.device) for one in (value, slope)]
+            value = torch.stack([one.reshape(()) for one in both])
         later = isinstance(value, Tensor) and value.device.type != "cpu" and self._read_mode == "later"
-        now = math.nan
+        now = Observed(math.nan, math.nan)
         if not later:  # What may raise comes before anything has changed.
-            now = float(value) if decode is None else decode([float(one) for one in torch.as_tensor(value)])
+            if isinstance(value, Tensor):
+                now = decode([float(one) for one in value.reshape(-1)])
+            else:
+                now = Observed(value, math.nan if slope is None else float(slope))
         before = self._reader.take()
         known = [] if before is None else [before]
         if later:
@@ -660,18 +737,18 @@ class GreedyLR(LRScheduler):
         return [*known, now]
 
     def _gather(
-        self, loss: float | Tensor, refused: bool = False, joined: bool = False
-    ) -> tuple[Tensor, Callable[[list[float]], float]]:
+        self, loss: float | Tensor, slope: float | Tensor | None, refused: bool = False, joined: bool = False
+    ) -> tuple[Tensor, Decode]:
         step = self._state.step + self._reader.holds
-        return self._averages.gather(loss, step, self._config, self._state, refused, joined)
+        return self._averages.gather(loss, slope, step, self._config, self._state, refused, joined)
 
-    def _observe(self, loss: float) -> None:
+    def _observe(self, loss: float, slope: float) -> None:
         self._take_over_lrs()
         seen = loss if self._levels is None else self._levels.correct(loss, self.batch)
         if not self._observers:
-            self._settle_after(self._advance(self._config, self._state, seen))
+            self._settle_after(self._advance(self._config, self._state, seen, slope))
             return
-        decision = rule.observe(self._config, self._state, seen)
+        decision = rule.observe(self._config, self._state, seen, slope)
         if self._levels is not None:
             decision = decision._replace(loss=loss)
         self._settle_after(decision.action)
@@ -801,14 +878,27 @@ def _checked(loss: SupportsFloat | None) -> float | Tensor:
     return float(loss)
 
 
-def _pending(loss: Any, domain: Any) -> tuple[float | None, str | None]:
+def _strict(value: float | None) -> float | str | None:
+    """For strict JSON, which has no NaN and no infinities."""
+    return str(value) if value is not None and not math.isfinite(value) else value
+
+
+def _pending(name: str, value: Any) -> float | None:
     try:
-        value = None if loss is None else math.nan if isinstance(loss, str) and loss == "nan" else plain.real(loss)
+        return None if value is None else math.nan if isinstance(value, str) and value == "nan" else plain.real(value)
     except ValueError as error:
-        raise ValueError(f"pending_loss in the saved state must be {error} or None, got {loss!r}") from None
-    if domain is not None and not isinstance(domain, str):
-        raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
-    return value, domain
+        raise ValueError(f"{name} in the saved state must be {error} or None, got {value!r}") from None
+
+
+def _measured(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != 2:
+        raise ValueError(f"measured in the saved state must be two numbers or None, got {values!r}")
+    slope, norm = [_pending("measured", value) for value in values]
+    if slope is None or norm is None:
+        raise ValueError(f"measured in the saved state must be two numbers or None, got {values!r}")
+    return slope, norm
 
 
 def _differences(given: Config, saved: Config) -> list[str]:
@@ -816,10 +906,10 @@ def _differences(given: Config, saved: Config) -> list[str]:
     said = []
     for name in (field.name for field in fields(given) if field.init and field.name != "total_steps"):
         mine, other = getattr(given, name), getattr(saved, name)
-        if name in ("decade_steps", "window") and isinstance(saved, DefaultConfig):
+        if name in ("warmup_steps", "window") and isinstance(saved, DefaultConfig):
             if mine is None:
                 continue
-            other = saved.decade if name == "decade_steps" else saved.window_length
+            other = saved.warmup if name == "warmup_steps" else saved.window_length
         if mine != other:
             said.append(f"{name}={other!r} in place of {mine!r}")
     return said
@@ -839,8 +929,8 @@ _ELSEWHERE = {
     "write total_steps=..., the number of optimizer steps in the whole run": (
         *("T_max", "T_0", "num_training_steps", "max_steps", "epochs", "steps_per_epoch", "total_iters"),
     ),
-    "the climb is the warmup, and decade_steps=... its length": (
-        *("warmup_steps", "num_warmup_steps", "warmup_ratio", "warmup_epochs", "pct_start"),
+    "write warmup_steps=..., the number of optimizer steps": (
+        *("num_warmup_steps", "warmup_ratio", "warmup_epochs", "pct_start"),
     ),
     "to go on with an earlier run, load its state_dict": ("last_epoch",),
     "the initial learning rates are those in the optimizer": ("lr",),
