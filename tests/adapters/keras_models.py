@@ -138,7 +138,7 @@ if TORCH:
         assert abs(seen[0].loss - expected) < 1e-4 * expected, (kind, seen[0], expected)
 
 # One callback for several folds: each model starts afresh.
-callback, rates = GreedyLR(decade_steps=0), []
+callback, rates = GreedyLR(warmup_steps=0), []
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     for _ in range(3):
@@ -153,7 +153,7 @@ for first, options in ((3, {"epochs": 9, "initial_epoch": 3}), (3, {"epochs": 6}
     model, seen = sequential(), Seen()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        callback = GreedyLR(observers=[seen], decade_steps=0)
+        callback = GreedyLR(observers=[seen], warmup_steps=0, anneal=0.4)
         fit(model, callback, epochs=first)
         assert callback.config.total_steps == 12
         fit(model, callback, **options)

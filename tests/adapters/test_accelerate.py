@@ -68,6 +68,26 @@ def train(accelerator, model, optimizer, loader, scheduler, epochs=1, poison=())
     return losses, lrs
 
 
+@pytest.mark.parametrize("most", [None, 1e-3])
+def test_the_gradient_is_heard_however_it_is_clipped(accelerator, digits, most):
+    accelerator = accelerator(gradient_accumulation_steps=2)
+    model, optimizer, loader = setting(accelerator, digits, torch.optim.AdamW)
+    scheduler = prepare(accelerator, GreedyLR(optimizer, warmup_steps=0, max_scale=1))
+    images, labels = next(iter(loader))
+    for _ in range(2):
+        with accelerator.accumulate(model):
+            loss = functional.cross_entropy(model(images), labels)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                wanted = 0.05 * sum(part.grad.abs().sum().item() for part in model.parameters())
+                if most is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), most)
+            optimizer.step()
+            scheduler.step(loss)
+            optimizer.zero_grad()
+    assert scheduler.state_dict()["state"]["slope"] == pytest.approx(0.05 * wanted, rel=1e-4)  # smoothed from 0
+
+
 def test_one_observation_for_each_optimizer_step(accelerator, digits, replay):
     accelerator = accelerator(gradient_accumulation_steps=3)
     model, optimizer, loader = setting(accelerator, digits)

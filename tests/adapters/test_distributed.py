@@ -36,6 +36,8 @@ TRAIN = """
             model = torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     if family == "default":
+        scheduler = GreedyLR(optimizer, polyak=math.inf, catch_up_steps=0)
+    elif family == "heard":
         scheduler = GreedyLR(optimizer)
     else:
         scheduler = GreedyLR.paper(optimizer, patience=0, min_lr=1e-6)
@@ -69,7 +71,8 @@ TRAIN = """
         scheduler.step(loss)
         own.append(loss); lrs.append(optimizer.param_groups[0]["lr"].hex())
     shards = type(next(model.parameters())).__name__
-    print(json.dumps([own, observed, lrs, actions, collectives, shards]), flush=True)
+    slope = scheduler.state_dict()["state"].get("slope")
+    print(json.dumps([own, observed, lrs, actions, collectives, shards, slope]), flush=True)
     dist.barrier()
     os._exit(0)
 """
@@ -94,7 +97,7 @@ def test_ranks_with_different_losses_have_one_learning_rate(processes, replay, w
 
     ranks = results(processes, world, kind, family, "before")
     assert len({tuple(map(str, rank[0])) for rank in ranks}) == world
-    _, observed, lrs, actions, collectives, shards = ranks[0]
+    _, observed, lrs, actions, collectives, shards, _ = ranks[0]
     assert all(rank[2:4] == [lrs, actions] for rank in ranks)
     assert all(list(map(repr, rank[1])) == list(map(repr, observed)) for rank in ranks), "to the last bit"
     assert collectives == 50, "one small collective for each step"
@@ -102,8 +105,21 @@ def test_ranks_with_different_losses_have_one_learning_rate(processes, replay, w
     means = [sum(losses) / world for losses in zip(*(rank[0] for rank in ranks))]
     assert observed == pytest.approx(means, rel=1e-15, nan_ok=True)
     assert (math.isnan(observed[7]), actions[7]) == (True, "NON_FINITE")
-    config = DefaultConfig() if family == "default" else PaperConfig(patience=0, min_lr=1e-6)
+    loss_only = DefaultConfig(polyak=math.inf, catch_up_steps=0)
+    config = loss_only if family == "default" else PaperConfig(patience=0, min_lr=1e-6)
     assert [float.fromhex(lr) for lr in lrs] == [lr for (lr,) in replay(config, observed, [0.05])[1:]]
+
+
+@needs_fsdp2
+def test_ranks_that_hold_parts_of_the_gradient_hear_the_whole(processes):
+    """The slope is that of the mean loss over all ranks, whoever holds the gradient."""
+    whole, parts = (results(processes, 2, kind, "heard", "before") for kind in ("ddp", "fsdp"))
+    for ranks in (whole, parts):
+        assert ranks[0][2] == ranks[1][2], "the same learning rates on all ranks"
+        assert ranks[0][6] == ranks[1][6] > 0
+    assert parts[0][6] == pytest.approx(whole[0][6], rel=1e-4)
+    lrs = [[float.fromhex(lr) for lr in ranks[0][2]] for ranks in (whole, parts)]
+    assert lrs[0] == pytest.approx(lrs[1], rel=1e-4)
 
 
 def test_a_group_initialised_after_the_scheduler_is_averaged_over(processes):

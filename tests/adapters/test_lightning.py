@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import math
 import pickle
 
 import pytest
@@ -19,6 +20,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from greedylr.adapters.lightning import configure
 from greedylr.pulse import Recorder, Trace
+
+LOSS_ONLY = {"polyak": math.inf, "catch_up_steps": 0}
+"""Without the gradient, which a replay of the losses does not know."""
 
 BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
 pytestmark = [
@@ -97,9 +101,16 @@ def fit(digits, tmp_path):
     return fitted
 
 
+def test_the_gradient_is_heard(fit):
+    """Lightning makes it in a closure that the optimizer's step calls."""
+    model = Model(GreedyLR)
+    fit(model)
+    assert model.lr_schedulers().state_dict()["state"]["slope"] > 0
+
+
 @pytest.mark.parametrize("build", [GreedyLR, GreedyLR.paper], ids=["default", "paper"])
 def test_automatic_optimization(fit, replay, build):
-    model, rates = Model(build, **(BRISK if build == GreedyLR.paper else {})), Rates()
+    model, rates = Model(build, **(BRISK if build == GreedyLR.paper else LOSS_ONLY)), Rates()
     fit(model, callbacks=[rates], accumulate_grad_batches=3)
     # 22 micro-batches an epoch: seven steps of three, and one of the single micro-batch that is left.
     groups = [epoch[i : i + 3] for epoch in (model.micro[:22], model.micro[22:]) for i in range(0, 22, 3)]
@@ -341,7 +352,7 @@ def own(lr=0.05, **settings):
 
 
 def test_a_fitted_module_is_as_it_was_and_so_are_its_copies(pairs, tmp_path):
-    model = Model(decade_steps=0, build=GreedyLR)
+    model = Model(warmup_steps=0, build=GreedyLR)
     fitted(model, pairs, tmp_path)
     assert "training_step" not in vars(model)
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
@@ -360,7 +371,7 @@ def test_a_copy_made_during_a_fit_trains_itself(pairs, tmp_path):
             if index == 3:
                 self.twins = [copy.deepcopy(pl_module), pickle.loads(pickle.dumps(pl_module))]
 
-    callback, model = Copies(), Model(decade_steps=0, build=GreedyLR)
+    callback, model = Copies(), Model(warmup_steps=0, build=GreedyLR)
     fitted(model, pairs, tmp_path, callbacks=[callback])
     for twin in callback.twins:
         count = len(model.micro)
@@ -373,7 +384,7 @@ def test_a_fit_that_breaks_off_leaves_the_module_as_it_was(pairs, tmp_path):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, index):
             raise RuntimeError("broken")
 
-    model = Model(decade_steps=0, build=GreedyLR)
+    model = Model(warmup_steps=0, build=GreedyLR)
     with pytest.raises(RuntimeError, match="broken"):
         fitted(model, pairs, tmp_path, callbacks=[Breaks()])
     assert "training_step" not in vars(model)
@@ -382,7 +393,7 @@ def test_a_fit_that_breaks_off_leaves_the_module_as_it_was(pairs, tmp_path):
 def test_a_recorder_that_configure_makes_serves_a_search_and_two_fits(pairs, tmp_path):
     from lightning.pytorch.tuner import Tuner
 
-    model = own(decade_steps=0)
+    model = own(warmup_steps=0)
     model.settings["observers"] = lambda: [Recorder(tmp_path / "run")]
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
@@ -402,7 +413,7 @@ def test_the_learning_rate_that_a_search_finds_counts(pairs, tmp_path):
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] = 3e-3
 
-    model = own(decade_steps=0, total_steps=10, anneal=0.0)
+    model = own(warmup_steps=0, total_steps=10, anneal=0.0, **LOSS_ONLY)
     trainer = fitted(model, pairs, tmp_path, callbacks=[Finds()])
     assert trainer.lr_scheduler_configs[0].scheduler.base_lrs == [3e-3]
     assert trainer.optimizers[0].param_groups[0]["lr"] == 3e-3
@@ -415,8 +426,9 @@ def test_a_resumed_fit_of_more_epochs_follows_them(pairs, tmp_path):
         def on_train_end(self, trainer, pl_module):
             trainer.save_checkpoint(tmp_path / "last.ckpt")
 
-    fitted(Model(GreedyLR, decade_steps=0), pairs, tmp_path, epochs=3, callbacks=[Keeps()])
-    model = Model(GreedyLR, decade_steps=0)
+    settings = {"warmup_steps": 0, "anneal": 0.4, **LOSS_ONLY}
+    fitted(Model(GreedyLR, **settings), pairs, tmp_path, epochs=3, callbacks=[Keeps()])
+    model = Model(GreedyLR, **settings)
     with pytest.warns(UserWarning, match="total_steps=90, as given to this scheduler, counts in place of the saved 30"):
         trainer = fitted(model, pairs, tmp_path, epochs=9, ckpt_path=tmp_path / "last.ckpt", callbacks=[])
     assert model.seen[0].action is Action.HORIZON
@@ -446,7 +458,7 @@ def test_two_optimizers_have_a_recorder_each_that_hears_of_validation(pairs, tmp
 
         def configure_optimizers(self):
             return [
-                configure(self, torch.optim.SGD(net.parameters(), lr=0.05), decade_steps=0, observers=[recorder])
+                configure(self, torch.optim.SGD(net.parameters(), lr=0.05), warmup_steps=0, observers=[recorder])
                 for net, recorder in zip(self.nets, self.recorders)
             ]
 

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
+LOSS_ONLY = {"polyak": math.inf, "catch_up_steps": 0}  # without the gradient, which a replay of losses does not know
 BRISK = {"build": GreedyLR.paper, "patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
 
 
@@ -94,7 +95,7 @@ def parameters(trainer):
     return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
-@pytest.mark.parametrize("rule", [{}, BRISK], ids=["default", "paper"])
+@pytest.mark.parametrize("rule", [LOSS_ONLY, BRISK], ids=["default", "paper"])
 def test_one_line_and_it_sees_the_optimised_loss(make, replay, rule):
     seen, reads = [], Reads()
     trainer = make(callbacks=[reads])
@@ -128,6 +129,21 @@ def test_precision_and_clipping(make, replay, precision):
     losses = [decision.loss for decision in seen]
     assert losses == by_step(trainer.micro, 2)
     assert reads.lrs == replay(trainer.lr_scheduler.config, losses, [3e-3, 3e-3])[:-1]
+
+
+@pytest.mark.parametrize("most", [1e-3, 1e9, 0.0])
+def test_the_gradient_is_heard_however_it_is_clipped(make, most):
+    """The slope is what it would be without clipping."""
+    trainer = make(max_grad_norm=most, max_steps=3, learning_rate=1e-6)
+    attach(trainer, warmup_steps=0, catch_up_steps=0)
+    train(trainer)
+    slope = trainer.lr_scheduler.state_dict()["state"]["slope"]
+    # So small a learning rate leaves the weights as they are.
+    without = make(max_grad_norm=1e9, max_steps=3, learning_rate=1e-6, name="without")
+    attach(without, warmup_steps=0, catch_up_steps=0)
+    train(without)
+    assert slope == pytest.approx(without.lr_scheduler.state_dict()["state"]["slope"], rel=1e-2)
+    assert slope > 0
 
 
 def test_a_loss_that_is_nan_is_seen(make):
@@ -539,11 +555,12 @@ def test_ranks_share_one_learning_rate(processes):
 @pytest.mark.parametrize(("first", "then"), [(40, 120), (40, 24)])
 def test_a_resumed_run_of_another_length_follows_the_trainer(make, tmp_path, first, then):
     attached = make(name="a", max_steps=first, save_strategy="steps", save_steps=20)
-    attach(attached, decade_steps=0)
+    settings = {"warmup_steps": 0, "anneal": 0.4, "polyak": math.inf, "catch_up_steps": 0}
+    attach(attached, **settings)
     train(attached)
     seen, reads = [], Reads()
     resumed = make(name="a", max_steps=then, save_strategy="no", callbacks=[reads])
-    attach(resumed, decade_steps=0, observers=[seen.append])
+    attach(resumed, **settings, observers=[seen.append])
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-20"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from greedylr.adapters.loop import LoopScheduler, SkippedSteps
+from greedylr.adapters.loop import LoopScheduler, SkippedSteps, hear_clipping
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
 
@@ -35,6 +35,7 @@ class PreparedGreedyLR:
         self._loop = LoopScheduler(scheduler, mean=True)
         self._skips = SkippedSteps()
         self._skips.start(accelerator.scaler)
+        hear_clipping(accelerator, self._loop)
 
     def step(self, loss: float | Tensor, *, batch: Mapping[str, Any] | None = None) -> None:
         """Take in the loss of one micro-batch, after ``optimizer.step()``.

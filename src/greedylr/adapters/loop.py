@@ -35,6 +35,8 @@ class LoopScheduler(LRScheduler):
         >>> loop.add(torch.tensor(9.0)); loop.clear(); loop.step()
     """
 
+    grad_norm: float | Tensor | None
+    """The norm of the gradient before it was clipped for the step to come, if it is known."""
     _loss: float | Tensor | None
     _count: int
     _batches: list[Mapping[str, Any]]
@@ -59,14 +61,14 @@ class LoopScheduler(LRScheduler):
 
     def clear(self) -> None:
         """Forget what was added: the optimizer step was skipped, or never came."""
-        self._loss, self._count, self._batches = None, 0, []
+        self._loss, self._count, self._batches, self.grad_norm = None, 0, [], None
 
     def step(self) -> None:  # type: ignore[override]
         """Observe what was added since the last step, if anything was."""
-        loss, count, batch = self._loss, self._count, _together(self._batches)
+        loss, count, batch, norm = self._loss, self._count, _together(self._batches), self.grad_norm
         self.clear()
         if loss is not None:
-            self.scheduler.step(loss / count if self._mean and count > 1 else loss, batch=batch)
+            self.scheduler.step(loss / count if self._mean and count > 1 else loss, batch=batch, grad_norm=norm)
 
     def get_lr(self) -> list[float | Tensor]:
         """The scheduler's."""
@@ -114,6 +116,18 @@ def _together(batches: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         else:
             together[name] = sum(map(float, values)) / len(values)
     return together
+
+
+def hear_clipping(accelerator: Any, loop: LoopScheduler) -> None:
+    """Have an ``accelerate.Accelerator`` tell ``loop`` the norm of the gradient whenever it clips it."""
+    clip = getattr(accelerator.clip_grad_norm_, "of_greedylr", accelerator.clip_grad_norm_)
+
+    def clip_grad_norm_(*args: Any, **kwargs: Any) -> Any:
+        loop.grad_norm = clip(*args, **kwargs)
+        return loop.grad_norm
+
+    clip_grad_norm_.of_greedylr = clip  # type: ignore[attr-defined]
+    accelerator.clip_grad_norm_ = clip_grad_norm_
 
 
 class SkippedSteps:

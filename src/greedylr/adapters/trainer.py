@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
 
-from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
+from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, hear_clipping
 from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer, hand_on
 from greedylr.extras import missing
@@ -197,6 +197,7 @@ class _Attached(TrainerCallback):
         for observer in (self._count, *self._observers):
             scheduler.subscribe(observer)
         self._loop = trainer.lr_scheduler = LoopScheduler(scheduler)
+        hear_clipping(trainer.accelerator, self._loop)
         return self._loop
 
     def training_step(self, model: Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
