@@ -166,7 +166,7 @@ def test_a_diverged_run_leaves_its_neighbours_alone_bit_for_bit():
 
 
 def test_a_diverged_run_is_told_as_one_by_one():
-    run = Run("least-squares", 1e200, "greedylr-open", 0, 40, "sgd")
+    run = Run("least-squares", 1e200, "greedylr-loss", 0, 40, "sgd")
     got, want = batched([run])[0], train(run, dtype=torch.float64, fused=False)
     assert np.array_equal(np.isfinite(got.losses), np.isfinite(want.losses))
     assert [(one.step, one.action) for one in got.decisions] == [(one.step, one.action) for one in want.decisions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim import Optimizer
@@ -17,6 +18,15 @@ def _greedylr(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRSche
 
 def _open(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
     return GreedyLR(optimizer, **{"mode": horizon.mode} | settings)
+
+
+def _loss_only(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    return _greedylr(optimizer, horizon, **{"polyak": math.inf, "catch_up_steps": 0} | settings)
+
+
+def _climbing(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    climb = {"decade_steps": max(10, horizon.steps // 5), "anneal": 0.4, "polyak": math.inf}
+    return _greedylr(optimizer, horizon, **climb | settings)
 
 
 def _paper(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
@@ -45,6 +55,22 @@ ENTRIES = (
         title="GreedyLR, open-ended",
         note="this package's default, with nothing but the mode told",
         make=_open,
+        kind="feedback",
+        takes_settings=True,
+    ),
+    Scheduler(
+        "greedylr-loss",
+        title="GreedyLR, loss only",
+        note="this package's default where it cannot hear the gradient",
+        make=_loss_only,
+        kind="feedback",
+        takes_settings=True,
+    ),
+    Scheduler(
+        "greedylr-climb",
+        title="GreedyLR, climbing",
+        note="the losses alone, and a climb in place of the warmup: for a learning rate that is a guess",
+        make=_climbing,
         kind="feedback",
         takes_settings=True,
     ),

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.execution.engines.batched.greedy_rows import GreedyRows, config_of
 from greedylr.lab.execution.engines.batched.schedules import Floats, Mode, made_for
 from greedylr.lab.execution.setup import FAILURES, learning_rate
 from greedylr.lab.runs import Result, Run
+from greedylr.torch import gradient
 
 if TYPE_CHECKING:  # So that what the rule does is no part of runs of other schedulers.
     from greedylr.control.families import Config
@@ -34,8 +37,14 @@ class Controller(Protocol):
     def lrs(self) -> Floats:
         """Their learning rates now."""
 
-    def observe(self, values: Floats) -> None:
-        """Take in one value for each of the runs."""
+    def observe(self, values: Floats, norms: Floats | None) -> None:
+        """Take in one value for each of the runs.
+
+        Args:
+            values: What each is told of its loss.
+            norms: That norm of each gradient from which the slope of the loss follows, NaN if it is hidden; None if the
+                optimizer is one of which no slope is known, or nobody wants it.
+        """
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         """Add to the results of the runs, once they are over, what became of the learning rate.
@@ -46,8 +55,14 @@ class Controller(Protocol):
         """
 
 
-def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
-    """Controllers for those of the runs whose learning rates depend on what is observed."""
+def controllers(runs: Sequence[Run], mode: Mode, order: int | None) -> Iterator[Controller]:
+    """Controllers for those of the runs whose learning rates depend on what is observed.
+
+    Args:
+        runs: All of one optimizer.
+        mode: Whether they are told a loss or a reward.
+        order: Of the norms that they are going to be told; None if they are not.
+    """
     greedy: dict[Config, list[int]] = {}
     others: list[int] = []
     configs: dict[tuple[str, float], Config | None] = {}
@@ -60,7 +75,12 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
         config = configs[kind]
         (others if config is None else greedy.setdefault(config, [])).append(row)
     for config, rows in greedy.items():
-        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows])
+        per_unit = None
+        if order is not None and getattr(config, "hears_slope", False):
+            per_unit = gradient.per_unit(
+                order, OPTIMIZERS[runs[0].optimizer].build([torch.zeros(1)], 1.0).param_groups[0]
+            )
+        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], per_unit)
     if others:
         yield _Objects(others, [_of_run(runs[row], mode) for row in others])
 
@@ -79,7 +99,7 @@ class _Objects:
     def lrs(self) -> Floats:
         return np.array([float(group["lr"]) for group in self.groups])
 
-    def observe(self, values: Floats) -> None:
+    def observe(self, values: Floats, norms: Floats | None) -> None:
         self.steps += 1
         for number, (scheduler, value) in enumerate(zip(self.schedulers, values.tolist())):
             if number in self.failures:

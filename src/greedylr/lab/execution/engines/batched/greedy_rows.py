@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,34 +28,43 @@ _NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action i
 class GreedyRows:
     """The batched rule."""
 
-    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float]) -> None:
+    def __init__(
+        self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float], per_unit: float | None
+    ) -> None:
         self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
+        self.slope_per_norm = None if per_unit is None else per_unit * np.array(initial_lrs)
         # NumPy, because on arrays this small a call costs a third of torch's.
         self.state = batched.start(config, np.array(initial_lrs), np)
         self.notable: list[NDArray[np.bool_]] = []
+        self.slopes: list[Floats] = []
 
     @property
     def lrs(self) -> Floats:
         lrs: Floats = self.state.lrs
         return lrs
 
-    def observe(self, values: Floats) -> None:
+    def observe(self, values: Floats, norms: Floats | None) -> None:
+        slopes = None if self.slope_per_norm is None or norms is None else self.slope_per_norm * norms
+        if slopes is not None:
+            self.slopes.append(slopes)
         with np.errstate(all="ignore"):
-            self.state, codes = batched.advance(self.config, self.state, values, np)
+            self.state, codes = batched.advance(self.config, self.state, values, np, slopes)
         self.notable.append(_NOTABLE[codes])
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         notable = np.array(self.notable)
+        slopes = np.array(self.slopes) if self.slopes else np.full(observed.shape, np.nan)
         for row, (result, lr) in enumerate(zip(results, self.initial_lrs)):
-            result.decisions.extend(self._replay(lr, observed[:, row].tolist(), notable[:, row].tolist()))
+            of_row = zip(observed[:, row].tolist(), slopes[:, row].tolist(), notable[:, row].tolist())
+            result.decisions.extend(self._replay(lr, of_row))
 
-    def _replay(self, lr: float, values: Sequence[float], notable: Sequence[bool]) -> Iterator[Decision]:
+    def _replay(self, lr: float, observed: Iterable[tuple[float, float, bool]]) -> Iterator[Decision]:
         """The notable decisions of one run: from the scalar rule, which decides the same and says why."""
         state, advance = rule.start(self.config, [lr]), rule.advancer(self.config)
-        for value, may_be in zip(values, notable):
+        for value, slope, may_be in observed:
             if may_be:
-                decision = rule.observe(self.config, state, value)
+                decision = rule.observe(self.config, state, value, slope)
                 if is_notable(decision):
                     yield decision
             else:
-                advance(self.config, state, value)
+                advance(self.config, state, value, slope)

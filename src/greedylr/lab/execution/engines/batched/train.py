@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import disturb
@@ -17,6 +19,7 @@ from greedylr.lab.execution.engines.batched.stack import Stack, bytes_of_run
 from greedylr.lab.execution.engines.batched.updates import update
 from greedylr.lab.execution.setup import StoppedError, batches, data_of, initial_model, learning_rate
 from greedylr.lab.runs import Result, Run, validation_steps
+from greedylr.torch.gradient import is_round, norm_order
 
 # Memory that the runs which are trained together go through in one step: from where on what Python does once a step
 # hardly counts, and caches help less and less. Measured with benchmarks/lab_throughput.py.
@@ -98,7 +101,9 @@ def train_batched(
     seed_of_run = torch.tensor([seeds.index(run.seed) for run in runs])
     stack = Stack(problem, [initial_model(run, dtype) for run in of_seed.values()], seed_of_run)
     updating = update(OPTIMIZERS[run.optimizer], list(stack.parameters.values()))
-    feedback = list(controllers(runs, problem.task.mode))
+    order = norm_order(OPTIMIZERS[run.optimizer].build([torch.zeros(1)], 1.0))
+    feedback = list(controllers(runs, problem.task.mode, order))
+    hears_slope = any(getattr(controller, "slope_per_norm", None) is not None for controller in feedback)
     lrs, options = _tables(runs)
     losses = np.empty(lrs.shape)
     disturbance = disturb(runs, data.train)
@@ -132,8 +137,10 @@ def train_batched(
         if disturbance is not None:
             of_runs = of_runs * disturbance.lr_factor(step)
         updating.step(gradients, of_runs, dict(options[step]) if options else {})
+        norms = _norms(gradients, order) if order is not None and hears_slope else None
         for controller in feedback:
-            controller.observe(observed[step, controller.rows])
+            rows = controller.rows
+            controller.observe(observed[step, rows], None if norms is None else norms[rows])
         if step + 1 in to_validate:
             validations[step + 1] = stack.validate(data.validation).numpy()
     metrics = stack.metric(data.validation).tolist()
@@ -162,6 +169,15 @@ def _size(run: Run, share: int, dtype: torch.dtype) -> int:
     examples = data.train.batch(next(batches(run, data)))
     each = bytes_of_run(PROBLEMS[run.problem], initial_model(run, dtype), examples)
     return max(1, min(_BYTES // each, _MOST, share))
+
+
+def _norms(gradients: Sequence[Tensor], order: int) -> Floats:
+    """Of each run's gradient, squared if of order 2; NaN where it was clipped."""
+    flat = [gradient.reshape(len(gradient), -1) for gradient in gradients]
+    squares = torch.stack([one.square().sum(1) for one in flat]).sum(0)
+    norms = squares if order == 2 else torch.stack([one.abs().sum(1) for one in flat]).sum(0)
+    found: Floats = norms.where(~torch.as_tensor(is_round(squares.sqrt())), math.nan).double().numpy()
+    return found
 
 
 def _cut(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
