@@ -1,5 +1,7 @@
 """A real run, small and convex, with things planted in it: softmax regression on handwritten digits."""
 
+import math
+
 import torch
 from sklearn.datasets import load_digits
 
@@ -40,7 +42,9 @@ def _train(path, plant, rescue, seed, steps, meta):
     train_x, train_y, val_x, val_y = inputs[:1400], labels[:1400], inputs[1400:], labels[1400:]
     model = torch.nn.Linear(64, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
-    scheduler = GreedyLR(optimizer, total_steps=steps, max_scale=5.0)
+    scheduler = GreedyLR(
+        optimizer, total_steps=steps, max_scale=5.0, decade_steps=steps // 5, anneal=0.4, polyak=math.inf
+    )
     batches = torch.Generator().manual_seed(seed)
     loss_of = torch.nn.functional.cross_entropy
     with Recorder(path, scheduler, meta={"task": "digits", "seed": seed, **(meta or {})}) as recorder:

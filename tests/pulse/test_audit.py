@@ -153,7 +153,7 @@ def test_the_end_of_a_climb_of_smooth_losses_is_seldom_decided_upon(tmp_path, sc
     shorts = []
     for seed in range(30):
         losses = 5 + 0.3 * like_before(0.8)(np.random.default_rng(seed), 500)
-        scheduler = scheduled(total_steps=500)
+        scheduler = scheduled(total_steps=500, decade_steps=100, anneal=0.4)
         with Recorder(tmp_path / str(seed), scheduler):
             for loss in losses.tolist():
                 scheduler.step(loss)
@@ -222,7 +222,7 @@ def test_the_end_of_a_climb_is_right_if_the_loss_had_risen_and_comes_back(tmp_pa
     found = []
     for seed in range(seeds):
         r = np.random.default_rng(seed)
-        scheduler = scheduled(total_steps=1000)
+        scheduler = scheduled(total_steps=1000, decade_steps=200, anneal=0.4)
         raised, ever = 0.0, False
         with Recorder(tmp_path / str(seed), scheduler):
             for step in range(1000):

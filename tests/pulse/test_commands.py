@@ -38,13 +38,13 @@ def test_report_prints_a_summary_and_leaves_a_page(call, record, tmp_path):
     assert (tmp_path / "both.html").read_text().count('class="run"') == 2
 
 
-def test_a_run_that_only_climbs_and_anneals_is_described(call, record):
+def test_a_run_that_only_warms_up_and_anneals_is_described(call, record):
     record(losses=np.linspace(3, 1, 200), total_steps=200, name="a")
     for command in (["report", "a"], ["watch", "a", "--once"]):
         shown = call(*command).output
         assert "0 moves by the loss" in shown
-        assert "Learning rate 0.005 → 1e-06, at most 5.\n" in shown
-        assert "Climbing to 4.72, steps 1–119.\nAnnealing from 5, steps 120–200." in shown
+        assert "Learning rate 0.01 → 1e-06, at most 0.1.\n" in shown
+        assert "Warming up to 0.1, steps 1–9.\nAnnealing from 0.1, steps 20–200." in shown
 
 
 def test_a_page_of_somebody_else_is_left_alone(call, record, tmp_path):

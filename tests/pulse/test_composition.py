@@ -1,6 +1,7 @@
 """Composition: known shares, known sources, a rule that it misleads, and the option that puts that right."""
 
 import json
+import math
 import tracemalloc
 from dataclasses import replace
 
@@ -198,7 +199,7 @@ def two_domains(level_by, path, seed=0, steps=4000):
     generator = torch.Generator().manual_seed(seed)
     model = torch.nn.Linear(8, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = GreedyLR(optimizer, level_by=level_by)
+    scheduler = GreedyLR(optimizer, level_by=level_by, decade_steps=100, polyak=math.inf)
     truth = torch.randn(8, generator=generator)
     with Recorder(path, scheduler):
         for step in range(steps):
@@ -351,7 +352,7 @@ def test_one_outlier_is_a_spike_and_nothing_else(size, mode, domains):
     sign = 1 if mode == "min" else -1
     for seed in range(20):
         r = np.random.default_rng(seed)
-        one = scheduler(decade_steps=0, level_by="domain", mode=mode)
+        one = scheduler(warmup_steps=0, level_by="domain", mode=mode)
         actions = []
         one.subscribe(lambda decision, actions=actions: actions.append(decision.action))
         for step in range(600):
@@ -389,7 +390,7 @@ def test_a_domain_whose_level_jumps_is_followed():
 
 
 def actions_of(losses, **settings):
-    one, actions = scheduler(decade_steps=0, level_by="domain", **settings), []
+    one, actions = scheduler(warmup_steps=0, level_by="domain", **settings), []
     one.subscribe(lambda decision: actions.append(decision.action))
     for loss, name in losses:
         one.step(loss, batch={"domain": name})

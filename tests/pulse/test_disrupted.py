@@ -146,7 +146,7 @@ def test_random_labels_are_not_overfitting(tmp_path, planted, seed, lr, examples
     val_x, val_y = inputs[1400:], labels[1400:]
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
-    scheduler = GreedyLR(optimizer, decade_steps=0, max_scale=1.0)
+    scheduler = GreedyLR(optimizer, warmup_steps=0, max_scale=1.0)
     batches = torch.Generator().manual_seed(seed)
     loss_of = torch.nn.functional.cross_entropy
     with Recorder(tmp_path / "run", scheduler) as recorder:

@@ -196,8 +196,8 @@ class Run(NamedTuple):
 
 FLAT = frozenset({Kind.PLATEAU})
 UNCLIPPED = {"steps": 1200, "hidden": (16, 16), "lr": 0.1, "sgd": True, "weight_decay": 0.0}
-BY_TURNS = {"steps": 600, "rule": default(window=20, decade_steps=0)}
-ON_ITS_WAY_UP = {"steps": 600, "rule": default(max_scale=1.2, decade_steps=0)}
+BY_TURNS = {"steps": 600, "rule": default(window=20, warmup_steps=0)}
+ON_ITS_WAY_UP = {"steps": 600, "rule": default(max_scale=1.2, warmup_steps=0)}
 
 RUNS = {
     # In order, under the default rule.
@@ -253,7 +253,7 @@ RUNS = {
         {Kind.SINKING: None},
     ),
     "bounded": Run(partial(digits_run, **ON_ITS_WAY_UP), {Kind.AT_BOUND: None}),
-    "touches the bound": Run(partial(digits_run, **{**ON_ITS_WAY_UP, "rule": default(max_scale=1.9, decade_steps=0)})),
+    "touches the bound": Run(partial(digits_run, **{**ON_ITS_WAY_UP, "rule": default(max_scale=1.9, warmup_steps=0)})),
     "by turns": Run(
         partial(digits_run, batch=partial(two_sources, shuffled=False), seed=1, **BY_TURNS), {Kind.OSCILLATING: None}
     ),

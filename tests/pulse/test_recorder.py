@@ -24,6 +24,7 @@ from greedylr.pulse.recording import recorder, storage
 from greedylr.pulse.recording.journal import Journal
 from greedylr.pulse.recording.storage import QUIET
 from greedylr.pulse.report import words
+from greedylr.torch.device_reader import Observed
 
 
 def optimizer(groups=1):
@@ -46,7 +47,7 @@ MAKERS = [
 
 
 def test_reads_back_the_learning_rate_before_the_first_step(tmp_path):
-    scheduler = GreedyLR(optimizer(2), start_scale=0.5)
+    scheduler = GreedyLR(optimizer(2), warmup_steps=2)
     for _ in range(2):  # The second goes on from the first.
         lrs = scheduler.get_last_lr()
         with Recorder(tmp_path / "run", scheduler):
@@ -190,7 +191,7 @@ def test_a_batch_stays_beside_its_loss_when_that_is_read_later(tmp_path):
             self.value = None
 
         def put(self, loss):
-            self.value = float(loss)
+            self.value = Observed(float(loss), math.nan)
 
         def take(self):
             value, self.value = self.value, None
@@ -990,7 +991,7 @@ def test_spikes_of_a_thinned_run_keep_their_batches(tmp_path, monkeypatch):
     from greedylr.pulse.diagnosis.composition import explain
 
     monkeypatch.setattr(recorder, "THIN_FROM", 20_000)
-    scheduler, r = GreedyLR(optimizer(), decade_steps=0), random.Random(0)
+    scheduler, r = GreedyLR(optimizer(), warmup_steps=0), random.Random(0)
     planted = range(4003, 20_000, 797)
     with Recorder(tmp_path, scheduler) as kept:
         for step in range(1, 20_001):
@@ -1161,7 +1162,7 @@ def test_going_back_and_ending_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("back", [100, 239, 250])
 def test_phases_after_going_back_and_after_going_on(tmp_path, back):
-    scheduler, states = GreedyLR(optimizer(), total_steps=400), {}
+    scheduler, states = GreedyLR(optimizer(), total_steps=400, decade_steps=80, anneal=0.4), {}
     with Recorder(tmp_path, scheduler):
         for step in range(1, 261):
             scheduler.step(2.0 - step / 1e4)
@@ -1169,7 +1170,7 @@ def test_phases_after_going_back_and_after_going_on(tmp_path, back):
         scheduler.load_state_dict(states[back])
         steps(scheduler, 10)
         saved = scheduler.state_dict()
-    second = GreedyLR(optimizer())
+    second = GreedyLR(optimizer(), decade_steps=80, anneal=0.4)
     second.load_state_dict(saved)
     with Recorder(tmp_path, second):
         steps(second, 400 - second.last_epoch)

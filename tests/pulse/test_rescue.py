@@ -55,7 +55,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop])
-@pytest.mark.parametrize("build", [GreedyLR, lambda o: GreedyLR.paper(o, min_lr=1e-6)])
+@pytest.mark.parametrize("build", [lambda o: GreedyLR(o, warmup_steps=0), lambda o: GreedyLR.paper(o, min_lr=1e-6)])
 def test_everything_is_as_it_was_and_the_learning_rate_is_lower(build, optimizer):
     loop = Loop(build, optimizer, every=10)
     for _ in range(10):
@@ -338,7 +338,7 @@ def test_without_rescue_it_is_lost(tmp_path, planted):
 def test_new_data_are_not_the_models_fault(tmp_path):
     scheduler = None
     with Recorder(tmp_path) as recorder:
-        loop = Loop(lambda o: GreedyLR(o, decade_steps=0, window=20), recorder=recorder, every=20)
+        loop = Loop(lambda o: GreedyLR(o, warmup_steps=0, window=20), recorder=recorder, every=20)
         scheduler = loop.scheduler
         recorder.watch(scheduler)
         noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).mul(0.01).tolist()
@@ -357,7 +357,7 @@ def one_weight(lr=0.1, build=torch.optim.SGD, **settings):
 
 
 @pytest.mark.parametrize("at", [30, 101, 150, 199, 239, 241, 250, 333, 355, 390, 399])
-@pytest.mark.parametrize("chosen", [{"decade_steps": 0, "window": 50, "anneal": 0.1}, {}, {"anneal": 1.0}])
+@pytest.mark.parametrize("chosen", [{"warmup_steps": 0, "window": 50, "anneal": 0.1}, {}, {"anneal": 1.0}])
 def test_a_rescue_does_not_miss_the_horizon(chosen, at):
     model, optimizer = one_weight()
     scheduler = GreedyLR(optimizer, total_steps=400, **chosen)
@@ -401,7 +401,7 @@ def test_numbers_that_an_optimizer_keeps_in_its_groups_go_back_too():
         model, optimizer = one_weight(1.0, build)
         if hasattr(optimizer, "train"):
             optimizer.train()
-        scheduler = GreedyLR(optimizer, decade_steps=0)
+        scheduler = GreedyLR(optimizer, warmup_steps=0)
         rescue = Rescue(model, optimizer, scheduler, every=10)
         for step in range(40):
             loss = model(torch.ones(1)).square().sum() * (float("nan") if step == 20 else 1.0)
@@ -429,7 +429,7 @@ class Tied(torch.nn.Module):
 def test_what_is_copied_is_copied_once_and_what_is_lost_is_not():
     model = Tied()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = GreedyLR(optimizer, decade_steps=0)
+    scheduler = GreedyLR(optimizer, warmup_steps=0)
     rescue = Rescue(model, optimizer, scheduler, every=10)
     (snapshot,) = rescue._snapshots
     assert sum(one.numel() for one in snapshot.tensors.values()) == 16 + 3 + 100 * 101
@@ -459,7 +459,7 @@ class Stubborn:
 
 def test_all_goes_back_or_nothing():
     model, optimizer = one_weight()
-    scheduler = GreedyLR(optimizer, decade_steps=0)
+    scheduler = GreedyLR(optimizer, warmup_steps=0)
     willing, stubborn = Stubborn(1), Stubborn(1, refuses=True)
     rescue = Rescue(model, optimizer, scheduler, also=[willing, stubborn])
     willing.value = stubborn.value = 2
@@ -481,7 +481,7 @@ def test_one_outlier_of_a_domain_restores_nothing():
     for seed in range(20):
         r = random.Random(seed)
         model, optimizer = one_weight()
-        scheduler = GreedyLR(optimizer, decade_steps=0, level_by="d")
+        scheduler = GreedyLR(optimizer, warmup_steps=0, level_by="d")
         rescue = Rescue(model, optimizer, scheduler)
         for step in range(600):
             loss = 2 + 0.5 * (step % 4) + r.gauss(0, 0.1)
@@ -498,7 +498,9 @@ def test_one_outlier_of_a_domain_restores_nothing():
     st.sampled_from([0, 10]),
 )
 def test_after_a_rescue_the_horizon_is_followed_as_without_trouble(before, between, total, anneal, decade):
-    config = DefaultConfig(total_steps=total, anneal=anneal, window=7, decade_steps=decade, min_scale=0.0)
+    config = DefaultConfig(
+        total_steps=total, anneal=anneal, window=7, decade_steps=decade, warmup_steps=0, min_scale=0.0
+    )
     state = rule.start(config, [0.1, 0.02])
     kept = None
     for step in range(1, total + 1):
@@ -522,7 +524,7 @@ def test_after_a_rescue_the_horizon_is_followed_as_without_trouble(before, betwe
 
 
 def test_a_spike_right_before_a_snapshot_is_one_right_before_after_going_back():
-    config = DefaultConfig(decade_steps=0, window=5)
+    config = DefaultConfig(warmup_steps=0, window=5)
     state = rule.start(config, [0.1])
     for step in range(20):
         rule.observe(config, state, 1 + 0.01 * (step % 3))
@@ -539,7 +541,7 @@ def memory_of(rescue):
 
 def trained(model, parameters=None, build=torch.optim.SGD, **others):
     optimizer = build(model.parameters() if parameters is None else parameters, lr=0.1)
-    scheduler = GreedyLR(optimizer, decade_steps=0)
+    scheduler = GreedyLR(optimizer, warmup_steps=0)
     return optimizer, scheduler, Rescue(model, optimizer, scheduler, every=10, **others)
 
 
@@ -635,7 +637,7 @@ def test_there_is_nothing_to_go_back_to_before_a_lazy_layer_has_weights():
 def test_after_a_state_was_loaded_the_old_snapshots_are_of_another_run():
     model = torch.nn.Linear(2, 2)
     _, scheduler, rescue = trained(model)
-    other = GreedyLR(torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1), decade_steps=0)
+    other = GreedyLR(torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1), warmup_steps=0)
     for _ in range(50):
         other.step(1.0)
     with torch.no_grad():
@@ -659,7 +661,7 @@ def test_after_a_state_was_loaded_the_old_snapshots_are_of_another_run():
 def test_a_horizon_that_moves_is_no_state_that_was_loaded():
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = GreedyLR(optimizer, decade_steps=0, total_steps=100)
+    scheduler = GreedyLR(optimizer, warmup_steps=0, total_steps=100)
     rescue = Rescue(model, optimizer, scheduler)
     scheduler.step(1.0)
     scheduler.set_total_steps(40)

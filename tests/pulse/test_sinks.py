@@ -301,7 +301,7 @@ def checkpointed(tmp_path, sink_of, first=100, at=50, last=120):
     def optimizer():
         return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
-    scheduler = GreedyLR(optimizer(), decade_steps=0)
+    scheduler = GreedyLR(optimizer(), warmup_steps=0)
     with Observing(sink_of()) as sink:
         scheduler.subscribe(sink)
         for step in range(1, first + 1):
@@ -310,7 +310,7 @@ def checkpointed(tmp_path, sink_of, first=100, at=50, last=120):
                 state = scheduler.state_dict()
             if step % 5 == 0:
                 sink.log(val_loss=1.0)
-    resumed = GreedyLR(optimizer(), decade_steps=0)
+    resumed = GreedyLR(optimizer(), warmup_steps=0)
     with Observing(sink_of()) as sink:
         resumed.subscribe(sink)
         resumed.load_state_dict(state)

@@ -79,7 +79,7 @@ class Mark(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of the run in which climb or annealing set the learning rate.
+    """A part of the run in which warmup, climb or annealing set the learning rate.
 
     Attributes:
         first: Its first step.

@@ -281,7 +281,7 @@ def _upsets(trace: Trace, windows: Windows, begun: Iterable[int], marked: bool) 
 
 
 def _main_phase(trace: Trace) -> tuple[int, int]:
-    """First and last step in which the loss, not climb or annealing, sets the learning rate."""
+    """First and last step in which the loss, not warmup, climb or annealing, sets the learning rate."""
     first, last = 1, trace.last
     for one in trace.phases:
         if one.name in ("annealing", "over"):

@@ -35,13 +35,16 @@ FILE = "trace.jsonl"
 
 FORMAT = 1
 
-PHASES = frozenset({Action.CLIMBING, Action.SILENT, Action.ANNEALING, Action.OVER})
+PHASES = frozenset({Action.WARMING_UP, Action.CLIMBING, Action.SILENT, Action.ANNEALING, Action.OVER})
 """Where not single losses but the phase of the run sets the learning rate."""
 
 TROUBLE = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
 """Losses that are out of the ordinary: what their batches were made of is kept of every one."""
 
-QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP}) | PHASES
+WITHIN = frozenset({Action.CATCHING_UP, Action.LIMITED})
+"""Where the gradient moves the learning rate, in whatever phase the run is: these begin and end none."""
+
+QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP}) | PHASES | WITHIN
 """What compared nothing: losses and learning rates are kept, and say all there is."""
 
 _DOUBLE, _SINGLE, _UNSIGNED = "d", "f", "I"

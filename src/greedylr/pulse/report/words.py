@@ -84,6 +84,9 @@ def source(one: Source) -> str:
     return f"{one.spikes} of {count(one.of, 'spike')} {come} from {where}."
 
 
+_RISING = ("warming up", "climbing")
+
+
 def course(trace: Trace) -> list[tuple[str, str]]:
     """Where the learning rate went, and in which phases not single losses set it: the name of each, and what it did.
 
@@ -92,7 +95,7 @@ def course(trace: Trace) -> list[tuple[str, str]]:
         >>> from greedylr import GreedyLR
         >>> from greedylr.pulse import Recorder
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        >>> scheduler = GreedyLR(optimizer, start_scale=0.1, decade_steps=10, total_steps=50)
+        >>> scheduler = GreedyLR(optimizer, start_scale=0.1, decade_steps=10, total_steps=50, anneal=0.4)
         >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
         ...     for step in range(50):
         ...         scheduler.step(3.0 - step / 100 if step < 20 else 9.0)
@@ -114,7 +117,7 @@ def course(trace: Trace) -> list[tuple[str, str]]:
         during = lrs[first : max(last, first + 1)]
         if len(during):
             # What ended a climb is its last step.
-            edge = f"to {during.max():.3g}" if phase.name == "climbing" else f"from {during[0]:.3g}"
+            edge = f"to {during.max():.3g}" if phase.name in _RISING else f"from {during[0]:.3g}"
             lines.append((phase.name, f"{edge}, steps {steps(phase.first, phase.last)}"))
     return lines
 
