@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from greedylr import Action
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Result, Run
 
@@ -47,7 +46,7 @@ def main() -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',
         'font-family="sans-serif" font-size="12" fill="#888">',
         *panel("training loss, mean over 5 steps", losses_top, 1.5, 6.0, (1.5, 2, 3, 4, 5, 6)),
-        *panel("learning rate; ▼ the loss objects", lrs_top, LOWEST, 1.0, (1e-4, 1e-3, 1e-2, 1e-1, 1)),
+        *panel("learning rate", lrs_top, LOWEST, 1.0, (1e-4, 1e-3, 1e-2, 1e-1, 1)),
     ]
     for multiplier, result in runs.items():
         color = COLORS[multiplier]
@@ -56,10 +55,6 @@ def main() -> None:
         for ys, top, low, high in ((smooth, losses_top, 1.5, 6.0), (result.lrs, lrs_top, LOWEST, 1.0)):
             line = points(steps[-len(ys) :], ys, top, low, high)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
-        for one in result.decisions:
-            if one.action is Action.BACKED_OFF:
-                x, y = points([one.step], [one.lr_before[0]], lrs_top, LOWEST, 1.0).split(",")
-                parts.append(f'<text x="{x}" y="{float(y) - 4:.1f}" text-anchor="middle" fill="{color}">▼</text>')
     for number, (multiplier, color) in enumerate(COLORS.items()):
         place = f'x="{LEFT + 210 * number}" y="{height - 8}" fill="{color}"'
         parts.append(f"<text {place}>started at {multiplier:g} × the good LR</text>")

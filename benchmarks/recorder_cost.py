@@ -21,7 +21,7 @@ from greedylr.pulse.report import render
 
 STEPS, REPETITIONS, MILLION = 2000, 150, 1_000_000
 RULES = {
-    "default": lambda optimizer: GreedyLR(optimizer, decade_steps=0),
+    "default": lambda optimizer: GreedyLR(optimizer, warmup_steps=0),
     "default, climbing": lambda optimizer: GreedyLR(optimizer, decade_steps=10**9),
     "default, annealing": lambda optimizer: GreedyLR(optimizer, total_steps=10**9, anneal=1.0),
     "paper": GreedyLR.paper,
@@ -65,7 +65,7 @@ def main():
         print(f"{name}: {alone:.2f}", *(f"{one:.2f}" for one in added), sep="; ")
 
     random_ = random.Random(0)
-    watched = GreedyLR(optimizer(), total_steps=MILLION, decade_steps=0, window=20)
+    watched = GreedyLR(optimizer(), total_steps=MILLION, warmup_steps=0, anneal=0.1, window=20)
     with Recorder(folder / "million", watched) as recorder:
         for step in range(MILLION):
             loss = 2 + 3 * (1 - step / MILLION) ** 2 + random_.gauss(0, 0.3)
