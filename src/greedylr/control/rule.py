@@ -109,7 +109,7 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
         total_steps: Observations in the whole run, those so far included. None: open-ended.
 
     Returns:
-        The settings from now on. The lengths of the climb and of the windows stay what they were.
+        The settings from now on. The lengths of warmup, climb and windows stay what they were.
 
     Raises:
         TypeError: If ``total_steps`` is no integer.

@@ -104,7 +104,7 @@ def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> 
 
 
 def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | None) -> DefaultConfig:
-    """Move the end of the run; only the annealing moves with it, not the lengths of climb and windows."""
+    """Move the end of the run, and with it annealing and catching up, but not warmup, climb and windows."""
     moved = replace(
         config,
         total_steps=total_steps,
