@@ -55,7 +55,7 @@ def descend(config, condition, multiple, seed):
         (STEPS, 1, 1e-2, 1e-30),
         (STEPS, 1, 1, 1e-30),
         (STEPS, 100, 1e-4, 1e-2),
-        (STEPS, 100, 1e-2, 1e-6),
+        (STEPS, 100, 1e-2, 1e-4),
         (STEPS, 100, 1, 1e-30),
         (STEPS, 10_000, 1e-4, 1e-2),
         (STEPS, 10_000, 1e-2, 1e-2),

@@ -160,6 +160,12 @@ def test_it_says_why():
     assert rule.observe(PLAIN, state, 4, 1 / 16).evidence == {"polyak": 64.0}
 
 
+def test_a_limit_that_is_not_known_any_more_lets_go():
+    state = follow(PLAIN, [(4, 16, LIMITED, 0.5)])
+    decision = rule.observe(PLAIN, state, -100, 16)
+    assert (decision.action, decision.lr_after, decision.evidence) == (LIMITED, (1.0,), {})
+
+
 def test_learning_rates_set_by_hand_begin_anew():
     """The slopes so far were those at other initial learning rates."""
     state = follow(PLAIN, [(4, 16, LIMITED, 0.5)])

@@ -5,6 +5,7 @@ never moves, so that they do not hang on the default one; runs in order are unde
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -196,14 +197,16 @@ class Run(NamedTuple):
 
 FLAT = frozenset({Kind.PLATEAU})
 UNCLIPPED = {"steps": 1200, "hidden": (16, 16), "lr": 0.1, "sgd": True, "weight_decay": 0.0}
-BY_TURNS = {"steps": 600, "rule": default(window=20, warmup_steps=0)}
-ON_ITS_WAY_UP = {"steps": 600, "rule": default(max_scale=1.2, warmup_steps=0)}
+BY_TURNS = {"steps": 600, "rule": default(window=20, warmup_steps=0, polyak=math.inf, catch_up_steps=0)}
+ON_ITS_WAY_UP = {"steps": 600, "rule": default(max_scale=1.2, warmup_steps=0, polyak=math.inf, catch_up_steps=0)}
+
+CLIMBS = default(total_steps=600, decade_steps=120, anneal=0.4, polyak=math.inf)
 
 RUNS = {
     # In order, under the default rule.
     "annealed": Run(partial(digits_run, rule=default(total_steps=600), steps=600)),
     # Here the loss falls to a third at once, as the climb ends and the learning rate is cut to an eighth.
-    "backed off": Run(partial(digits_run, rule=default(total_steps=600), steps=600, seed=2)),
+    "backed off": Run(partial(digits_run, rule=CLIMBS, steps=600, seed=2)),
     "listening": Run(partial(digits_run, rule=default(), steps=1000)),
     "sgd": Run(partial(digits_run, rule=default(total_steps=1000), steps=1000, sgd=True, lr=0.05, weight_decay=0.0)),
     "tensor": Run(tensor_lr),
@@ -253,7 +256,9 @@ RUNS = {
         {Kind.SINKING: None},
     ),
     "bounded": Run(partial(digits_run, **ON_ITS_WAY_UP), {Kind.AT_BOUND: None}),
-    "touches the bound": Run(partial(digits_run, **{**ON_ITS_WAY_UP, "rule": default(max_scale=1.9, warmup_steps=0)})),
+    "touches the bound": Run(
+        partial(digits_run, **{**ON_ITS_WAY_UP, "rule": default(max_scale=1.9, warmup_steps=0, catch_up_steps=0)})
+    ),
     "by turns": Run(
         partial(digits_run, batch=partial(two_sources, shuffled=False), seed=1, **BY_TURNS), {Kind.OSCILLATING: None}
     ),

@@ -78,7 +78,8 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
     if action in (Action.SPIKE, Action.EXPLOSION):
         return {"ceiling": sign * ceiling}
     if action in (Action.CATCHING_UP, Action.LIMITED):
-        return {"polyak": _polyak(state)}
+        polyak = _polyak(state)
+        return {"polyak": polyak} if polyak == polyak else {}  # It may have let go because it is not known any more.
     if action is Action.BACKED_OFF:
         mean = state.total / state.weight
         return {
