@@ -1175,3 +1175,19 @@ def test_phases_after_going_back_and_after_going_on(tmp_path, back):
     with Recorder(tmp_path, second):
         steps(second, 400 - second.last_epoch)
     assert Trace.load(tmp_path).phases == [(1, 239, "climbing"), (240, 400, "annealing")]
+
+
+def test_a_warmup_does_not_go_on_under_the_limit(tmp_path):
+    """The gradient holds the learning rate down from step 6 on, and lets go while the horizon anneals it."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    trained_by = torch.optim.SGD([weight], lr=0.1)
+    scheduler = GreedyLR(trained_by, total_steps=200, warmup_steps=10, catch_up_steps=0)
+    with Recorder(tmp_path, scheduler):
+        for step in range(1, 201):
+            weight.grad = torch.full((1,), 77.7777 if 5 < step < 100 else 0.0777777)
+            trained_by.step()
+            scheduler.step(2.0)
+    warmup, annealing = Trace.load(tmp_path).phases
+    assert warmup == (1, 5, "warming up")
+    assert annealing.name == "annealing"
+    assert 100 <= annealing.first < annealing.last == 200

@@ -165,7 +165,8 @@ class Recorder:
             self._step = step
             if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
                 self._keep(decision, recorded)
-            if action is not self._quiet and action in _QUIET and action not in storage.WITHIN:
+            within = action in storage.WITHIN and self._quiet is not Action.WARMING_UP
+            if action is not self._quiet and action in _QUIET and not within:
                 if action in storage.PHASES or self._quiet in storage.PHASES or self._quiet is None:
                     self._phases.append((step, action.name if action in storage.PHASES else ""))
                 self._quiet = action

@@ -42,7 +42,7 @@ TROUBLE = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
 """Losses that are out of the ordinary: what their batches were made of is kept of every one."""
 
 WITHIN = frozenset({Action.CATCHING_UP, Action.LIMITED})
-"""Where the gradient moves the learning rate, in whatever phase the run is: these begin and end none."""
+"""Where the gradient moves the learning rate: these begin no phase, and end none but the warmup, which may be over."""
 
 QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP}) | PHASES | WITHIN
 """What compared nothing: losses and learning rates are kept, and say all there is."""
