@@ -114,6 +114,8 @@ def play(optimizer, scheduler):
         optimizer.param_groups[0]["lr"] = 0.3
     other = start()[1]
     for step in range(20):
+        if scene == "norm":
+            optimizer.param_groups[0]["params"][0].grad = torch.tensor([0.37])
         optimizer.step()
         if scene == "skips" and rank and step == 7:
             continue
@@ -124,7 +126,8 @@ def play(optimizer, scheduler):
         if step == 3 and rank:
             loss = {"bad": "two", "two": torch.ones(2)}.get(scene, loss)
         batch = 7 if scene == "batch" and rank and step == 3 else None
-        scheduler.step(torch.tensor(loss) if scene == "mixed" and rank else loss, batch=batch)
+        norm = "high" if scene == "norm" and rank and step == 3 else None
+        scheduler.step(torch.tensor(loss) if scene == "mixed" and rank else loss, batch=batch, grad_norm=norm)
         if scene == "several":
             other.step(1.0 + step / 50)
 
@@ -188,8 +191,8 @@ def test_what_differs_between_ranks_is_said_on_all_of_them(tmp_path):
 
 
 def test_a_rank_that_raises_does_not_keep_the_others_waiting(tmp_path):
-    first, second = play(tmp_path, "bad,two,batch,mixed,several")
-    for scene, error in {"bad": "TypeError", "two": "ValueError", "batch": "TypeError"}.items():
+    first, second = play(tmp_path, "bad,two,batch,norm,mixed,several")
+    for scene, error in {"bad": "TypeError", "two": "ValueError", "batch": "TypeError", "norm": "TypeError"}.items():
         assert second[scene].startswith(error)
         assert first[scene].startswith("RuntimeError rank 1 was given something that is no loss at step 4")
     for scene in ("mixed", "several"):

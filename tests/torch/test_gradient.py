@@ -189,6 +189,17 @@ def test_the_norm_is_told_to_step():
     assert rates[0] < rates[1] == 300.0
 
 
+def test_a_norm_that_is_no_number_is_refused():
+    parts = weights(4)
+    scheduler = GreedyLR(torch.optim.SGD(parts, lr=0.1))
+    parts[0].grad = torch.randn(4)
+    scheduler.optimizer.step()
+    with pytest.raises(TypeError, match="grad_norm must be a number or a tensor with one element, got 'high'"):
+        scheduler.step(1.0, grad_norm="high")
+    scheduler.step(1.0)  # as if it had not been tried
+    assert scheduler.state_dict()["state"]["slope"] > 0
+
+
 def test_an_optimizer_that_wraps_another_is_heard_through_it():
     class Wraps(torch.optim.Optimizer):
         def __init__(self, optimizer):

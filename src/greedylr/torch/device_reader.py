@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Observed(NamedTuple):
-    """What one step has to say.
+    """The loss of one step and its slope.
 
     Attributes:
         loss: The loss.

@@ -1,4 +1,4 @@
-"""What the gradient promises: how far the loss would fall in one optimizer step if it fell as steeply as it begins to.
+"""The slope of the loss: how far it would fall in one optimizer step if it fell as steeply as it begins to.
 
 The only extra work is a norm of the gradient after each optimizer step: no further pass, nothing stored, and the host
 waits for no device.
@@ -14,6 +14,8 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from greedylr.torch.distributed import whole
 
 _SIGN_LIKE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion"})
 _STEEPEST = frozenset({"SGD"})
@@ -77,7 +79,7 @@ class Slope:
         self._latest: Number | None = None  # as if the gradient had not been clipped
         self._norm: Number | None = None
         self.listens = False
-        """Whether the slope is wanted."""
+        """True while the slope is wanted."""
         if self._order is None:
             return
         this = weakref.ref(self)
@@ -120,17 +122,21 @@ class Slope:
         Returns:
             A number, or a tensor with one element where the gradient is on a device; None if there was no step, or one
             of which nothing is known.
+
+        Raises:
+            TypeError: If ``unclipped`` is no number.
         """
+        if unclipped is not None:  # What may raise comes before anything has changed.
+            unclipped = whole(unclipped).detach() if isinstance(unclipped, Tensor) else _real(unclipped)
         latest, norm = self._latest, self._norm
         self._latest = self._norm = None
         if latest is None or norm is None:
             return None
         if unclipped is None:
             clipped = is_round(norm)
-            return torch.where(clipped, math.nan, latest) if isinstance(clipped, Tensor) else _unless(clipped, latest)
-        if isinstance(unclipped, Tensor):
-            gathered = getattr(unclipped, "full_tensor", None)
-            unclipped = (unclipped if gathered is None else gathered()).detach()
+            if isinstance(clipped, Tensor):
+                return torch.where(clipped, math.nan, latest)
+            return math.nan if clipped else latest
         # The loss falls by the product of the gradient and the step, of which one was clipped.
         if isinstance(norm, Tensor):
             return latest * torch.clamp(torch.as_tensor(unclipped).to(norm.device) / norm, min=1.0).to(norm.dtype)
@@ -142,7 +148,7 @@ class Slope:
         return math.nan if slope is None else float(slope)
 
     def peek(self) -> tuple[float, float] | None:
-        """What is still to be taken, as :meth:`restore` wants it; waits for the device."""
+        """The measurement that is still to be taken, as :meth:`restore` wants it; waits for the device."""
         return None if self._latest is None or self._norm is None else (float(self._latest), float(self._norm))
 
     def restore(self, measured: tuple[float, float] | None) -> None:
@@ -151,7 +157,7 @@ class Slope:
 
 
 def _is_part(weight: Tensor) -> bool:
-    """Whether a rank has only a part of it and does not know (the first FSDP)."""
+    """True of a weight of which a rank has only a part and does not know (the first FSDP)."""
     return getattr(weight, "_fsdp_flattened", False) or type(weight).__name__ == "FlatParameter"
 
 
@@ -162,28 +168,29 @@ def _by_device(gradients: Iterable[Tensor]) -> Iterable[list[Tensor]]:
     return found.values()
 
 
+def _real(grad_norm: SupportsFloat) -> float:
+    try:
+        return float(grad_norm)
+    except (TypeError, ValueError):
+        raise TypeError(f"grad_norm must be a number or a tensor with one element, got {grad_norm!r}") from None
+
+
 def _add(one: Number, other: Number) -> Number:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one + other.to(one.device)
     return one + other
 
 
-def _unless(clipped: bool, slope: Number) -> Number:
-    return math.nan if clipped else slope
-
-
 def _norm(gradients: list[Tensor], order: int) -> Number:
     """Of all of them as one vector, in single precision at least."""
     low = any(one.dtype in (torch.float16, torch.bfloat16) for one in gradients)
     each = torch._foreach_norm(gradients, order, **({"dtype": torch.float32} if low else {}))
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(each), order)
-    gathered = getattr(norm, "full_tensor", None)  # torch.distributed.tensor: over the ranks of a mesh
-    norm = norm if gathered is None else gathered()
+    norm = whole(torch.linalg.vector_norm(torch.stack(each), order))
     return norm.item() if norm.device.type == "cpu" else norm
 
 
 def is_round(norm: Number) -> bool | Tensor:
-    """Whether a norm is a number of three digits but for rounding, as that of a clipped gradient is."""
+    """True of a norm that is a number of three digits but for rounding, as that of a clipped gradient is."""
     if isinstance(norm, Tensor):
         unit = 10.0 ** (norm.log10().floor() - 2)
         return (norm - (norm / unit).round() * unit).abs() <= _ROUND * norm

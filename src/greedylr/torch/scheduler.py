@@ -319,7 +319,7 @@ class GreedyLR(LRScheduler):
                 it. Without it a clipped gradient is not heard.
 
         Raises:
-            TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping.
+            TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping, or ``grad_norm`` no number.
             ValueError: If the loss is a tensor with more than one element.
         """
         if len(self.optimizer.param_groups) != self._group_count:
@@ -559,8 +559,7 @@ class GreedyLR(LRScheduler):
             raise ValueError("pending_domain in the saved state must be the domain of pending_loss, got None")
         # Nothing raises from here on.
         self._config, self._state = config, state
-        none = _NAN if pending_slope is None else pending_slope
-        self._reader.restore(None if loss is None else Observed(loss, none))
+        self._reader.restore(None if loss is None else Observed(loss, _NAN if pending_slope is None else pending_slope))
         self._slope.restore(measured)
         self._levels = restored_levels
         waiting = None if restored_levels is None or domain is None else {restored_levels.by: domain}
@@ -680,7 +679,7 @@ class GreedyLR(LRScheduler):
         # A float that nobody watches goes straight to the rule. One flag, because step() is all overhead.
         self._direct = not self._indirect and not self._observers and self._levels is None
         # Losses that are corrected for their domain are no longer those that the gradient is of.
-        self._slope.listens = self._levels is None and getattr(self._config, "hears_slope", False)
+        self._slope.listens = self._levels is None and self._config.hears_slope
 
     def _read(
         self,
@@ -689,7 +688,7 @@ class GreedyLR(LRScheduler):
         grad_norm: SupportsFloat | None,
         joined: bool,
     ) -> list[Observed]:
-        """What can be acted on now, in order: mostly the loss of this step or of the one before."""
+        """The losses that can be acted on now, with their slopes, in order: mostly this one or the one before."""
         averaged = self._average_ranks and ranks.is_active()
         decode: Decode = observed
         if averaged:
@@ -705,12 +704,12 @@ class GreedyLR(LRScheduler):
                 )
             if not averaged and not isinstance(value, Tensor):
                 value = float(value)
+            slope = self._slope.take(grad_norm)
         except Exception:
             if averaged:  # The others wait for this rank, and are told that it has nothing for them.
                 with contextlib.suppress(Exception):  # What is wrong here is the cause.
                     self._gather(math.nan, None, refused=True)
             raise
-        slope = self._slope.take(grad_norm)
         if averaged:
             value, decode = self._gather(value, slope, joined=joined)
         elif isinstance(value, Tensor) and slope is not None:
@@ -860,8 +859,7 @@ def _check_batch(batch: object) -> None:
 
 def _checked(loss: SupportsFloat | None) -> float | Tensor:
     if isinstance(loss, Tensor):
-        spread = getattr(loss, "full_tensor", None)  # torch.distributed.tensor: over the ranks of a mesh
-        tensor: Tensor = loss if spread is None else spread()
+        tensor = ranks.whole(loss)
         if tensor.numel() != 1 or tensor.is_complex() or tensor.device.type == "meta":
             raise ValueError(
                 f"loss must be one real number, got a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, "

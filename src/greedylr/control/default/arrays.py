@@ -69,7 +69,7 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         scale = xp.clip(zero + config.start_scale, config.min_scale, config.max_scale)
     return DefaultArrays(
         initial_lrs=initial_lrs,
-        lrs=_default_lrs(config, initial_lrs, scale, none, zero + math.nan, xp),
+        lrs=_lrs(config, initial_lrs, scale * _envelope(config, initial_lrs, none, xp), zero + math.nan, xp),
         scale=scale,
         climbing=none == (0 if config.decade and config.anneal_start > 0 else 1),
         climbed=none,
@@ -179,7 +179,8 @@ def advance(
         grown = xp.clip(xp.where(small, state.scale * config.catch_up, state.scale), config.min_scale, config.max_scale)
         grew = grown != state.scale
         state = state._replace(scale=grown)
-    polyak = _polyak(level, slope, xp)
+    limit = config.polyak * _polyak(level, slope, xp)
+    envelope = _envelope(config, state.initial_lrs, step, xp)
     finite = xp.isfinite(losses)
     below = finite & (losses <= state.ceiling)
     over = finite & ~below
@@ -209,9 +210,8 @@ def advance(
     difference = mean - previous_mean
     significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
     cut = significant & (difference > 0)
-    limited = state.scale * _envelope(config, losses, step, xp) > config.polyak * polyak
     improved = significant & ~cut
-    raised = improved & ~limited
+    raised = improved & ~(state.scale * envelope > limit)
 
     # The reflexes.
     next_in_a_row = state.spike_step == step - 1
@@ -247,9 +247,9 @@ def advance(
     held = xp.where(cut & ~moved, _CODE[Action.AT_MIN], held)
     action = xp.where(phase, _CODE[Action.ANNEALING], held)
     action = xp.where(step < config.warmup, _CODE[Action.WARMING_UP], action)
-    lrs = _default_lrs(config, state.initial_lrs, scale, step, polyak, xp)
+    lrs = _lrs(config, state.initial_lrs, scale * envelope, limit, xp)
     if told is not None:
-        holds_down = scale * _envelope(config, losses, step, xp) > config.polyak * polyak
+        holds_down = scale * envelope > limit
         lets_go = (step >= config.warmup) & ~phase & ~climbs & (lrs != state.lrs)
         action = xp.where(told & (holds_down | lets_go), _CODE[Action.LIMITED], action)
     if grew is not None:
@@ -300,8 +300,7 @@ def _envelope(config: DefaultConfig, like: Array, step: Array, xp: Any) -> Array
     return share
 
 
-def _default_lrs(config: DefaultConfig, initial_lrs: Array, scale: Array, step: Array, polyak: Array, xp: Any) -> Array:
-    multiple, limit = scale * _envelope(config, initial_lrs, step, xp), config.polyak * polyak
+def _lrs(config: DefaultConfig, initial_lrs: Array, multiple: Array, limit: Array, xp: Any) -> Array:
     multiple = xp.where(multiple > limit, limit, multiple)
     lrs = initial_lrs * xp.clip(multiple, config.min_scale, config.max_scale)
     return xp.clip(lrs, None, xp.finfo(lrs.dtype).max)

@@ -145,7 +145,7 @@ class DefaultConfig:
     catch_up: float = field(init=False, repr=False, compare=False)
     """What the scale is multiplied by after each loss while it catches up. Derived."""
     hears_slope: bool = field(init=False, repr=False, compare=False)
-    """Whether the slope has any effect. Derived."""
+    """True if the slope has any effect. Derived."""
     catch_up_end: float = field(init=False, repr=False, compare=False)
     """Observations after which it no longer does. Derived."""
     anneal_start: float = field(init=False, repr=False, compare=False)

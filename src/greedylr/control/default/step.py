@@ -130,8 +130,8 @@ def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) 
     """The memory of an earlier step at a later one, with a smaller scale."""
     later = step - then.step
     # What the gradient allowed then, where that was less than the scale.
-    share, limit = _envelope(config, then.step), config.polyak * _polyak(then)
-    held = limit / share if share * then.scale > limit else then.scale
+    multiple, limit = _multiple_and_limit(config, then)
+    held = limit / _envelope(config, then.step) if multiple > limit else then.scale
     state = replace(then, losses=list(then.losses), seen=then.seen + later)
     if then.spike_step >= 0:
         state.spike_step += later  # A spike right before is one right before.
@@ -208,9 +208,15 @@ def _polyak(state: DefaultState) -> float:
     return state.level / state.slope if state.level > 0 and state.slope > 0 else math.nan
 
 
+def _multiple_and_limit(config: DefaultConfig, state: DefaultState) -> tuple[float, float]:
+    """Of the initial learning rates: what scale and envelope make of them, and the gradient's limit, NaN if unknown."""
+    return state.scale * _envelope(config, state.step), config.polyak * _polyak(state)
+
+
 def _is_limited(config: DefaultConfig, state: DefaultState) -> bool:
-    """Whether the gradient holds the learning rate down."""
-    return state.scale * _envelope(config, state.step) > config.polyak * _polyak(state)
+    """True while the gradient holds the learning rate down."""
+    multiple, limit = _multiple_and_limit(config, state)
+    return multiple > limit
 
 
 LEAST_NOISE = 0.01
@@ -395,7 +401,7 @@ def _envelope(config: DefaultConfig, step: int) -> float:
 
 def write_lrs(config: DefaultConfig, state: DefaultState) -> None:
     """Set the learning rates to what the scale and the horizon make of the initial ones."""
-    multiple, limit = state.scale * _envelope(config, state.step), config.polyak * _polyak(state)
+    multiple, limit = _multiple_and_limit(config, state)
     if multiple > limit:
         multiple = limit
     low, high = config.min_scale, config.max_scale

@@ -56,6 +56,7 @@ class PaperConfig:
     """
 
     bounds: ClassVar[tuple[str, str]] = ("min_lr", "max_lr")
+    hears_slope: ClassVar[bool] = False
 
     mode: Literal["min", "max"] = "min"
     factor: float = 0.95

@@ -16,7 +16,6 @@ from greedylr.lab.execution.engines.batched.greedy_rows import GreedyRows, confi
 from greedylr.lab.execution.engines.batched.schedules import Floats, Mode, made_for
 from greedylr.lab.execution.setup import FAILURES, learning_rate
 from greedylr.lab.runs import Result, Run
-from greedylr.torch import gradient
 
 if TYPE_CHECKING:  # So that what the rule does is no part of runs of other schedulers.
     from greedylr.control.families import Config
@@ -29,9 +28,11 @@ class Controller(Protocol):
 
     Attributes:
         rows: Which runs.
+        order: Of the norms of the gradient that it is to be told; None if it does not look at them.
     """
 
     rows: Rows
+    order: int | None
 
     @property
     def lrs(self) -> Floats:
@@ -42,8 +43,8 @@ class Controller(Protocol):
 
         Args:
             values: What each is told of its loss.
-            norms: That norm of each gradient from which the slope of the loss follows, NaN if it is hidden; None if the
-                optimizer is one of which no slope is known, or nobody wants it.
+            norms: Of the gradients, as :func:`greedylr.torch.gradient.norm_order` has them, NaN where one is hidden;
+                None if no controller looks at them.
         """
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
@@ -55,14 +56,8 @@ class Controller(Protocol):
         """
 
 
-def controllers(runs: Sequence[Run], mode: Mode, order: int | None) -> Iterator[Controller]:
-    """Controllers for those of the runs whose learning rates depend on what is observed.
-
-    Args:
-        runs: All of one optimizer.
-        mode: Whether they are told a loss or a reward.
-        order: Of the norms that they are going to be told; None if they are not.
-    """
+def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
+    """Controllers for those of the runs, all of one optimizer, whose learning rates depend on what is observed."""
     greedy: dict[Config, list[int]] = {}
     others: list[int] = []
     configs: dict[tuple[str, float], Config | None] = {}
@@ -74,19 +69,17 @@ def controllers(runs: Sequence[Run], mode: Mode, order: int | None) -> Iterator[
             configs[kind] = config_of(_of_run(run, mode)[1])
         config = configs[kind]
         (others if config is None else greedy.setdefault(config, [])).append(row)
+    optimizer = OPTIMIZERS[runs[0].optimizer].build([torch.zeros(1)], 1.0)
     for config, rows in greedy.items():
-        per_unit = None
-        if order is not None and getattr(config, "hears_slope", False):
-            per_unit = gradient.per_unit(
-                order, OPTIMIZERS[runs[0].optimizer].build([torch.zeros(1)], 1.0).param_groups[0]
-            )
-        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], per_unit)
+        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], optimizer)
     if others:
         yield _Objects(others, [_of_run(runs[row], mode) for row in others])
 
 
 class _Objects:
     """Any schedulers, each the object itself on a stand-in for the run's optimizer."""
+
+    order: int | None = None
 
     def __init__(self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]]) -> None:
         self.rows = np.array(rows)

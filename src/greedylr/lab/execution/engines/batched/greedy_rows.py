@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.optim import Optimizer
 
 from greedylr import GreedyLR
 from greedylr.control import batched, rule
@@ -14,6 +15,7 @@ from greedylr.control.decision import CUTS, Action, Decision
 from greedylr.control.families import Config
 from greedylr.lab.execution.engines.batched.schedules import Floats
 from greedylr.lab.runs import Result, is_notable
+from greedylr.torch.gradient import norm_order, per_unit
 
 
 def config_of(scheduler: Any) -> Config | None:
@@ -28,11 +30,11 @@ _NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action i
 class GreedyRows:
     """The batched rule."""
 
-    def __init__(
-        self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float], per_unit: float | None
-    ) -> None:
+    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float], optimizer: Optimizer) -> None:
         self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
-        self.slope_per_norm = None if per_unit is None else per_unit * np.array(initial_lrs)
+        self.order = norm_order(optimizer) if config.hears_slope else None
+        if self.order is not None:
+            self.slope_per_norm = per_unit(self.order, optimizer.param_groups[0]) * np.array(initial_lrs)
         # NumPy, because on arrays this small a call costs a third of torch's.
         self.state = batched.start(config, np.array(initial_lrs), np)
         self.notable: list[NDArray[np.bool_]] = []
@@ -44,7 +46,7 @@ class GreedyRows:
         return lrs
 
     def observe(self, values: Floats, norms: Floats | None) -> None:
-        slopes = None if self.slope_per_norm is None or norms is None else self.slope_per_norm * norms
+        slopes = None if self.order is None or norms is None else self.slope_per_norm * norms
         if slopes is not None:
             self.slopes.append(slopes)
         with np.errstate(all="ignore"):

@@ -19,7 +19,7 @@ from greedylr.lab.execution.engines.batched.stack import Stack, bytes_of_run
 from greedylr.lab.execution.engines.batched.updates import update
 from greedylr.lab.execution.setup import StoppedError, batches, data_of, initial_model, learning_rate
 from greedylr.lab.runs import Result, Run, validation_steps
-from greedylr.torch.gradient import is_round, norm_order
+from greedylr.torch.gradient import is_round
 
 # Memory that the runs which are trained together go through in one step: from where on what Python does once a step
 # hardly counts, and caches help less and less. Measured with benchmarks/lab_throughput.py.
@@ -101,9 +101,8 @@ def train_batched(
     seed_of_run = torch.tensor([seeds.index(run.seed) for run in runs])
     stack = Stack(problem, [initial_model(run, dtype) for run in of_seed.values()], seed_of_run)
     updating = update(OPTIMIZERS[run.optimizer], list(stack.parameters.values()))
-    order = norm_order(OPTIMIZERS[run.optimizer].build([torch.zeros(1)], 1.0))
-    feedback = list(controllers(runs, problem.task.mode, order))
-    hears_slope = any(getattr(controller, "slope_per_norm", None) is not None for controller in feedback)
+    feedback = list(controllers(runs, problem.task.mode))
+    order = next((one.order for one in feedback if one.order is not None), None)
     lrs, options = _tables(runs)
     losses = np.empty(lrs.shape)
     disturbance = disturb(runs, data.train)
@@ -137,7 +136,7 @@ def train_batched(
         if disturbance is not None:
             of_runs = of_runs * disturbance.lr_factor(step)
         updating.step(gradients, of_runs, dict(options[step]) if options else {})
-        norms = _norms(gradients, order) if order is not None and hears_slope else None
+        norms = None if order is None else _norms(gradients, order)
         for controller in feedback:
             rows = controller.rows
             controller.observe(observed[step, rows], None if norms is None else norms[rows])
