@@ -1,4 +1,4 @@
-"""What hearing the gradient costs, as a share of the optimizer's step and of a whole training step, in the same run.
+"""The cost of hearing the gradient, as a share of the optimizer's step and of a whole training step, in the same run.
 
     python benchmarks/slope_cost.py           # about a minute
 
