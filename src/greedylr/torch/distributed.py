@@ -49,13 +49,6 @@ def is_main() -> bool:
     return not is_active() or dist.get_rank() == 0
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of one that is spread over the ranks of a mesh (``torch.distributed.tensor``)."""
-    gather = getattr(tensor, "full_tensor", None)
-    gathered: Tensor = tensor if gather is None else gather()
-    return gathered
-
-
 def join_process_group() -> Any:
     """The group in which ``torch.distributed.algorithms.Join`` counts the ranks that have inputs left."""
     return dist.group.WORLD

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from greedylr.torch.distributed import whole
-
 _SIGN_LIKE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion"})
 _STEEPEST = frozenset({"SGD"})
 
@@ -154,6 +152,13 @@ class Slope:
     def restore(self, measured: tuple[float, float] | None) -> None:
         """Set what is taken next."""
         self._latest, self._norm = (None, None) if measured is None else measured
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of one that is spread over the ranks of a mesh (``torch.distributed.tensor``)."""
+    gather = getattr(tensor, "full_tensor", None)
+    gathered: Tensor = tensor if gather is None else gather()
+    return gathered
 
 
 def _is_part(weight: Tensor) -> bool:

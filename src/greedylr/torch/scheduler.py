@@ -29,7 +29,7 @@ from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups
 from greedylr.torch.device_reader import Decode, DeferredReader, Observed, observed
-from greedylr.torch.gradient import Slope
+from greedylr.torch.gradient import Slope, whole
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING
@@ -859,7 +859,7 @@ def _check_batch(batch: object) -> None:
 
 def _checked(loss: SupportsFloat | None) -> float | Tensor:
     if isinstance(loss, Tensor):
-        tensor = ranks.whole(loss)
+        tensor = whole(loss)
         if tensor.numel() != 1 or tensor.is_complex() or tensor.device.type == "meta":
             raise ValueError(
                 f"loss must be one real number, got a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, "
