@@ -117,6 +117,27 @@ def test_a_run_whose_machine_is_lost_is_trained_on_another(machines, monkeypatch
     machines.add_node(num_cpus=1)
 
 
+@pytest.mark.slow
+@needs_ray
+def test_an_interrupt_ends_what_is_under_way(machines, monkeypatch, stuck):
+    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+
+    def interrupt(result):
+        stuck()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.train_all([STUCK, *OTHERS], 1, interrupt)
+    process = int(stuck()[1])
+    for _ in range(100):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the process goes on")
+
+
 @pytest.mark.slow  # The pool's test of the same is not.
 @needs_ray
 def test_runs_are_asked_for_one_by_one_and_only_if_they_are_wanted(connected):
@@ -153,25 +174,6 @@ def test_results_of_other_code_are_refused(connected, monkeypatch):
     monkeypatch.setattr(engine, "key", lambda run, *, stacked: "another")
     with pytest.raises(engine.ClusterError, match="another version of greedylr"):
         engine.train_all(RUNS, 1, pytest.fail)
-
-
-@pytest.mark.slow
-@needs_ray
-def test_an_interrupt_ends_what_is_under_way(connected, stuck):
-    def interrupt(result):
-        stuck()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        engine.train_all([STUCK, *OTHERS], 1, interrupt)
-    process = int(stuck()[1])
-    for _ in range(100):
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("the process goes on")
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch):

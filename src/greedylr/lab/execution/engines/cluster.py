@@ -45,7 +45,9 @@ def train_all(
         wanted: Asked when a run is about to be started.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C; runs under way are given up.
+        KeyboardInterrupt: On Ctrl-C; runs under way are given up. They end with the connection: in a process that was
+            connected before, they go on, and nobody hears of them. (To cancel a task that is just about to finish
+            aborts the process that asks for it, as of Ray 2.60: its issues 54738 and 54846.)
         ClusterError: If Ray is not installed, there is no cluster at the address, a machine has other code than this
             one, or a run is lost for good.
     """
@@ -54,18 +56,13 @@ def train_all(
         options = {"num_cpus": 1, "max_retries": _RETRIES, "runtime_env": {"env_vars": ENVIRONMENT}}
         task = ray.remote(**options)(_train)
         pending: list[Any] = []
-        try:
-            for run in filter(wanted, runs):
-                pending.append(task.remote(run))
-                # One more than are trained, so that no core waits for this process. Machines may come and go.
-                while len(pending) > ray.cluster_resources().get("CPU", 1):
-                    pending = _keep_finished(ray, pending, keep)
-            while pending:
+        for run in filter(wanted, runs):
+            pending.append(task.remote(run))
+            # One more than are trained, so that no core waits for this process. Machines may come and go.
+            while len(pending) > ray.cluster_resources().get("CPU", 1):
                 pending = _keep_finished(ray, pending, keep)
-        except BaseException:
-            for run_under_way in pending:
-                ray.cancel(run_under_way, force=True)
-            raise
+        while pending:
+            pending = _keep_finished(ray, pending, keep)
 
 
 def _ray() -> Any:
