@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
+from greedylr.lab.catalogue.grammar import read, write
 from greedylr.lab.catalogue.perturbations import PERTURBATIONS, suits
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
@@ -173,6 +174,16 @@ _PEERS = (
     "momo",
 )
 
+_FACTORS = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+# The rule as published, without one safeguard or the other, without any, and ours.
+_OF_FACTOR = ("paper:", "paper:patience=0,", "paper:smooth=False,", "core:", "greedylr:")
+
+
+def _with_factor(rule: str, factor: float) -> str:
+    entry, settings = read(f"{rule}factor={factor}")
+    return write(entry, settings)
+
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -229,6 +240,20 @@ SUITES: dict[str, Suite] = {
             perturbations=_perturbations(published=True),
             steps=_ROBUSTNESS_STEPS,
             lr=0.01,
+        ),
+        Suite(
+            "factor",
+            "250 steps at six values of F: which diverge, and what keeps the published rule from it",
+            problems=("mlp", "vit", "gru", "lm-prose", "tuned-gru", "tuned-names"),
+            multipliers=(1.0,),
+            seeds=3,
+            optimizers=("sgd", "adamw"),
+            schedulers=(
+                *(_with_factor(rule, factor) for rule in _OF_FACTOR for factor in _FACTORS),
+                "constant",
+                "cosine",
+            ),
+            steps=250,
         ),
         *_with_confirmation(
             Suite(
