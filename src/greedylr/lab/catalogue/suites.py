@@ -174,6 +174,20 @@ _PEERS = (
     "momo",
 )
 
+# Those that the published evidence compares, and the rule as published and as its authors trained with it.
+_BREADTH = (
+    "greedylr",
+    "paper",
+    "transformers-greedylr-forgetful",
+    "constant-warmup",
+    "linear",
+    "cosine",
+    "cosine-restarts",
+    "polynomial",
+    "exponential",
+)
+_BREADTH_OPTIMIZERS = ("sgd", "adamw", "adagrad", "adafactor")
+
 _FACTORS = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # The rule as published, without one safeguard or the other, without any, and ours.
 _OF_FACTOR = ("paper:", "paper:patience=0,", "paper:smooth=False,", "core:", "greedylr:")
@@ -211,6 +225,24 @@ SUITES: dict[str, Suite] = {
             multipliers=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
             seeds=3,
             optimizers=("sgd", "adamw", "adafactor"),
+        ),
+        Suite(
+            "breadth",
+            "16 architectures of Transformers on 17 sets of real data: 132 experiments; four hours on two cores",
+            problems=_of_kind("architecture"),
+            multipliers=(1.0,),
+            seeds=2,
+            optimizers=_BREADTH_OPTIMIZERS,
+            schedulers=_BREADTH,
+        ),
+        Suite(
+            "breadth-quick",
+            "24 of them, on data that any machine has; three quarters of an hour on two cores",
+            problems=("bert-modules", "roberta-marked", "electra-types", "t5-summaries", "gpt2-prose", "resnet-tiles"),
+            multipliers=(1.0,),
+            seeds=2,
+            optimizers=_BREADTH_OPTIMIZERS,
+            schedulers=_BREADTH,
         ),
         Suite(
             "boundary",

@@ -29,7 +29,9 @@ from greedylr.lab.runs import Run
 
 _LOOP = "greedylr.lab.execution.reference_loop"
 _STACKS = "greedylr.lab.execution.engines.batched"
-_REGISTRIES = frozenset(module.__name__ for module in (optimizers, perturbations, problems, schedulers))
+_REGISTRIES = frozenset(
+    module.__name__ for module in (optimizers, perturbations, problems, problems.transformers, schedulers)
+)
 _RULE = "greedylr.torch.scheduler"
 _TEXTS = frozenset({"title", "note", "description", "cause", "meaning"})
 _OF_PYTHON = frozenset({"sysconfig", "unicodedata", "pydoc_data"})  # Problems are made of what these give.
@@ -113,7 +115,7 @@ def _version_of(package: str) -> dict[str, str]:
 @cache
 def _versions(problem: str, package: str, stacked: bool) -> dict[str, str]:
     """Of the packages that a run's problem, its scheduler and its loop are made with."""
-    modules = _reached((problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP))
+    modules = _reached((*problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP))
     foreign = {name.partition(".")[0] for module in modules for name in _foreign(module)}
     used = sorted(foreign - sys.stdlib_module_names - {"greedylr"})
     python = platform.python_version() if foreign & _OF_PYTHON else ".".join(platform.python_version_tuple()[:2])
@@ -131,7 +133,7 @@ def _code(run: Run, *, stacked: bool) -> str:
 @cache
 def _code_of(problem: str, scheduler: str, perturbation: str, stacked: bool) -> str:
     entry = schedulers.MODULES[read(scheduler)[0]]
-    entries = [problems.MODULES[problem], entry]
+    entries = [*problems.MODULES[problem], entry]
     if perturbation != "none":
         entries.append(perturbations.KINDS[perturbation].__module__)
     loop, unused = _LOOP, frozenset[str]()

@@ -1,0 +1,1 @@
+"""Transformers' own classes at a small size, by configuration: one file a family."""

@@ -1,0 +1,43 @@
+"""What an architecture is, and the sizes that all of one kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
+from greedylr.lab.catalogue.problems.transformers.tokens import LENGTH
+
+WIDTH, HEADS, DEPTH, INNER = 64, 4, 2, 256
+"""Of a Transformer: numbers of a hidden state, heads of attention, blocks, and numbers between a block's two layers."""
+
+POSITIONS = 2 * LENGTH
+"""More than any text has: some count from behind the padding."""
+
+DEVIATION = 0.07
+"""Of the initial weights. The usual 0.02 is for a width of 768; what a layer adds up grows as the root of the width."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of models in Transformers.
+
+    Attributes:
+        name: Identifier, before that of a set of data in the name of a problem.
+        title: Name to show to a person.
+        build: Makes the model for a set of data, with random weights.
+    """
+
+    name: str
+    title: str
+    build: Callable[[Corpus], nn.Module]
+
+
+def library() -> Any:
+    """Transformers, which takes seconds to import."""
+    import transformers
+
+    return transformers

@@ -1,0 +1,330 @@
+"""Source code and its documentation, read from the files of packages that are installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from greedylr.lab.catalogue.problems import text
+from greedylr.lab.catalogue.problems.problem import Data, DataError
+from greedylr.lab.catalogue.problems.task import Examples
+from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, divide, spread
+from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION, SPANS, marking, writing
+from greedylr.lab.catalogue.problems.transformers.tokens import (
+    BETWEEN,
+    END,
+    IGNORED,
+    LENGTH,
+    PADDING,
+    START,
+    Tokenizer,
+    inputs,
+    labels,
+)
+
+_PACKAGES = ("numpy", "scipy", "sklearn")
+_SUBPACKAGES = (
+    "fft",
+    "integrate",
+    "interpolate",
+    "linalg",
+    "ndimage",
+    "optimize",
+    "signal",
+    "sparse",
+    "spatial",
+    "special",
+    "stats",
+)
+"""Of SciPy: those with the most functions."""
+
+_MODULES = (*text.TRAIN_FILES, "ast.py", "smtplib.py", "statistics.py")
+_KINDS = ("O", "B-literal", "I-literal", "B-class", "I-class", "B-function", "I-function", "B-other", "I-other")
+_ROLES = {"class": "class", "func": "function", "meth": "function"}
+
+
+class Function(NamedTuple):
+    """A documented function.
+
+    Attributes:
+        package: Where it is, as a path: ``("scipy", "fft", "_basic.py")``.
+        name: Its name.
+        documentation: Its docstring, without indentation.
+        code: Its definition, without the docstring.
+        signature: Its arguments, as they are written.
+        defaults: The arguments that have a default, and that.
+    """
+
+    package: tuple[str, ...]
+    name: str
+    documentation: str
+    code: str
+    signature: str
+    defaults: tuple[tuple[str, str], ...]
+
+
+@cache
+def functions() -> list[Function]:
+    """Every documented public function, in the order of the files.
+
+    Raises:
+        DataError: If a package is not installed.
+    """
+    try:
+        import numpy
+        import scipy  # type: ignore[import-untyped]
+        import sklearn  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise DataError(f"the package {error.name} is not installed: pip install 'greedylr[lab]'") from error
+    packages = (numpy, scipy, sklearn)
+    return [function for package in packages for file in _files(package) for function in _defined(file)]
+
+
+def _files(package: ModuleType) -> list[Path]:
+    root = Path(package.__path__[0])
+    return sorted(file for file in root.rglob("*.py") if not {"tests", "_lib", "externals"} & set(file.parts))
+
+
+def _defined(file: Path) -> Iterator[Function]:
+    source = file.read_text(encoding="utf-8")
+    parts = file.parts
+    package = parts[max(place for place, part in enumerate(parts) if part in _PACKAGES) :]
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        documentation = ast.get_docstring(node)
+        if not documentation:
+            continue
+        node.body = node.body[1:] or [ast.Pass()]
+        node.decorator_list = []
+        arguments = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+        defaults = tuple((one.arg, ast.unparse(value)) for one, value in zip(arguments, node.args.defaults))
+        yield Function(package, node.name, documentation, ast.unparse(node), ast.unparse(node.args), defaults)
+
+
+def _learnt(texts: Sequence[str]) -> Tokenizer:
+    """From at most so many: the byte pairs of more are hardly others."""
+    return Tokenizer.of(spread(texts, 4000))
+
+
+Pairs = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+
+
+class _Writing:
+    """A text for each text, in one vocabulary."""
+
+    def __init__(self, pairs: Callable[[], Pairs], target: int) -> None:
+        self.pairs, self.target = cache(pairs), target
+        self.tokenizer = cache(lambda: _learnt([text for pair in self.pairs()[0] for text in pair]))
+
+    def load(self) -> Data:
+        tokenizer = self.tokenizer()
+        return apart(
+            *(
+                Examples(
+                    inputs(tokenizer.numbers(text[:1000]) for text, _ in part),
+                    labels((tokenizer.numbers(text) for _, text in part), self.target),
+                )
+                for part in self.pairs()
+            )
+        )
+
+    def read(self, rows: Tensor) -> list[str]:
+        return self.tokenizer().texts(rows)
+
+
+def _summaries() -> Pairs:
+    """What a docstring says after its first line, and that line."""
+    split = (function.documentation.partition("\n\n") for function in functions())
+    pairs = {" ".join(rest.split()): " ".join(first.split()) for first, _, rest in split if len(rest) > 60}
+    return divide(((rest, first) for rest, first in pairs.items() if 10 <= len(first) <= 120), lambda pair: pair[0])
+
+
+def _names() -> Pairs:
+    """A function without its name, and that."""
+    pairs = {
+        function.code.replace(function.name, "function"): function.name.replace("_", " ")
+        for function in functions()
+        if len(function.code) > 80
+    }
+    return divide(pairs.items(), lambda pair: pair[0])
+
+
+def _classified(texts: Sequence[tuple[str, int]]) -> Data:
+    parts = divide(texts, lambda one: one[0])
+    tokenizer = _learnt([text for text, _ in parts[0]])
+    return apart(
+        *(
+            Examples(
+                inputs(tokenizer.numbers(text[:1000]) for text, _ in part),
+                torch.tensor([number for _, number in part]),
+            )
+            for part in parts
+        )
+    )
+
+
+def _subpackages() -> Data:
+    """The first paragraphs of docstrings of SciPy; the target is the subpackage."""
+    found = [one for one in functions() if one.package[0] == "scipy" and one.package[1] in _SUBPACKAGES]
+    return _classified([(one.documentation[:300], _SUBPACKAGES.index(one.package[1])) for one in found])
+
+
+def _snippets() -> Data:
+    """Six lines of source code of the standard library; the target is the file."""
+    snippets = []
+    for number, name in enumerate(_MODULES):
+        lines = text.read_source([name]).decode().splitlines()
+        snippets += [("\n".join(lines[place : place + 6]).strip(), number) for place in range(0, len(lines) - 6, 6)]
+    return _classified([snippet for snippet in snippets if len(snippet[0]) > 40])
+
+
+class Answer(NamedTuple):
+    """A question, where the answer is to be found, and where in there it is, in characters."""
+
+    question: str
+    context: str
+    first: int
+    last: int
+
+
+def _answered(answers: Sequence[Answer]) -> Data:
+    """Question and context as one input; those whose answer is cut off are left out."""
+    parts = divide(answers, lambda one: (one.question, one.context))
+    tokenizer = _learnt([one.context for one in parts[0]])
+
+    def examples(part: list[Answer]) -> Examples:
+        rows, spans = [], []
+        for one in part:
+            question = [START, *tokenizer.numbers(one.question), BETWEEN]
+            row = [*question, *tokenizer.numbers(one.context), END]
+            places = tokenizer.places(one.context)
+            inside = [
+                len(question) + number
+                for number, (first, last) in enumerate(places)
+                if first < one.last and last > one.first
+            ]
+            if inside and inside[-1] < LENGTH:
+                rows.append([*row[:LENGTH], *[PADDING] * (LENGTH - len(row))])
+                spans.append([inside[0], inside[-1]])
+        return Examples(torch.tensor(rows), torch.tensor(spans))
+
+    return apart(*map(examples, parts))
+
+
+def _types() -> Data:
+    """In a list of parameters and their types, the type of one of them."""
+    answers = []
+    for function in functions():
+        _, heading, section = function.documentation.partition("Parameters\n----------\n")
+        listed = re.findall(r"^(\w+) : (.+)$", section.partition("\n\n")[0], re.MULTILINE) if heading else []
+        context = "\n".join(f"{name} : {kind}" for name, kind in listed)
+        if len(listed) < 2:
+            continue
+        name, kind = listed[len(function.name) % len(listed)]
+        first = context.index(f"{name} : {kind}") + len(name) + 3
+        answers.append(Answer(name, context, first, first + len(kind)))
+    return _answered(list(dict.fromkeys(answers)))
+
+
+def _defaults() -> Data:
+    """In the arguments of a function, the default of one of them."""
+    answers = []
+    for function in functions():
+        if len(function.defaults) < 2:
+            continue
+        name, value = function.defaults[len(function.name) % len(function.defaults)]
+        found = re.search(rf"\b{name}(: [^=]*?)?\s?=\s?{re.escape(value)}", function.signature)
+        if found is not None:
+            answers.append(Answer(name, function.signature, found.end() - len(value), found.end()))
+    return _answered(list(dict.fromkeys(answers)))
+
+
+_MARKED = re.compile(r"``([^`]+)``|:(\w+):`~?\.?([^`<]+)`")
+
+
+def _marked() -> Data:
+    """Sentences of documentation without their markup; the target says what was marked, and as what."""
+    sentences: dict[str, list[tuple[int, int, str]]] = {}
+    for function in functions():
+        for raw in re.split(r"(?<=\.)\s+|\n\n", function.documentation):
+            plain, marks, before = "", [], 0
+            for found in _MARKED.finditer(raw):
+                plain += raw[before : found.start()]
+                text = found.group(1) or found.group(3)
+                kind = "literal" if found.group(1) else _ROLES.get(found.group(2), "other")
+                marks.append((len(plain), len(plain) + len(text), kind))
+                plain, before = plain + text, found.end()
+            plain += raw[before:]
+            if marks and 30 <= len(plain) <= 300:
+                sentences.setdefault(plain, marks)
+    parts = divide(sentences.items(), lambda one: one[0])
+    tokenizer = _learnt([sentence for sentence, _ in parts[0]])
+
+    def kinds(sentence: str, marks: list[tuple[int, int, str]]) -> list[int]:
+        row = []
+        begun = -1
+        for first, last in tokenizer.places(sentence):
+            inside = next((mark for mark in marks if first < mark[1] and last > mark[0]), None)
+            if inside is None:
+                row.append(0)
+                continue
+            row.append(_KINDS.index(f"{'I' if begun == inside[0] else 'B'}-{inside[2]}"))
+            begun = inside[0]
+        return row
+
+    def examples(part: list[tuple[str, list[tuple[int, int, str]]]]) -> Examples:
+        rows = [kinds(*one)[: LENGTH - 2] for one in part]
+        targets = [[IGNORED, *row, *[IGNORED] * (LENGTH - 1 - len(row))] for row in rows]
+        return Examples(inputs(tokenizer.numbers(sentence) for sentence, _ in part), torch.tensor(targets))
+
+    return apart(*map(examples, parts))
+
+
+_SUMMARIES = _Writing(_summaries, LENGTH // 2)
+_NAMES = _Writing(_names, 16)
+_OF_PACKAGES = "NumPy, SciPy and scikit-learn as they are installed (BSD)"
+
+CORPORA = (
+    Corpus(
+        "summaries", "Docstring to its first line", _OF_PACKAGES, "writing", writing(_SUMMARIES.read), _SUMMARIES.load
+    ),
+    Corpus("names", "Function to its name", _OF_PACKAGES, "writing", writing(_NAMES.read), _NAMES.load),
+    Corpus(
+        "subpackages",
+        "Subpackage of SciPy by a docstring",
+        "SciPy as it is installed (BSD)",
+        "classification",
+        CLASSIFICATION,
+        _subpackages,
+        classes=len(_SUBPACKAGES),
+    ),
+    Corpus(
+        "modules",
+        "Source file by six lines of it",
+        "the standard library of Python (PSF licence)",
+        "classification",
+        CLASSIFICATION,
+        _snippets,
+        classes=len(_MODULES),
+    ),
+    Corpus("types", "Type of a parameter, in the list of them", _OF_PACKAGES, "spans", SPANS, _types),
+    Corpus("defaults", "Default of an argument, in a signature", _OF_PACKAGES, "spans", SPANS, _defaults),
+    Corpus(
+        "marked",
+        "What documentation marks as code",
+        _OF_PACKAGES,
+        "marking",
+        marking(_KINDS),
+        _marked,
+        classes=len(_KINDS),
+    ),
+)
