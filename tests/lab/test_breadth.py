@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from greedylr.lab.catalogue.suites import SUITES
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.runs import Run
 
+DOCS = Path(__file__).parents[2] / "docs" / "breadth.md"
 BREADTH = [problem for problem in PROBLEMS.values() if problem.kind == "architecture"]
 
 each_corpus = pytest.mark.parametrize("corpus", CORPORA.values(), ids=CORPORA)
@@ -142,6 +144,21 @@ def test_runs_of_one_seed_have_the_same_weights_batches_and_dropout(name):
     assert one.losses[:4] == two.losses[:4]
     assert one.losses[4:] != two.losses[4:]
     assert one.losses[0] != other.losses[0]
+
+
+def test_the_docs_list_what_there_is():
+    documented = DOCS.read_text(encoding="utf-8").splitlines()
+    of = {name: ", ".join(f"`{corpus}`" for other, corpus in pairs() if other == name) for name in ARCHITECTURES}
+    first = dict(reversed(list(pairs())))
+    for name, architecture in ARCHITECTURES.items():
+        model = architecture.build(CORPORA[first[name]])
+        size = sum(parameter.numel() for parameter in model.parameters())
+        row = f"| `{name}` | {architecture.title} | {type(model).__name__} | {size:,} | {of[name]} |"
+        assert row in documented
+    for corpus in CORPORA.values():
+        begun = f"| `{corpus.name}` | {corpus.title} | {corpus.source} | {corpus.kind} | "
+        row = next((line for line in documented if line.startswith(begun)), "")
+        assert row.endswith(f" | {corpus.task.metric_name} |"), begun
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def configure(
     batch: Composition | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns, so that GreedyLR observes the training loss at every optimizer step.
+    """Return value for ``configure_optimizers`` that lets GreedyLR observe the training loss at every optimizer step.
 
     The mean over the micro-batches of ``accumulate_grad_batches``, and over ranks, is one observation; a step that
     the float16 scaler skips, or a ``training_step`` that returns None, is none.
@@ -144,7 +144,7 @@ def _observed(scheduler: GreedyLR, observers: Iterable[Observer]) -> GreedyLR:
 
 
 class _Stepped(LoopScheduler):
-    """What Lightning steps; observes what the module's ``training_step`` returned since."""
+    """Scheduler that Lightning steps; observes the losses that the module's ``training_step`` has returned since."""
 
     def __init__(self, scheduler: GreedyLR, module: LightningModule) -> None:
         super().__init__(scheduler, mean=True)
@@ -188,7 +188,7 @@ class _TrainingStep:
 
     @property
     def original(self) -> Any:
-        """What it stands in place of, if that is not the method of the module's class."""
+        """The attribute that it replaces, unless that is the method of the module's class."""
         return self._before
 
     def remove(self) -> None:
@@ -205,5 +205,5 @@ class _TrainingStep:
 
 
 def _own_step(kind: type, module: LightningModule, before: Any) -> Any:
-    """What a copy has in its place."""
+    """Placeholder for this object in a copy."""
     return kind.training_step.__get__(module) if before is None else before  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ Composition = Callable[[Any], Mapping[str, Any]]
 
 
 class LoopScheduler(LRScheduler):
-    """What such a loop holds as its scheduler: the losses of the micro-batches come in first, then ``step()``.
+    """Scheduler of such a loop: it receives the losses of the micro-batches first, then ``step()``.
 
     What was added since the last optimizer step is one observation. A step without anything added is none, so that a
     loop may call :meth:`step` more often than it optimises. Everything else is passed on to the scheduler.
@@ -103,7 +103,7 @@ class LoopScheduler(LRScheduler):
 
 
 def _together(batches: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """What several micro-batches were made of: the mean of numbers, and of labels all that occurred, where known."""
+    """Composition of several micro-batches: the mean of numbers, and all labels that occurred, where known."""
     if len(batches) <= 1:
         return batches[0] if batches else None
     together: dict[str, Any] = {}
@@ -131,7 +131,7 @@ def hear_clipping(accelerator: Any, loop: LoopScheduler) -> None:
 
 
 class SkippedSteps:
-    """Whether a ``GradScaler`` skipped the optimizer step, told by its scale, which falls then and only then.
+    """True if a ``GradScaler`` skipped the optimizer step; its scale falls then and only then.
 
     Fused optimizers are called in any case and skip the update themselves, which Accelerate's flag does not show.
     Reading the scale waits for the device: float16 costs that, everything else has no scaler.

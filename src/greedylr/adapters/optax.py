@@ -42,7 +42,7 @@ class GreedyLRState(NamedTuple):
 
     @property
     def learning_rate(self) -> jax.Array:
-        """What the next update will be multiplied by."""
+        """Factor of the next update."""
         learning_rate: jax.Array = self.memory.lrs
         return learning_rate
 
@@ -141,13 +141,13 @@ def greedy_lr(
 
 
 class _Observed(NamedTuple):
-    """What observers are told of; the learning rate is in the state, which they do not see."""
+    """Stand-in for a scheduler in calls to observers; the learning rate is in the state, which they do not see."""
 
     config: Config
 
 
 def action_of(state: GreedyLRState) -> Action:
-    """What the last loss led to, by name; waits for the device.
+    """Name of the action that followed the last loss; waits for the device.
 
     Raises:
         ValueError: Before the first loss.

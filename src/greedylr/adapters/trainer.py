@@ -162,7 +162,7 @@ def _say_what_is_dropped(arguments: TrainingArguments) -> None:
 
 
 class _Attached(TrainerCallback):
-    """What stands between one trainer and its scheduler."""
+    """Link between one trainer and its scheduler."""
 
     def __init__(
         self,

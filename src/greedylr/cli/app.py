@@ -211,7 +211,7 @@ def theory_bound(
     distance: Annotated[float, typer.Option(help="From the initial parameters to the minimum.")],
     noise: Annotated[float, typer.Option(help="Standard deviation of the gradient at the minimum.")] = 0.0,
 ) -> None:
-    """What SGD theory guarantees for exactly the learning rates of a recorded run."""
+    """Print the guarantee of SGD theory for the learning rates of a recorded run."""
     from rich.console import Console
 
     from greedylr.cli import theory as commands
@@ -228,7 +228,7 @@ def theory_factor(
     dimensions: Annotated[int, typer.Option(min=1, help="Of the quadratic.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A page with the figure.", show_default="no page")] = None,
 ) -> None:
-    """How fast the published core rule converges on a quadratic, or that it does not, against F."""
+    """Print the growth rate of the published core rule on a quadratic against F."""
     from rich.console import Console
 
     from greedylr.cli import theory as commands

@@ -1,4 +1,4 @@
-"""What commands that train have in common: the training of what is missing, and words for what goes wrong."""
+"""Shared parts of the commands that train: training of missing runs, and error messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be done; the message tells the user why."""
+    """A request that cannot be carried out; the message tells the user why."""
 
 
 _GOES_ON = "What is finished is kept; the same command goes on from there."

@@ -18,7 +18,7 @@ def save(config: Config, state: State) -> dict[str, Any]:
 
 
 def load(saved: Any, family: str) -> tuple[Config, State]:
-    """What :func:`save` was given.
+    """Inverse of :func:`save`.
 
     Args:
         saved: From :func:`save`, or, for the paper family, a state dict of ``transformers.optimization.GreedyLR``.

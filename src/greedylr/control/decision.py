@@ -1,4 +1,4 @@
-"""What the rule can answer: every outcome as a sentence, and one answer with its evidence."""
+"""Answers of the rule: every action as a sentence, and a decision with its evidence."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -69,12 +69,12 @@ class Decision(NamedTuple):
 
     @property
     def raised(self) -> bool:
-        """Whether any learning rate went up for a reason in the loss (not by the climb or a reset)."""
+        """True if a learning rate went up for a reason in the loss (not by the climb or a reset)."""
         return self.action is Action.RAISED
 
     @property
     def cut(self) -> bool:
-        """Whether the loss made a learning rate go down (not the horizon's annealing)."""
+        """True if the loss made a learning rate go down (not the horizon's annealing)."""
         return self.action in CUTS and self.lr_after != self.lr_before
 
 

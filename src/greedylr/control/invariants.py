@@ -1,4 +1,4 @@
-"""Whether a state is one that the rule has made: from one that is, it can go on for ever."""
+"""Check that the rule can have made a state: from such a state it can always go on."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class _Domain:
         return max(self.variance, least * least)
 
     def centre(self, loss: float) -> float:
-        """Where a domain that is not known yet seems to be; at its latest loss, as long as there are too few."""
+        """Estimated level of a domain that is not known yet; its latest loss, as long as there are too few."""
         return statistics.median(self.aside) if len(self.aside) >= _FEW else loss
 
 

@@ -50,5 +50,5 @@ def numbers(values: object) -> list[object] | None:
 
 
 def finite(values: Iterable[float]) -> bool:
-    """Whether all are finite."""
+    """True if all are finite."""
     return all(map(math.isfinite, values))

@@ -1,4 +1,4 @@
-"""What the settings of both families share: how a value is checked, and turned into Python's own."""
+"""Checks that the settings of both families share, and conversion of values to Python's own types."""
 
 from __future__ import annotations
 

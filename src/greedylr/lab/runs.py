@@ -1,4 +1,4 @@
-"""What a run is, and what it leaves: plain data."""
+"""A run and its result: plain data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALIDATIONS = 20
 
 
 class Run(NamedTuple):
-    """What one training run is; runs that differ only in the scheduler start alike and see the same batches.
+    """One training run; runs that differ only in the scheduler start alike and see the same batches.
 
     Attributes:
         problem: Name of a problem.
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
 
 def is_notable(decision: Decision) -> bool:
-    """Whether a reader of the learning-rate curve wants a decision explained: a raise, a cut, or a spike."""
+    """True if the learning-rate curve should explain a decision: a raise, a cut, or a spike."""
     return decision.raised or decision.cut or decision.action is Action.SPIKE
 
 
@@ -49,7 +49,7 @@ def keep_notable(decisions: list[Decision], decision: Decision) -> None:
 
 @dataclass
 class Result:
-    """What one run left: plain data.
+    """Result of one run: plain data.
 
     Attributes:
         run: What was run.
@@ -84,7 +84,7 @@ class Result:
 
     @property
     def diverged(self) -> bool:
-        """Whether the run ended no better than it began: not even 1 % below the untrained model's validation loss."""
+        """True if the run ended no better than it began: not even 1 % below the untrained model's validation loss."""
         return not self.final_loss < self.validation_losses[0] - 0.01 * abs(self.validation_losses[0])
 
     def to_dict(self) -> dict[str, Any]:

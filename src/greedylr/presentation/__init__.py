@@ -1,4 +1,4 @@
-"""What every HTML page shares: one look, nothing loaded from anywhere, and files that are ours alone."""
+"""Shared parts of every HTML page: one style, nothing loaded from elsewhere, and no overwriting of other files."""
 
 from greedylr.presentation.files import check_writable, whole, write_whole
 from greedylr.presentation.rendering import compact, packed, render

@@ -1,4 +1,4 @@
-"""What is printed: tables that fit any terminal, and text of others without orders to it."""
+"""Terminal output: tables that fit any width, and foreign text without control characters."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FittingTable:
             self._rows[-1] = (self._rows[-1][0], True)
 
     def __bool__(self) -> bool:
-        """Whether there is a row."""
+        """True if there is a row."""
         return bool(self._rows)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -90,7 +90,7 @@ class FittingTable:
             yield self._block(block, widths)
 
     def _range(self, column: int) -> tuple[int, int]:
-        """How narrow and how wide a column may be: its longest word, or line of numbers, and its longest line."""
+        """Least and largest width of a column: its longest word, or line of numbers, and its longest line."""
         cells = [cells[column] for cells, _ in self._rows if column < len(cells)]
         heading = Text.from_markup(self.columns[column]) if self.columns else Text()
         lines = [line.cell_len for cell in cells for line in cell.split()]
@@ -121,7 +121,7 @@ class FittingTable:
 
 
 def _blocks(ranges: Sequence[tuple[int, int]], width: int) -> list[tuple[list[int], list[int]]]:
-    """Which columns stand beside each other, the first always, and how wide each is.
+    """Columns that stand beside each other, the first always among them, and their widths.
 
     Args:
         ranges: How narrow and how wide each column may be.
@@ -141,7 +141,7 @@ def _blocks(ranges: Sequence[tuple[int, int]], width: int) -> list[tuple[list[in
 
 
 def _widths(block: Sequence[int], least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
-    """What there is of room, given to the columns that want it, those that have least of it first."""
+    """Distribute the room that is left over the columns that want it, the narrowest first."""
     widths = [least[column] for column in block]
     free = room - _GAP * (len(block) - 1) - sum(widths)
     while free > 0:

@@ -1,4 +1,4 @@
-"""What the rule did, and whether it was right: the trace of a run, its audit, its health, and the report."""
+"""Observation of a run: its trace, the audit of its decisions, its health, and the report."""
 
 from typing import TYPE_CHECKING, Any
 

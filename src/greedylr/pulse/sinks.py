@@ -40,7 +40,7 @@ _PLAIN = QUIET | {Action.NOT_SIGNIFICANT}
 
 
 class Sink(Protocol):
-    """Where numbers go.
+    """Destination of numbers.
 
     One that has a method ``go_back`` is told by it that the run goes on after a step: what is there of later steps is
     void, and at step 0 everything is.
@@ -377,7 +377,7 @@ class CsvSink:
         return open(self._path, "a", buffering=1, newline="", encoding="utf-8", errors="replace")
 
     def _rows(self) -> list[list[str]]:
-        """What a sink has written there, without a row that a crash has torn."""
+        """Rows that a sink has written there, without one that a crash has torn."""
         with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
             whole, _, _ = file.read().rpartition("\n")
         head, *rows = [*csv.reader(io.StringIO(whole, newline=""))] or [[]]

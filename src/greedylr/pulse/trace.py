@@ -29,13 +29,13 @@ try:
 except ImportError:  # Windows
 
     def _is_held(file: BinaryIO) -> bool:
-        """Whether somebody holds a lock; unknown here."""
+        """True if a process holds the lock; unknown here."""
         return False
 
 else:
 
     def _is_held(file: BinaryIO) -> bool:
-        """Whether somebody holds a lock, which the system takes from those that are killed."""
+        """True if a process holds the lock, which the system takes from killed processes."""
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -53,7 +53,7 @@ Ints = NDArray[np.int64]
 
 
 class Metric(NamedTuple):
-    """What was logged under one name.
+    """Series that was logged under one name.
 
     Attributes:
         steps: The steps, ascending.
@@ -124,7 +124,7 @@ class Foreign(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """What was recorded of one run.
+    """Record of one run.
 
     Attributes:
         path: Its folder.
@@ -312,7 +312,7 @@ def _scalars(record: Any) -> dict[str, Any]:
 
 @dataclass
 class _Reading:
-    """What the lines so far add up to."""
+    """Accumulated content of the lines so far."""
 
     meta: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

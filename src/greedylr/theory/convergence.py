@@ -24,7 +24,7 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class Bound:
-    r"""What the theorem guarantees.
+    r"""Guarantee of the theorem.
 
     Attributes:
         value: Bound on :math:`\mathbb E f(\bar x_T) - f^*`; None where the condition on the learning rates is violated,

@@ -21,7 +21,7 @@ from greedylr.theory.curvature import LossFunction, hessian, largest_eigenvalue
 
 @dataclass(frozen=True)
 class Stability:
-    r"""Where the learning rate stands, and the limit of stability.
+    r"""Learning rate and limit of stability.
 
     Attributes:
         lrs: Learning rate of each parameter group now.
@@ -123,7 +123,7 @@ def stability(
 
 
 class _Scale(NamedTuple):
-    """How far the optimizer moves a parameter, over its constant of stability."""
+    """Step of the optimizer per gradient, for one parameter, over its constant of stability."""
 
     parameter: Tensor
     step: Tensor  # D, of the parameter's shape

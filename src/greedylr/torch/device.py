@@ -73,7 +73,7 @@ class DeviceController:
         self._codes.copy_(codes)
 
     def actions(self) -> list[Any]:
-        """What the last loss did to each controller, as nested lists of :class:`Action`; waits for the device."""
+        """Action after the last loss in each controller, as nested lists of :class:`Action`; waits for the device."""
         named: list[Any] = _named(self._codes.tolist())
         return named
 

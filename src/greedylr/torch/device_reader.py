@@ -78,7 +78,7 @@ class DeferredReader:
 
     @property
     def holds(self) -> bool:
-        """Whether a loss is on its way."""
+        """True if a loss is on its way."""
         return self._value is not None
 
     def take(self) -> Observed | None:

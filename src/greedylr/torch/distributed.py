@@ -40,12 +40,12 @@ _is_initialized: Callable[[], bool] = dist.is_initialized if dist.is_available()
 
 
 def is_active() -> bool:
-    """Whether this process is one of several in an initialised default process group."""
+    """True if this process is one of several in an initialised default process group."""
     return _is_initialized() and dist.get_world_size() > 1
 
 
 def is_main() -> bool:
-    """Whether this process speaks for all ranks."""
+    """True if this process reports for all ranks."""
     return not is_active() or dist.get_rank() == 0
 
 
@@ -84,7 +84,7 @@ class JoinHook:
 
 
 class _Report(NamedTuple):
-    """What each rank tells the others."""
+    """Message of each rank to the others."""
 
     loss: float
     slope: float

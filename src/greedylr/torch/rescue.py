@@ -21,7 +21,7 @@ WAIT = 20
 
 
 class Marked(Protocol):
-    """What a rescue can be noted in: :class:`greedylr.pulse.Recorder` is one."""
+    """Interface of a log of rescues: :class:`greedylr.pulse.Recorder` has it."""
 
     def mark(self, name: str, **details: Any) -> None:
         """Note something at the last step."""
@@ -216,7 +216,7 @@ class Rescue:
         return True
 
     def _impossible(self) -> str:
-        """Why there is no snapshot to go back to; empty if there is."""
+        """Reason for having no snapshot to go back to; empty if there is one."""
         now, before = _sizes(self._optimizer), self._snapshots[-1]
         if self._loaded:
             return "a state was loaded, and the snapshots are from before. Make the Rescue when all states are loaded"
@@ -262,7 +262,7 @@ class Rescue:
         return {name: one for name, one in named if first.setdefault(_memory(one), name) == name}
 
     def _parts(self) -> list[_Part]:
-        """What is more than tensors: others with a state, and what modules keep beside their tensors."""
+        """State that is not in tensors: other stateful objects, and extra state of modules."""
         others = [one for one in self._also if not isinstance(one, torch.nn.Module)]
         parts = [_Part(type(one).__name__, one.state_dict, one.load_state_dict) for one in others]
         for module in self._modules():

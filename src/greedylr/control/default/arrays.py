@@ -99,7 +99,7 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
 
 
 class _Climb(NamedTuple):
-    """What one loss makes of the climb; where there is none, of no meaning.
+    """Climb after one more loss; meaningless in rows without a climb.
 
     Attributes:
         fields: New values of the state's fields.

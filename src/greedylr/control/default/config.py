@@ -219,7 +219,7 @@ class DefaultConfig:
 
 
 def cautions(config: DefaultConfig) -> list[str]:
-    """What settings that are valid leave no room for, in a sentence each."""
+    """Sentences about valid settings that leave no room for a part of the rule."""
     if config.total_steps is None or config.anneal == 1:
         return []
     if config.decade:

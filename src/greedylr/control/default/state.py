@@ -1,4 +1,4 @@
-"""What the default family remembers between two losses: plain data, with an exact round trip through JSON."""
+"""State of the default family between two losses: plain data, with an exact round trip through JSON."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class DefaultState:
 
 
 def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition]:
-    """What every state fulfils that the rule has made under ``config``: entry, what is valid, and whether it holds."""
+    """Conditions on every state that the rule makes under ``config``: entry, valid values, and a predicate."""
     groups = len(state.lrs)
     low, high = min(bounds_of(config.min_scale, groups)), max(bounds_of(config.max_scale, groups))
     yield "scale", f"from {low!r} to {high!r}", low <= state.scale <= high

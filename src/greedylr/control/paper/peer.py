@@ -13,7 +13,7 @@ from greedylr.control.paper.state import PaperState
 
 
 def is_peer_state(data: Any) -> bool:
-    """Whether ``data`` is a state dict of ``transformers.optimization.GreedyLR``, whole or damaged."""
+    """True if ``data`` is a state dict of ``transformers.optimization.GreedyLR``, whole or damaged."""
     theirs = {"num_good_epochs", "num_bad_epochs", "reset_start_original", "_init_lrs"}
     # If one of them is missing, that is damage, to be told by its name.
     return isinstance(data, Mapping) and len(theirs & set(data)) >= len(theirs) - 1

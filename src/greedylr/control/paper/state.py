@@ -1,4 +1,4 @@
-"""What the published algorithm remembers between two losses: plain data, with an exact round trip through JSON."""
+"""State of the published algorithm between two losses: plain data, with an exact round trip through JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PaperState:
 
 
 def conditions(config: PaperConfig, state: PaperState) -> Iterator[Condition]:
-    """What every state fulfils that the rule has made under ``config``: entry, what is valid, and whether it holds."""
+    """Conditions on every state that the rule makes under ``config``: entry, valid values, and a predicate."""
     yield "step", f"from 0 to {LARGEST_INTEGER}", 0 <= state.step <= LARGEST_INTEGER
     yield "value", "finite, or inf", state.value > -math.inf
     yield "reference", "finite, or inf", state.reference > -math.inf

@@ -87,7 +87,7 @@ def observe(config: PaperConfig, state: PaperState, loss: float, _slope: float =
 
 
 def may_move(config: PaperConfig, state: PaperState, loss: float) -> bool:
-    """Whether :func:`advance` could move a learning rate at this loss: if not, it need not know them."""
+    """True if :func:`advance` could move a learning rate at this loss; if not, it need not know them."""
     return state.better >= config.patience or state.worse >= config.patience or not -_INFINITY < loss < _INFINITY
 
 
@@ -105,7 +105,7 @@ def evidence(config: PaperConfig, state: PaperState, loss: float, reference: flo
 
 
 def cautions(config: PaperConfig, lrs: tuple[float, ...]) -> list[str]:
-    """What the settings will do to these initial learning rates that a user would hardly want."""
+    """Sentences about effects of the settings on these initial learning rates that a user would hardly want."""
     found = []
     bounds = zip(bounds_of(config.min_lr, len(lrs)), bounds_of(config.max_lr, len(lrs)))
     for group, (lr, (low, high)) in enumerate(zip(lrs, bounds)):

@@ -1,1 +1,1 @@
-"""What finished runs say: statistics, recovery from disturbances, robustness."""
+"""Analysis of finished runs: statistics, recovery from disturbances, robustness."""

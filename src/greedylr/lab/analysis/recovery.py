@@ -1,4 +1,4 @@
-"""What a disturbance did to a run: the run beside its twin, which differs from it in nothing else.
+"""Effect of a disturbance: a run beside its twin, which differs in nothing else.
 
 Every measure is defined in ``docs/robustness.md``.
 """
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a disturbance did to one run.
+    """Effect of a disturbance on one run.
 
     Attributes:
         run: The run that was disturbed.
@@ -177,13 +177,13 @@ def _smoothed(values: Floats, steps: int) -> Floats:
 
 
 def _answered(lrs: Sequence[float], of_twin: Sequence[float], span: Span, late: int) -> bool:
-    """Whether the learning rate was below the twin's, from the first loss of the disturbance to shortly after."""
+    """True if the learning rate was below the twin's, from the first loss of the disturbance to shortly after."""
     answer = slice(span.begin + 1, span.end + late + 1)
     return any(lr < (1 - FALL) * its for lr, its in zip(lrs[answer], of_twin[answer]))
 
 
 @cache
 def _says_so(scheduler: str) -> bool:
-    """Whether a scheduler's decisions are in the results of its runs."""
+    """True if the results of a scheduler's runs hold its decisions."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     return isinstance(SCHEDULERS[scheduler].build(optimizer, 100), GreedyLR)

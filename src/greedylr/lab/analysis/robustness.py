@@ -37,7 +37,7 @@ class Median(NamedTuple):
 
 @dataclass(frozen=True)
 class RobustnessRow:
-    """What became of the runs of one scheduler under some perturbations, at one learning rate.
+    """Outcome of the runs of one scheduler under some perturbations, at one learning rate.
 
     Attributes:
         scheduler: Its name.
@@ -80,7 +80,7 @@ class RobustnessRow:
 
 @dataclass(frozen=True)
 class TwinRow:
-    """What became of the undisturbed runs of one scheduler at one learning rate.
+    """Outcome of the undisturbed runs of one scheduler at one learning rate.
 
     Attributes:
         scheduler: Its name.
@@ -101,7 +101,7 @@ class TwinRow:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What a set of results says about robustness.
+    """Robustness, as a set of results shows it.
 
     Attributes:
         by: What was put together.
@@ -118,7 +118,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Measured:
-    """What every disturbance did to its run; small, where the results themselves are large.
+    """Effect of every disturbance on its run; small, where the results themselves are large.
 
     Attributes:
         recoveries: Of each disturbed run whose twin is there, in the order in which they were met.
@@ -148,7 +148,7 @@ class Behind:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What the published protocol measures of one scheduler under one of its perturbations.
+    """Measures of the published protocol for one scheduler under one of its perturbations.
 
     Attributes:
         scheduler: Its name.
@@ -244,7 +244,7 @@ def summarize_robustness(results: Iterable[Result], by: By = "place", tolerance:
 
 
 def worst(summary: Robustness, scheduler: str, by_measure: Measure) -> list[Behind]:
-    """Where a scheduler is behind the best other one, and by how much, the worst first.
+    """Cases in which a scheduler is behind the best other one, and by how much, the worst first.
 
     A scheduler is compared by what a disturbance did to its own runs. One whose learning rate is tiny is hardly
     disturbed, and does well here, however bad its losses are.
@@ -362,7 +362,7 @@ def _median(values: Iterable[tuple[Run, float]]) -> Median:
 
 
 def _rate(counts: Iterable[tuple[int | None, int]]) -> float | None:
-    """How many in 100 steps, over all runs together."""
+    """Number in 100 steps, over all runs together."""
     known = [(count, steps) for count, steps in counts if count is not None]
     steps = sum(of for _, of in known)
     return 100 * sum(count for count, _ in known) / steps if steps else None

@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Failures:
-    """What became of the runs of one scheduler.
+    """Failures among the runs of one scheduler.
 
     Attributes:
         scheduler: Its name.
@@ -69,7 +69,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a set of results says.
+    """Summary of a set of results.
 
     Attributes:
         scheduler: The scheduler in question.
@@ -170,7 +170,7 @@ def summarize(
 
 
 def outcome(result: Result, stages: Sequence[float] = STAGES) -> Outcome:
-    """What the statistics know of a run.
+    """Outcome of a run, for the statistics.
 
     The loss of a stage is that of the first validation at or after it, which is the same step for every scheduler;
     NaN if the run broke down before.

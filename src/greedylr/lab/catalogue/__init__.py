@@ -1,1 +1,1 @@
-"""What is compared: problems, perturbations, schedulers, optimizers, and the suites made of them."""
+"""Catalogue of problems, perturbations, schedulers, optimizers, and the suites made of them."""

@@ -55,7 +55,7 @@ _TIMES = frozenset({"epoch", "epochs", "step", "steps", "current_step", "current
 
 
 def told(scheduler: Any) -> Callable[[float], object] | None:
-    """How to tell a scheduler the loss at each step; None if its ``step`` is to be called with nothing.
+    """Name of the argument that takes the loss at each step; None if ``step`` takes nothing.
 
     An argument that is called like a loss is given one. So is the first that must be given, unless it is called like a
     number of steps. Anything else, such as the optional ``epoch`` of torch's fixed schedules or ``*args``, may be the

@@ -1,4 +1,4 @@
-"""What a comparison found: to print, to draw, to write as a page, or to go on with."""
+"""Result of a comparison: to print, to draw, to write as a page, or to go on with."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Compared:
-    """What :func:`greedylr.lab.compare` found.
+    """Result of :func:`greedylr.lab.compare`.
 
     Attributes:
         results: One for each run, with all its curves. In ``run.multiplier`` is the learning rate, if :attr:`absolute`.
@@ -68,7 +68,7 @@ class Compared:
 
     @cached_property
     def summary(self) -> Summary:
-        """What the statistics say: the first scheduler against each other one; see ``docs/statistics.md``."""
+        """Statistics of the first scheduler against each other one; see ``docs/statistics.md``."""
         stages = [stage for stage in STAGES if all(_has(result, stage) for result in self.results)]
         made = summarize(self.results, self.schedulers[0], fixed=self.fixed, stages=stages, absolute=self.absolute)
         # Where nobody looked before the end, all reach a target there.
@@ -177,7 +177,7 @@ class Compared:
 
 
 def _has(result: Result, stage: float) -> bool:
-    """Whether a run was validated at a stage, or soon after; one that broke down before need not have been."""
+    """True if a run was validated at a stage, or soon after, or broke down before it."""
     begin, end = stage * result.run.steps, (stage + _LATE) * result.run.steps
     if stage == 1.0 or (result.failure is not None and len(result.losses) < begin):
         return True

@@ -14,7 +14,7 @@ from greedylr.lab.runs import Result
 
 @dataclass(frozen=True)
 class Trials:
-    """What came of a training function.
+    """Outcome of a training function.
 
     Attributes:
         results: One for each trial.

@@ -38,7 +38,7 @@ class Planned(NamedTuple):
 def plan(
     problems: Sequence[str], chosen: Sequence[Chosen], lrs: Sequence[float] | None, seeds: Sequence[int], optimizer: str
 ) -> list[Planned]:
-    """What is to be trained.
+    """Runs to be trained.
 
     Args:
         problems: Names of problems.
@@ -109,7 +109,7 @@ class _Told:
 
 
 def is_fixed(chosen: Chosen) -> bool:
-    """Whether a scheduler goes by the step alone."""
+    """True if a scheduler goes by the step alone."""
     if chosen.registered is not None:
         return SCHEDULERS[chosen.registered].kind == "fixed"
     return told(chosen.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 10)) is None

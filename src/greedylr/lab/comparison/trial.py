@@ -111,7 +111,7 @@ class Trial:
         self._validations[len(self._losses)] = _number(loss)
 
     def result(self, problem: str) -> Result:
-        """What came of it.
+        """Outcome of the trial.
 
         Args:
             problem: What the training is called.

@@ -1,1 +1,1 @@
-"""How runs get done and kept: the reference loop, engines, fingerprints, the store."""
+"""Execution and storage of runs: the reference loop, engines, fingerprints, the store."""

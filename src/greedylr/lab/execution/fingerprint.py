@@ -1,4 +1,4 @@
-"""What a result depends on, and the key made of it: results of other settings or code are never mixed.
+"""Key of a run, made of everything that its result depends on: results of other settings or code are never mixed.
 
 A run's key is made of its settings, of versions, and of the code that it runs through: the modules of its own entries
 in the catalogue, those of the loop that trains it, and what they import of this package. Comments, docstrings, imports
@@ -87,7 +87,7 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What results are made with, and its version, to be said beside them."""
+    """Versions of the packages that results are made with, to be shown beside them."""
     return {
         "greedylr": greedylr.__version__,
         "Python": platform.python_version(),
@@ -176,7 +176,7 @@ def _foreign(module: str) -> frozenset[str]:
 
 
 def _home(base: str, name: str) -> str:
-    """Where a name that is imported from a module is defined; a package may hand on what is in another module."""
+    """Module that defines a name that is imported from another; a package may hand it on."""
     if _file(f"{base}.{name}") is not None:
         return f"{base}.{name}"
     for further, another in _imported(_tree(base), base):

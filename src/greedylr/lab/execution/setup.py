@@ -1,4 +1,4 @@
-"""What a run begins with, which every engine must begin with: learning rate, weights, data and batches."""
+"""Start of a run, the same for every engine: learning rate, weights, data and batches."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Stored(NamedTuple):
 
 
 def is_store(file: Path) -> bool:
-    """Whether a file is a store, of any version; it is looked at, and not touched.
+    """True if a file is a store, of any version; the file is read only.
 
     Raises:
         OSError: If it cannot be read.
@@ -180,7 +180,7 @@ class Store:
         return {result.run for result in self.load(runs, stacked)}
 
     def key(self, run: Run) -> str | None:
-        """What the result that :meth:`load` gave for a run is stored under; None if there is none."""
+        """Key of the result that :meth:`load` gave for a run; None if there is none."""
         for stacked in _EITHER:
             name = key(run, stacked=stacked)
             with self._errors():
@@ -208,7 +208,7 @@ class Store:
         return list(present)
 
     def others(self, runs: Iterable[Run]) -> int:
-        """How many runs are there beside ``runs``, of other settings or another version."""
+        """Number of stored runs that are not in ``runs``, of other settings or another version."""
         wanted = {name for run in runs for name in _keys(run)}
         with self._errors():
             rows = self._connection.execute("SELECT key, settings FROM run").fetchall()
@@ -307,7 +307,7 @@ class Store:
             raise sqlite3.DatabaseError(f"its layout is {layout}, and this version of greedylr knows {_LAYOUT}")
 
     def _head(self) -> tuple[int, int, int]:
-        """What the file says it is, of which layout, and how many tables and indices it has."""
+        """Head of the file: its kind, its layout, and the number of tables and indices."""
         asked = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
         application, layout, tables = (self._connection.execute(query).fetchone()[0] for query in asked)
         return application, layout, tables
@@ -321,7 +321,7 @@ class Store:
 
 
 def _says(about: Any, name: Any, run: Run | None = None) -> bool:
-    """Whether the settings that are stored with a run are those that its key is made of, and its own."""
+    """True if the settings that are stored with a run match its key, and are its own."""
     try:
         told = json.loads(about)
         return bool(key_of(told) == name and (run is None or told["run"] == run._asdict()))
@@ -330,7 +330,7 @@ def _says(about: Any, name: Any, run: Run | None = None) -> bool:
 
 
 def _keys(run: Run) -> set[str]:
-    """What a run can be stored under at present; nothing if it cannot be run here."""
+    """Keys that a run can be stored under at present; none if it cannot be run here."""
     try:
         return {key(run, stacked=stacked) for stacked in _EITHER}
     except (KeyError, ModuleNotFoundError):
@@ -356,7 +356,7 @@ def _unpack(blob: bytes) -> tuple[list[float], list[float]]:
 
 
 def _unpack_row(row: Sequence[Any]) -> Stored | None:
-    """What is in a row; None if it is damaged, and to be trained anew."""
+    """Result in a row; None if the row is damaged, and the run to be trained anew."""
     *cells, digest = row
     if digest != _digest(cells):
         return None
@@ -397,7 +397,7 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
 def _sound(
     steps: int, whole: bool, losses: Sequence[float], clean: Sequence[float], validation_steps: Sequence[float]
 ) -> bool:
-    """Whether the lengths of what a run left, and the steps of its validations, can be: all of it if it is whole."""
+    """True if the lengths of a result's lists, and the steps of its validations, are possible."""
     if not all(one.is_integer() for one in validation_steps):
         return False
     if not all(one < other for one, other in pairwise([-1, *validation_steps, steps + 1])):

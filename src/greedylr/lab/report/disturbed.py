@@ -1,4 +1,4 @@
-"""What is said of a set of runs some of which are disturbed, gathered in one go through them."""
+"""Robustness of a set of runs some of which are disturbed, gathered in one pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = ("paper", "cosine", "wsd")
 
 @dataclass(frozen=True)
 class Disturbed:
-    """What is known of runs that were disturbed, and of their twins.
+    """Findings about runs that were disturbed, and about their twins.
 
     Attributes:
         scheduler: The one in question.
@@ -42,7 +42,7 @@ class Disturbed:
     trajectories: Trajectories
 
     def robustness(self, by: By) -> Robustness:
-        """What perturbations did to the runs of each scheduler.
+        """Effect of perturbations on the runs of each scheduler.
 
         Args:
             by: What to put together.
@@ -50,7 +50,7 @@ class Disturbed:
         return put_together(self.measured, by)
 
     def most_disturbed(self, kind: str, multiplier: float) -> Scene | None:
-        """Where perturbations of a kind did most to the scheduler in question: the largest excess; None: nowhere.
+        """Case with the largest excess of the scheduler in question, for a kind of perturbation; None: there is none.
 
         Args:
             kind: Its name.
@@ -67,7 +67,7 @@ class Disturbed:
 
 
 def are_disturbed(runs: Iterable[Run]) -> bool:
-    """Whether any of these is, so that there is something to say of robustness."""
+    """True if any of these runs is disturbed."""
     return any(run.perturbation != "none" for run in runs)
 
 

@@ -30,7 +30,7 @@ _SHOWN = ("paper", "constant", "linear", "cosine", "wsd", "schedule-free")  # at
 
 @dataclass(frozen=True)
 class About:
-    """What there is to say of a set of runs, beside what came of them.
+    """Information about a set of runs, beside their results.
 
     Attributes:
         name: What it is called.
@@ -139,7 +139,7 @@ def _case_name(summary: Summary, problem: str, optimizer: str, multiplier: float
 
 
 def _choices(cases: Iterable[dict[str, str]]) -> dict[str, list[str]]:
-    """What there is to select from, in the order of the cases."""
+    """Choices of the selection, in the order of the cases."""
     listed = list(cases)
     asked = max(listed, key=len, default={})
     return {what: list(dict.fromkeys(case.get(what, "none") for case in listed)) for what in asked}

@@ -1,4 +1,4 @@
-"""What the authors of the method report, to be shown beside our own numbers."""
+"""Figures that the authors of the method report, to be shown beside our own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SMALL_MODELS = (
 
 
 class PublishedRobustness(NamedTuple):
-    """What the authors report of one scheduler in their robustness study, as far as it is stated.
+    """Figures that the authors report of one scheduler in their robustness study, as far as they are stated.
 
     Attributes:
         what: Which scheduler.

@@ -38,7 +38,7 @@ from greedylr.pulse.trace import Metric, Trace
 
 @dataclass(frozen=True)
 class Production:
-    """What a store says, in tables with a column for each scheduler.
+    """Readiness tables of a store, with a column for each scheduler.
 
     Attributes:
         runs: How many runs there are.
@@ -63,7 +63,7 @@ class Production:
 
 
 class _Case(NamedTuple):
-    """What can be compared with each other, loss by loss."""
+    """Group of runs whose losses can be compared with each other."""
 
     problem: str
     optimizer: str
@@ -85,7 +85,7 @@ class _Known(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    """How the runs of one scheduler in one case ended; no deviation of a single seed."""
+    """Final losses of the runs of one scheduler in one case; no deviation for a single seed."""
 
     scheduler: str
     multiplier: float
@@ -138,7 +138,7 @@ def evaluate(store: Store, runs: Sequence[Run], done: Callable[[], None] = lambd
 
 
 def facts_of(result: Result, twin: Result | None = None) -> Facts:
-    """What the table asks of one run.
+    """Values of the readiness table for one run.
 
     Args:
         result: What the run left.
@@ -166,7 +166,7 @@ def facts_of(result: Result, twin: Result | None = None) -> Facts:
 
 
 def _changes_training(run: Run) -> bool:
-    """Whether a run is disturbed by more than a number that changes nothing."""
+    """True if a run is disturbed by more than a number that changes nothing."""
     found = find(run.perturbation)
     return found is not None and found.kind.acts_on != "nothing"
 
@@ -183,7 +183,7 @@ def _config(scheduler: str, steps: int, mode: Literal["min", "max"]) -> dict[str
 
 
 def _trace(result: Result, config: dict[str, Any]) -> Trace:
-    """What a recorder would have kept of the run, as far as the lab keeps it."""
+    """Trace that a recorder would have kept of the run, as far as the lab keeps it."""
     losses = np.array(result.losses)
     return Trace(
         path=Path(),
@@ -210,7 +210,7 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
 
 
 def _endings(known: Iterable[_Known]) -> tuple[list[_Ended], int]:
-    """How the runs ended beside the best fixed schedule, and in how many places one of these lacks runs."""
+    """Final losses beside the best fixed schedule, and the number of places in which that lacks runs."""
     fixed = [name for name, entry in SCHEDULERS.items() if entry.kind == "fixed"]
     ended: list[_Ended] = []
     unfinished = 0
@@ -266,7 +266,7 @@ def _table(known: Sequence[_Known], ended: Sequence[_Ended], rates: Sequence[flo
 
 
 def _plain_rows(problem: str, of: Sequence[Sequence[_Known]]) -> list[Row]:
-    """How runs of one case ended: their losses can be compared as they are."""
+    """Final losses of runs of one case: they can be compared as they are."""
     finals = [[one.facts.final for one in runs] for runs in of]
     metrics = [[one.outcome.metric for one in runs] for runs in of]
     return [
@@ -277,7 +277,7 @@ def _plain_rows(problem: str, of: Sequence[Sequence[_Known]]) -> list[Row]:
 
 
 def _regret_rows(of: Sequence[Sequence[_Ended]], rates: Sequence[float]) -> list[Row]:
-    """How runs of several cases ended: each beside the best fixed schedule of its own case."""
+    """Final losses of runs of several cases: each beside the best fixed schedule of its own case."""
 
     def at(rate: float) -> list[str]:
         return [_median([one.regret for one in its if one.multiplier == rate], ".2f") for its in of]

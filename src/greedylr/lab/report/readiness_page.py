@@ -52,7 +52,7 @@ def render(name: str, found: Production, others: int) -> str:
 
 
 def about(found: Production, others: int) -> list[str]:
-    """What there is to say of the runs before the table, in a line each.
+    """Lines about the runs, to stand before the table.
 
     Args:
         found: What the store says.

@@ -1,4 +1,4 @@
-"""What the page says of robustness, put so that its template and its script need only show it."""
+"""Robustness section of the page, prepared so that template and script need only show it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def _worst(disturbed: Disturbed, kinds: Robustness, measure: Measure) -> list[di
 
 
 def _scene(disturbed: Disturbed, one: Behind) -> dict[str, Any] | None:
-    """Where the trajectories show it best."""
+    """Case that shows it best in the trajectories."""
     scene = disturbed.most_disturbed(one.own.perturbations, one.own.multiplier)
     return None if scene is None else scene._asdict()
 
 
 def _first(worst_ones: list[dict[str, Any]], scenes: list[Scene]) -> dict[str, Any] | None:
-    """What is shown before the reader has chosen: the worst there is."""
+    """Case that is shown before the reader has chosen: the worst."""
     return worst_ones[0]["scene"] if worst_ones else scenes[0]._asdict() if scenes else None
 
 

@@ -88,7 +88,7 @@ def median_text(median: Median, form: str = ".3g") -> str:
 
 
 def worst_tables(summary: Robustness, scheduler: str, count: int) -> Iterator[FittingTable]:
-    """Where a scheduler is behind the best other one, by each measure; no table where it never is.
+    """Cases in which a scheduler is behind the best other one, by each measure; no table where there are none.
 
     Args:
         summary: What to look in.
@@ -144,7 +144,7 @@ def beside_table(rows: Sequence[Beside]) -> FittingTable:
 
 
 def beside(summary: Robustness, scheduler: str) -> list[Beside]:
-    """What published figures belong beside: medians over all disturbances of the training, by learning rate.
+    """Medians over all disturbances of the training, by learning rate, to stand beside the published figures.
 
     Args:
         summary: Put together by ``"side"``.
@@ -196,7 +196,7 @@ def robustness_tables(summary: Robustness) -> Iterator[FittingTable]:
 
 
 def published_table(rows: Sequence[PublishedRow]) -> FittingTable:
-    """What the published protocol measures, with the proof that it measures undisturbed training.
+    """Measures of the published protocol, with the proof that it measures undisturbed training.
 
     Args:
         rows: What to show.

@@ -1,4 +1,4 @@
-"""What a reader looks up: every run of a case, or that failed, with its loss and its name in the store."""
+"""Rows to look up: every run of a case, or that failed, with its loss and its key in the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each scheduler's line looks: the same in every chart, and told apart by the colour-blind too."""
+"""Line styles of the schedulers: the same in every chart, and distinct for the colour-blind too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DASHES = ("solid", "dash", "dot")
 
 
 class Style(NamedTuple):
-    """How a line looks.
+    """Style of a line.
 
     Attributes:
         color: As CSS has it.

@@ -19,7 +19,7 @@ _Floats: TypeAlias = NDArray[np.float32]
 
 
 class Scene(NamedTuple):
-    """Where schedulers are shown together: what is the same in all their runs, but the seed.
+    """Setting in which schedulers are shown together: the same in all their runs, apart from the seed.
 
     Attributes:
         perturbation: Its name; ``"none"`` for the twins.

@@ -1,4 +1,4 @@
-"""How numbers are written, the same on paper and on the terminal."""
+"""Formatting of numbers, the same on pages and on the terminal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a recorded run says about itself."""
+"""Diagnosis of a recorded run."""

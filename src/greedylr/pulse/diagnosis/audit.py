@@ -66,7 +66,7 @@ _REFLEXES = frozenset({Action.EXPLOSION, Action.NON_FINITE})
 
 
 class Verdict(Enum):
-    """What the losses after a move say about it."""
+    """Verdict of the losses after a move."""
 
     CONFIRMED = "confirmed: the loss then came out below what the trend before predicted"
     REFUTED = "refuted: the loss then came out above what the trend before predicted"
@@ -110,7 +110,7 @@ class Audited(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """How many moves were confirmed, refuted and undecidable, those among the last that are not to be judged yet."""
+    """Number of moves that were confirmed, refuted and undecidable; those not to be judged yet are undecidable."""
 
     confirmed: int
     refuted: int

@@ -1,4 +1,4 @@
-"""How much of the loss's movement, and of the decisions, is the composition of the batches.
+"""Share of the loss's movement, and of the decisions, that the composition of the batches explains.
 
 The loss and the logged columns (labels as one column each) are taken relative to their running means, so that only
 what moves within a hundred steps counts. The loss is divided by its running standard deviation, so that every stretch
@@ -63,7 +63,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Composition:
-    """What the composition of the batches explains.
+    """Share that the composition of the batches explains.
 
     Attributes:
         explained: Share of the loss's movement, out of sample.
@@ -85,12 +85,12 @@ class Composition:
 
     @property
     def much(self) -> bool:
-        """Whether it is so much that something should be done."""
+        """True if it is so much that something should be done."""
         return self.explained >= MUCH and self.p_value < 0.05
 
     @property
     def sentence(self) -> str:
-        """What it comes to, and what to do."""
+        """Sentence about the finding, and advice."""
         share = f"Composition explains {self.explained:.0%} of the loss's movement (p = {self.p_value:.2g})"
         if self.explained < _NOTHING:  # be it significant or not
             share = "Composition explains less than 1% of the loss's movement"
@@ -173,13 +173,13 @@ def _encoded(values: NDArray[Any]) -> Floats:
 
 
 def _moving(values: Floats) -> Floats:
-    """What is left after the running mean is taken out."""
+    """Values minus their running mean."""
     moved: Floats = values - ndimage.uniform_filter1d(values, _SPAN, axis=0, mode="nearest")
     return moved
 
 
 def _both(moving: Floats, spread: Floats) -> Floats:
-    """What a column does to the loss is the same all along, or is larger where the loss moves more."""
+    """Regressors for both cases: the effect of a column is constant, or larger where the loss moves more."""
     return np.hstack([moving / spread, moving])
 
 
@@ -244,7 +244,7 @@ def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Float
 
 
 def _sources(trace: Trace) -> tuple[Source, ...]:
-    """Where spikes come from."""
+    """Origin of the spikes."""
     spikes = sorted({one.step for one in trace.decisions if one.action in TROUBLE})
     rows = np.flatnonzero(np.isin(trace.steps, spikes))
     apart = [trace.troubled[step] for step in spikes if step in trace.troubled]  # where thinning has left no row

@@ -99,12 +99,12 @@ class Finding(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """What to do about it."""
+        """Advice."""
         return ADVICE[self.kind]
 
     @property
     def serious(self) -> bool:
-        """Whether it spoils the run, rather than slows it or is already over."""
+        """True if it spoils the run, rather than slows it or is already over."""
         return self.kind in _SERIOUS
 
 
@@ -174,7 +174,7 @@ class Windows:
         return self._outside([one for one in self.upsets if self._passing(one)])
 
     def disrupted(self, step: int) -> bool:
-        """Whether a step lies in what came back, or began so lately that it may still do so."""
+        """True if a step lies in a rise that came back, or that began so lately that it still may."""
         return any(one.first <= step <= one.last and self._passing(one) for one in self.upsets)
 
     def _passing(self, upset: Upset) -> bool:
@@ -457,7 +457,7 @@ def _changes(mean: Floats) -> Floats:
 
 
 def _usual(changes: Floats, number: int) -> float:
-    """What a change at a window must be above, as the level wanders that much anyway where noise is smooth.
+    """Least change at a window that counts; the level wanders by less anyway where noise is smooth.
 
     Three times the spread of the changes elsewhere in the run, each beside the one before that it shares no window
     with: what the loss falls by is no spread. It is taken from their lowest quarter, as a short run may be half steep
@@ -504,7 +504,7 @@ def _where(trace: Trace, first: int, last: int, up: bool) -> int:
 
 
 def _sudden(trace: Trace, step: int, level: float, new: float) -> bool:
-    """Whether a step leads from one level to the other, and no slope: where a loss falls fast, its noise falls with it.
+    """True if a step, not a slope, leads from one level to the other: where a loss falls fast, its noise does too.
 
     A line with a step in it is fitted to the logarithms of the forty losses before and after.
     """

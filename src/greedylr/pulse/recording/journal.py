@@ -102,7 +102,7 @@ class Journal:
         return f"another recorder is writing to {folder}"
 
     def _verify(self) -> tuple[int, int, bool]:
-        """Where the last sound line ends, its seal, and whether whole lines follow that are not.
+        """End of the last sound line, its seal, and whether whole lines follow that are not sound.
 
         Raises:
             ValueError: If there is something, and it is no trace.

@@ -36,7 +36,7 @@ def rank() -> int:
 
 
 def _size(name: str) -> int | None:
-    """How many processes the launcher of a variable has started; None: unknown."""
+    """Number of processes that the launcher has started, by its environment variable; None: unknown."""
     sizes = [_number(size) for size in _SIZES.get(name, ())]
     known = next((size for size in sizes if size is not None), None)
     return 1 if known is None and name == "SLURM_PROCID" else known

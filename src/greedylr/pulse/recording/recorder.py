@@ -40,7 +40,7 @@ _QUIET = storage.QUIET
 
 
 class Scheduler(Protocol):
-    """What the recorder needs of a scheduler: :class:`greedylr.GreedyLR` has it."""
+    """Interface that the recorder needs of a scheduler: :class:`greedylr.GreedyLR` has it."""
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call ``observer`` with every decision, having told it by ``watch`` whom it observes."""
@@ -251,7 +251,7 @@ class Recorder:
 
     @property
     def closed(self) -> bool:
-        """Whether the record has ended."""
+        """True if the record has ended."""
         return self._closed
 
     def flush(self) -> None:
@@ -365,7 +365,7 @@ class Recorder:
         self._go_on_after(step - 1)
 
     def _go_on_after(self, step: int) -> None:
-        """What is known of the steps before may be of others than those that led here."""
+        """Forget the steps before, which may not be those that led here."""
         self._step = step
         self._first = self._made = step + 1
         # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
@@ -413,7 +413,7 @@ class Recorder:
         self._stretch.clear()
 
     def _keep_the_last(self) -> None:
-        """What thinning has left out is kept where nothing follows."""
+        """Keep the steps that thinning has left out, where nothing follows."""
         if self._stretch:
             self._first = self._step
             self._row(self._step, self._stretch[-1])
@@ -423,7 +423,7 @@ class Recorder:
         self._flush()
 
     def _look_at_optimizer(self) -> None:
-        """Whether somebody else has set the learning rate since; seldom, and never on a device."""
+        """True if somebody else has set the learning rate since; rare, and never on a device."""
         if self._optimizer is None or self._lrs is None:
             return
         group = self._optimizer.param_groups[0]

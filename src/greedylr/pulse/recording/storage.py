@@ -1,4 +1,4 @@
-"""What the lines of a trace's file mean, for those who write them and those who read them. Standard library only.
+"""Format of the lines of a trace file, for writers and readers. Standard library only.
 
 A trace is a folder with one file, :data:`FILE`: lines of strict JSON that are only ever appended. A line ends with
 ``crc``, the checksum of it and of all lines before, and has one of these entries.
@@ -212,7 +212,7 @@ def decisions(made: list[Decision], found: list[tuple[int, tuple[float, ...]]], 
 
 
 def columns(batches: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-    """What the batches were made of, by column: numbers, or codes of labels; ``row`` where some steps had none.
+    """Composition of the batches, by column: numbers, or codes of labels; ``row`` where some steps had none.
 
     Whatever is neither a number nor a string is a label by its text: it must not cost the run.
     """

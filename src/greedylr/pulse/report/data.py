@@ -109,7 +109,7 @@ def _decisions(reading: Reading, shown: list[Decision]) -> dict[str, Any]:
 
 
 def _shown(reading: Reading, most: int) -> tuple[list[Decision], int]:
-    """What is marked, of all that could be."""
+    """Decisions that are marked, of all that could be."""
     marked = [one for one in reading.trace.decisions if one.action.name in _LOOK]
     if len(marked) <= most:
         return marked, len(marked)
@@ -134,7 +134,7 @@ def _shortened(name: str) -> str:
 
 
 def _lr_points(steps: Ints, lrs: Floats) -> tuple[Ints, Floats]:
-    """Where the learning rate changed; of very many changes, some."""
+    """Steps at which the learning rate changed; a part of them if there are very many."""
     if not len(lrs):
         return steps, lrs
     changed = np.flatnonzero(np.diff(lrs)) + 1

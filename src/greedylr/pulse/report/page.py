@@ -54,7 +54,7 @@ def write(file: Path, readings: list[Reading]) -> None:
 
 
 def _facts(reading: Reading) -> list[tuple[str, Any]]:
-    """What there is to say of a run in a line each."""
+    """Lines about a run."""
     trace = reading.trace
     own = {name: value for name, value in trace.meta.items() if name not in ("greedylr", "python", "host", "time")}
     facts: list[tuple[str, Any]] = [

@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the table asks of one run; None where there is nothing to say.
+    """Values of the readiness table for one run; None where there is nothing to say.
 
     Attributes:
         final: Last validation, or the mean loss of the last window.
@@ -108,7 +108,7 @@ def table(groups: Mapping[str, Sequence[Facts]], final: Sequence[Row] | None = N
 
 
 def facts(reading: Reading) -> Facts:
-    """What the table asks of one run.
+    """Values of the readiness table for one run.
 
     Args:
         reading: The run.

@@ -25,7 +25,7 @@ def number(value: float) -> str:
 
 
 def reason(decision: Decision) -> str:
-    """What was decided and why, in a sentence.
+    """Decision and its reason, in a sentence.
 
     Example:
         >>> from greedylr import Action
@@ -41,7 +41,7 @@ def reason(decision: Decision) -> str:
 
 
 def verdict(one: Audited) -> str:
-    """What became of a move, in a sentence.
+    """Verdict on a move, in a sentence.
 
     Example:
         >>> from greedylr import Action
@@ -78,7 +78,7 @@ def shares(rows: Mapping[str, Shares]) -> list[tuple[str, str, str, str, str]]:
 
 
 def source(one: Source) -> str:
-    """Where spikes come from, in a sentence."""
+    """Origin of the spikes, in a sentence."""
     come = "comes" if one.spikes == 1 else "come"
     where = f"{one.column} {one.value!r}, which has {one.share:.0%} of the steps (p = {one.p_value:.2g})"
     return f"{one.spikes} of {count(one.of, 'spike')} {come} from {where}."
@@ -88,7 +88,7 @@ _RISING = ("warming up", "climbing")
 
 
 def course(trace: Trace) -> list[tuple[str, str]]:
-    """Where the learning rate went, and in which phases not single losses set it: the name of each, and what it did.
+    """Phases in which no single loss set the learning rate: the name of each, and its effect.
 
     Example:
         >>> import tempfile, torch

@@ -1,4 +1,4 @@
-"""What can be claimed from the runs, and how surely; every definition is argued in ``docs/statistics.md``."""
+"""Claims that the runs support, with their uncertainty; ``docs/statistics.md`` argues every definition."""
 
 from greedylr.lab.analysis.statistics.differences import Difference, difference, differences
 from greedylr.lab.analysis.statistics.estimate import (

@@ -1,4 +1,4 @@
-"""What the statistics know of a finished run, and what a failed one counts as."""
+"""Outcome of a finished run as the statistics use it, and the loss that a failed run counts with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNLIKE = 0.01
 
 
 class Case(NamedTuple):
-    """What the runs of a comparison share, but for their seeds.
+    """Conditions that the runs of a comparison share, apart from their seeds.
 
     Attributes:
         problem: Name of the problem.
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one finished run came to: plain data.
+    """Outcome of one finished run: plain data.
 
     Attributes:
         problem: Name of the problem.
@@ -86,16 +86,16 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the run ended not finite, or not even 1 % of the start (its size) below the start."""
+        """True if the run ended not finite, or not even 1 % of the start (its size) below the start."""
         return not (math.isfinite(self.final) and self.final < self.start - FAILED * abs(self.start))
 
     @property
     def case(self) -> Case:
-        """What the run shares with the other seeds and schedulers of its case."""
+        """Case that the run belongs to, with other seeds and schedulers."""
         return Case(self.problem, self.optimizer, self.multiplier, self.perturbation)
 
     def failed_at(self, stage: float) -> bool:
-        """Whether the run had failed at a stage: at 1.0 as :attr:`failed`, earlier only if not finite."""
+        """True if the run had failed at a stage: at 1.0 as :attr:`failed`, earlier only if not finite."""
         return self.failed if stage == 1.0 else not math.isfinite(self._at(stage))
 
     def counted_loss(self, stage: float, start: float) -> float:
@@ -137,5 +137,5 @@ def common_start(outcomes: Iterable[Outcome]) -> float:
 
 
 def ratio_makes_sense(loss: float, start: float) -> bool:
-    """Whether a loss is far enough above zero to divide by: more than 1 % of the decrease that led to it."""
+    """True if a loss is far enough above zero to divide by: more than 1 % of the decrease that led to it."""
     return loss > NEAR_ZERO * (start - loss)

@@ -42,7 +42,7 @@ class Pair:
         return common_start((self.first, self.second))
 
     def benefit(self, stage: float = 1.0) -> float:
-        """How much lower the first run's counted loss is, in units of the loss."""
+        """Counted loss of the second run minus that of the first, in units of the loss."""
         return self.second.counted_loss(stage, self.start) - self.first.counted_loss(stage, self.start)
 
     def share(self, stage: float = 1.0) -> float:

@@ -15,7 +15,7 @@ from greedylr.lab.analysis.statistics.outcome import Outcome, common_start, rati
 
 
 class Task(NamedTuple):
-    """Where the best fixed schedule is looked for: at any learning rate."""
+    """Runs among which the best fixed schedule is sought: at any learning rate."""
 
     problem: str
     optimizer: str
@@ -61,7 +61,7 @@ class Measure(Enum):
 
 @dataclass(frozen=True)
 class Regret:
-    """What one scheduler at one learning rate loses, over seeds.
+    """Regret of one scheduler at one learning rate, over seeds.
 
     Attributes:
         entry: The runs.

@@ -15,7 +15,7 @@ from greedylr.lab.analysis.statistics.pairing import Pair, Pairing
 
 @dataclass(frozen=True)
 class StepsToTarget:
-    """How much sooner one scheduler reaches a target than its rival.
+    """Steps by which one scheduler reaches a target sooner than its rival.
 
     Attributes:
         first: The scheduler in question.

@@ -15,7 +15,7 @@ from greedylr.lab.analysis.statistics.pairing import Pair, Pairing
 
 
 class Verdict(Enum):
-    """What a case says about a scheduler against its rival; the value is the sentence to show to a person."""
+    """Verdict on a scheduler against its rival in one case; the value is the sentence to show to a person."""
 
     CLEARLY_BETTER = "clearly better: far beyond the margin, and beyond it on most seeds"
     BETTER = "better: beyond the margin, and ahead on most seeds"
@@ -29,7 +29,7 @@ _LEVELS = (Verdict.CLEARLY_WORSE, Verdict.WORSE, Verdict.AS_GOOD, Verdict.BETTER
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the verdicts change; ``docs/statistics.md`` argues the defaults.
+    """Thresholds between the verdicts; ``docs/statistics.md`` argues the defaults.
 
     Args:
         better: The margin: the share of the decrease, in [0, ``clearly``], that the median of a case must exceed.
@@ -107,7 +107,7 @@ class CaseVerdict:
 
 @dataclass(frozen=True)
 class Extremes:
-    """What all cases come to.
+    """Verdicts on all cases.
 
     Attributes:
         average: Mean over the cases; NaN if there are none.
@@ -124,7 +124,7 @@ class Extremes:
 
 @dataclass(frozen=True)
 class Tally:
-    """How often each verdict was given.
+    """Number of cases with each verdict.
 
     Attributes:
         as_good_or_better: All that is not worse.
@@ -253,7 +253,7 @@ def _all_small(shares: Sequence[float], thresholds: Thresholds) -> bool:
 
 
 def _against_failures(level: int, excess: int) -> int:
-    """Who fails more often is at best as good; and worse, if it was not ahead otherwise."""
+    """Limit the verdict by failures: with more of them it is at best *as good*, or *worse* where it was not ahead."""
     if excess > 0:
         return 0 if level > 0 else min(level, -1)
     if excess < 0:

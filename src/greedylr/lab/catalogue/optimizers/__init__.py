@@ -1,4 +1,4 @@
-"""What the learning rate is given to: torch's optimizers, one entry each."""
+"""Catalogue of torch's optimizers, one entry each."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What an optimizer of the catalogue is."""
+"""Entry for an optimizer in the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can disturb a run: one class a kind, one line here to add one. All is defined in ``docs/robustness.md``.
+"""Catalogue of perturbations, one class a kind and one line here to add one; definitions: ``docs/robustness.md``.
 
 A perturbation is a kind and a strength, and its name is both: ``gradient-noise:0.3``.
 """
@@ -55,7 +55,7 @@ KINDS: dict[str, type[Disturbance]] = {
 
 
 class Perturbation(NamedTuple):
-    """What disturbs a run.
+    """Perturbation of a run.
 
     Attributes:
         kind: What does.
@@ -71,7 +71,7 @@ class Perturbation(NamedTuple):
         return f"{self.kind.name}:{self.strength:g}"
 
     def span(self, steps: int) -> Span:
-        """When it is on, in a run of so many steps."""
+        """Steps at which it is on, in a run of so many steps."""
         return self.kind.span(steps, self.strength)
 
 
@@ -107,7 +107,7 @@ def find(name: str) -> Perturbation | None:
 
 
 def suits(run: Run) -> bool:
-    """Whether the perturbation of a run has something to act on; ``"none"`` always suits.
+    """True if the perturbation of a run has something to act on; ``"none"`` always suits.
 
     Raises:
         KeyError: If there is no such problem, scheduler or perturbation.
@@ -117,7 +117,7 @@ def suits(run: Run) -> bool:
 
 
 def disturb(runs: Sequence[Run], train: Examples) -> Disturbance | None:
-    """What is to disturb runs of one problem, number of steps and perturbation; None if nothing is.
+    """Disturbance of runs of one problem, number of steps and perturbation; None if there is none.
 
     Args:
         runs: The runs.

@@ -67,5 +67,5 @@ class Alone:
                 group["lr"] = lr
 
     def told(self, step: int, value: float) -> float:
-        """What the scheduler is told."""
+        """Loss that the scheduler receives."""
         return float(self.disturbance.observation(step, torch.tensor([value], dtype=torch.float64)))

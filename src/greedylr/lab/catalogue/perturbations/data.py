@@ -25,7 +25,7 @@ class _DataDisturbance(Disturbance):
 
     @classmethod
     def suits(cls, problem: Problem, scheduler: Scheduler) -> bool:
-        """Whether the problem is made of data: the height of a point is not."""
+        """True if the problem is made of data; the height of a point is not."""
         return problem.task is not LANDSCAPE
 
     def examples(self, step: int, indices: Tensor) -> Examples | None:

@@ -1,4 +1,4 @@
-"""What a perturbation is: a disturbance of some runs at once, and the places where it can act."""
+"""Base of all perturbations: a disturbance of some runs at once, and the places where it can act."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ActsOn = Literal["gradient", "data", "state", "observation", "nothing"]
 
 
 class Span(NamedTuple):
-    """When a disturbance is on.
+    """Steps at which a disturbance is on.
 
     Attributes:
         begin: Number of steps done before its first step.
@@ -82,17 +82,17 @@ class Disturbance:
 
     @classmethod
     def span(cls, steps: int, strength: float) -> Span:
-        """When it is on, in a run of so many steps: at least for one."""
+        """Steps at which it is on, in a run of so many steps; at least one."""
         begin, end = (round(share * steps) for share in cls.window)
         return Span(begin, max(begin + 1, end))
 
     @classmethod
     def suits(cls, problem: Problem, scheduler: Scheduler) -> bool:
-        """Whether there is something for it to act on."""
+        """True if there is something for it to act on."""
         return True
 
     def active(self, step: int) -> bool:
-        """Whether it is on at a step.
+        """True if it is on at a step.
 
         Args:
             step: Number of steps done before.
@@ -143,11 +143,11 @@ class Disturbance:
         return gradients
 
     def lr_factor(self, step: int) -> float:
-        """What the learning rate is multiplied by for a step, after the scheduler has set it."""
+        """Factor of the learning rate for a step, after the scheduler has set it."""
         return 1.0
 
     def observation(self, step: int, values: Tensor) -> Tensor:
-        """What the schedulers are told.
+        """Losses that the schedulers receive.
 
         Args:
             step: Number of steps done before.

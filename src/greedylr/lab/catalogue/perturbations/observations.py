@@ -22,7 +22,7 @@ class _ObservationDisturbance(Disturbance):
 
     @classmethod
     def suits(cls, problem: Problem, scheduler: Scheduler) -> bool:
-        """Whether the scheduler is told anything."""
+        """True if the scheduler receives a loss."""
         return scheduler.kind == "feedback"
 
     def observation(self, step: int, values: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class OptimizerLost(Disturbance):
 
     @classmethod
     def suits(cls, problem: Problem, scheduler: Scheduler) -> bool:
-        """Whether the optimizer is a plain one: of a whole one, the averaged weights would be lost too."""
+        """True if the optimizer is a plain one; restarting a whole one would lose its averaged weights too."""
         return scheduler.kind != "optimizer"
 
     def __init__(self, strength: float, scene: Scene) -> None:

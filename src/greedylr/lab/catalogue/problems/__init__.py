@@ -1,4 +1,4 @@
-"""What there is to train: one file a family, which is named here."""
+"""Catalogue of problems: one file a family, which is named here."""
 
 from greedylr.lab.catalogue.problems import (
     bandit,

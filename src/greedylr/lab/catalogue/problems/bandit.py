@@ -56,7 +56,7 @@ def _reward(model: Model, examples: Examples) -> Tensor:
 
 
 def _missed(model: Model, examples: Examples) -> Tensor:
-    """What the policy is expected to miss of the highest reward."""
+    """Expected shortfall of the policy from the highest reward."""
     probabilities = model(examples.inputs).softmax(-1)
     return 1 - (probabilities * examples.targets[:, 0]).sum(-1).mean()
 

@@ -1,4 +1,4 @@
-"""What a problem is: data, a model, a task, and learning rates that are known to be good."""
+"""Entry for a problem: data, a model, a task, and learning rates that are known to be good."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class Problem:
         return self.sampler(len(data.train.inputs), self.batch_size, generator, step)
 
     def loss(self, model: Model, examples: Examples) -> Tensor:
-        """What training minimises, on ``examples``; a 0-d tensor, as are the following."""
+        """Training loss on ``examples``; a 0-d tensor, as are the following."""
         return self.task.loss(model, examples)
 
     def observe(self, model: Model, examples: Examples) -> Tensor:
-        """What the scheduler is given: the loss, or what the task has in its place."""
+        """Value that the scheduler receives: the loss, or the task's replacement for it."""
         return (self.task.observe or self.task.loss)(model, examples)
 
     def judge(self, model: Model, examples: Examples) -> Tensor:

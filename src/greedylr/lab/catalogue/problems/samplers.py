@@ -1,4 +1,4 @@
-"""Which examples make the batch of a step: at random, by turns, or from neighbours in an order."""
+"""Samplers: the examples of a batch are drawn at random, by turns, or from neighbours in an order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is asked to do: the loss it is trained by, and what it is judged by."""
+"""Tasks: the loss that a model is trained by, and the measures that it is judged by."""
 
 from __future__ import annotations
 

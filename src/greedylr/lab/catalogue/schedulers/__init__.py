@@ -1,4 +1,4 @@
-"""What is compared: every way to set the learning rate, one file a family.
+"""Catalogue of schedulers, one file a family.
 
 All are imported from where they are kept; AdaLRS, of which no code is published, is written here.
 """

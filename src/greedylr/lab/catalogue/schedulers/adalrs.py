@@ -24,7 +24,7 @@ _WINDOW, _LEAST_WINDOW = 0.02, 5  # As a share of the run, and in steps.
 
 
 class Descent(NamedTuple):
-    """How fast the loss falls over a window.
+    """Decrease of the loss over a window.
 
     Attributes:
         velocity: Loss that is lost per step, by least squares; negative: the loss rises.

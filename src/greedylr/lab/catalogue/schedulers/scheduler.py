@@ -1,4 +1,4 @@
-"""What a scheduler of the catalogue is, and what they share."""
+"""Entry for a scheduler in the catalogue, and helpers that the families share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from greedylr.lab.catalogue.grammar import read, write
 
 
 class Horizon(NamedTuple):
-    """What a schedule may know of the run ahead.
+    """Information about the run ahead that a schedule may use.
 
     Attributes:
         steps: Optimizer steps.
@@ -102,7 +102,7 @@ class Scheduler:
         )
 
     def suits(self, optimizer: str) -> bool:
-        """Whether it can be used with an optimizer, or in its place."""
+        """True if it can be used with an optimizer, or in its place."""
         return not self.stands_in or optimizer in self.stands_in
 
 
@@ -120,7 +120,7 @@ class Schedulers(dict[str, Scheduler]):
             raise KeyError(name) from None
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is an entry, with settings or without."""
+        """True if there is an entry, with settings or without."""
         try:
             self[str(name)]
         except KeyError:

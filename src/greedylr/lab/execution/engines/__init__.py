@@ -59,7 +59,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def assign(runs: Sequence[Run], name: str | None = None) -> dict[Engine, list[Run]]:
-    """Which engine is to train which runs.
+    """Assign each run to an engine.
 
     Args:
         runs: What is to be trained.

@@ -34,7 +34,7 @@ _MOST_WORKERS = 16  # Each takes a few hundred megabytes and two seconds to star
 
 
 def worker_count(tasks: int) -> int:
-    """How many processes to do so many tasks with: one for each core that this process may use."""
+    """Number of processes for so many tasks: one for each core that this process may use."""
     # joblib counts what affinity and container limits leave, where os.cpu_count counts what is built in.
     return max(1, min(tasks, int(joblib.cpu_count()), _MOST_WORKERS))
 

@@ -1,4 +1,4 @@
-"""What came of the runs: one row a problem and learning rate, one cell a scheduler, and a verdict in words."""
+"""Table of results: one row a problem and learning rate, one cell a scheduler, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Row:
         return best if best.diverged < len(best.losses) else None
 
     def verdict(self, name: str) -> str:
-        """Who won, and by how much: over the next best if scheduler ``name`` won, else over ``name``."""
+        """Sentence about the winner and its lead: over the next best if scheduler ``name`` won, else over ``name``."""
         winner = self.winner
         if winner is None:
             return "every scheduler diverged" if self.complete else "not finished"

@@ -24,7 +24,7 @@ CORPORA: dict[str, Corpus] = {corpus.name: corpus for source in _SOURCES for cor
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Which architecture learns which set of data: by turns, in the order of the lists, before any result was known.
+    """Pairs of an architecture and a set of data: by turns, in the order of the lists, before any result was known.
 
     Each encoder learns a classification, and to find an answer or to mark a text; each encoder with a decoder two
     translations, and to write a shorter text; each decoder a text to go on with; each classifier of images two sets.

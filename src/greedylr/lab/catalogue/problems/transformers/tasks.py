@@ -1,4 +1,4 @@
-"""What Transformers' models are asked to do: their own loss, and the measure of success that is usual for it.
+"""Tasks of Transformers' models: their own loss, and the measure of success that is usual for it.
 
 A model is called by the names of its arguments; where a batch needs several, they are made of the two tensors that an
 example has.

@@ -55,11 +55,11 @@ class Tokenizer:
         return list(self.made.encode(text).ids)
 
     def places(self, text: str) -> list[tuple[int, int]]:
-        """Where in the text each of its numbers begins and ends."""
+        """First and last place in the text of each of its numbers."""
         return list(self.made.encode(text).offsets)
 
     def texts(self, rows: Tensor) -> list[str]:
-        """What rows of numbers say; what stands for no text is left out."""
+        """Texts of rows of numbers, without the numbers that stand for no text."""
         return [self.made.decode([number for number in row if number > BETWEEN]) for row in rows.tolist()]
 
 

@@ -38,7 +38,7 @@ class Schedule:
 
 @lru_cache(maxsize=4096)
 def schedule(optimizer: str, scheduler: str, steps: int) -> Schedule:
-    """What a fixed scheduler does in a run, found by letting it."""
+    """Learning rates of a fixed scheduler in a run, found by stepping it."""
     stand_in, made = made_for(optimizer, 1.0, scheduler, steps, "min")
     group = stand_in.param_groups[0]
     shares: list[float] = []

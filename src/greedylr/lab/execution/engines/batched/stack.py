@@ -58,7 +58,7 @@ class Stack:
 
     @torch.no_grad()
     def observe(self, examples: Examples) -> Tensor:
-        """What each scheduler is given for its run's examples."""
+        """Value that each scheduler receives for its run's examples."""
         return self._each(self.problem.observe, examples, own=True)
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ _PARTS = 16  # In all, where there are fewer kinds of runs: enough for many work
 
 
 def supports(run: Run) -> bool:
-    """Whether :func:`train_batched` can train a run: a stackable problem, and no scheduler that is an optimizer."""
+    """True if :func:`train_batched` can train a run: a stackable problem, and no scheduler that is an optimizer."""
     return SCHEDULERS[run.scheduler].kind != "optimizer" and PROBLEMS[run.problem].stackable
 
 
@@ -163,7 +163,7 @@ def train_batched(
 
 
 def _size(run: Run, share: int, dtype: torch.dtype) -> int:
-    """How many runs are best trained together, of so many."""
+    """Number of runs that are best trained together, of so many."""
     data = data_of(run.problem, dtype)
     examples = data.train.batch(next(batches(run, data)))
     each = bytes_of_run(PROBLEMS[run.problem], initial_model(run, dtype), examples)

@@ -1,4 +1,4 @@
-"""What an architecture is, and the sizes that all of one kind share."""
+"""Entry for an architecture, and the sizes that all of one kind share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a set of data is, and how a part of it is held out."""
+"""Entry for a set of data, and the split into training and validation."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class _Writing:
 
 
 def _summaries() -> Pairs:
-    """What a docstring says after its first line, and that line."""
+    """Pairs of a docstring without its first line, and that line."""
     split = (function.documentation.partition("\n\n") for function in functions())
     pairs = {" ".join(rest.split()): " ".join(first.split()) for first, _, rest in split if len(rest) > 60}
     return divide(((rest, first) for rest, first in pairs.items() if 10 <= len(first) <= 120), lambda pair: pair[0])

@@ -1,0 +1,87 @@
+"""What came of the suite ``breadth``, or ``breadth-quick``: by stage, by rival, by optimizer and by what is asked.
+
+    greedylr lab run breadth-quick --store breadth.sqlite
+    python benchmarks/breadth_table.py breadth.sqlite breadth-quick
+
+A case is an architecture on a set of data with an optimizer, against one rival. Where tuned cosine itself lowers the
+loss by less than a twentieth nothing is learnt, and whatever is compared there is as good: those are counted apart. The
+last result: docs/breadth.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean
+
+from greedylr.lab.analysis.statistics import CaseVerdict
+from greedylr.lab.analysis.statistics.verdict import Verdict
+from greedylr.lab.analysis.summary import summarize
+from greedylr.lab.catalogue.optimizers import OPTIMIZERS
+from greedylr.lab.catalogue.problems.transformers import CORPORA
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.suites import SUITES
+from greedylr.lab.execution.store import Store
+from greedylr.lab.report.published import METHOD
+
+LEARNT = 0.95
+
+
+def shares(verdicts: Iterable[CaseVerdict]) -> str:
+    found = [one.verdict for one in verdicts]
+    of = len(found)
+    counted = [
+        sum(one not in (Verdict.WORSE, Verdict.CLEARLY_WORSE) for one in found),
+        sum(one in (Verdict.BETTER, Verdict.CLEARLY_BETTER) for one in found),
+        found.count(Verdict.CLEARLY_BETTER),
+        sum(one in (Verdict.WORSE, Verdict.CLEARLY_WORSE) for one in found),
+        found.count(Verdict.CLEARLY_WORSE),
+    ]
+    return f"{of} | " + " | ".join(f"{number / of:.0%}" if of else "–" for number in counted)
+
+
+def main() -> None:
+    path, name = Path(sys.argv[1]), sys.argv[2]
+    scheduler = sys.argv[3] if len(sys.argv) > 3 else "greedylr"
+    with Store(path) as store:
+        results = list(store.load(SUITES[name].runs()))
+    cosine: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        if result.run.scheduler == "cosine":
+            ratio = result.final_loss / result.validation_losses[0]
+            cosine.setdefault((result.run.problem, result.run.optimizer), []).append(ratio)
+    learnt = {task for task, ratios in cosine.items() if mean(ratios) < LEARNT}
+    summary = summarize(results, scheduler)
+    every = [one for comparison in summary.comparisons for one in comparison.tally.verdicts]
+    judged = [one for one in every if (one.case.problem, one.case.optimizer) in learnt]
+    fixed = [one for one in judged if one.second not in METHOD]
+    print(f"{len(results)} runs; {len(cosine)} experiments, in {len(cosine) - len(learnt)} of which nothing is learnt:")
+    print(", ".join(f"{problem} with {optimizer}" for problem, optimizer in sorted(set(cosine) - learnt)), "\n")
+    head = "cases | as good or better | better | clearly better | worse | clearly worse"
+
+    def table(what: str, key: Callable[[CaseVerdict], str], of: list[CaseVerdict]) -> None:
+        print(f"| {what} | {head} |\n|---|---|---|---|---|---|---|")
+        for group in dict.fromkeys(map(key, of)):
+            print(f"| {group} | {shares(one for one in of if key(one) == group)} |")
+        print()
+
+    at_end = [one for one in fixed if one.stage == 1.0]
+    table("after", lambda one: f"{one.stage:.0%} of the run, six schedules", fixed)
+    cosine_only = [one for one in judged if one.second == "cosine"]
+    table("after", lambda one: f"{one.stage:.0%} of the run, cosine", cosine_only)
+    table("rival, at the end", lambda one: SCHEDULERS[one.second].title, [one for one in judged if one.stage == 1.0])
+    table("optimizer, at the end", lambda one: OPTIMIZERS[one.case.optimizer].title, at_end)
+    table("asked for, at the end", lambda one: CORPORA[one.case.problem.partition("-")[2]].kind, at_end)
+    table("architecture, at the end", lambda one: one.case.problem.partition("-")[0], at_end)
+    worst = sorted((one for one in at_end), key=lambda one: one.mean)[:8]
+    print("| worst: architecture and data | optimizer | rival | benefit, share of the decrease |\n|---|---|---|---|")
+    for one in worst:
+        print(f"| {one.case.problem} | {one.case.optimizer} | {one.second} | {one.mean:.1%} |")
+    benefits = [one.benefit for one in fixed]
+    span = f"from {min(benefits):.2f} to {max(benefits):.2f}"
+    print(f"\nbenefit in units of the loss, all stages: mean {mean(benefits):.3f}, {span}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Docstrings open with a noun phrase or an imperative, not like a question."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import greedylr
+
+ROOT = Path(greedylr.__file__).parent
+QUESTIONS = {"What", "How", "Which", "Whether", "Where", "Who", "Whoever", "Whose", "When", "Why", "Whatever"}
+
+
+def openings(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            documentation = ast.get_docstring(node)
+            if documentation:
+                yield documentation.split(maxsplit=1)[0].strip(",:;."), documentation.partition("\n")[0]
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in ROOT.rglob("*.py")}), ids=lambda path: path.name)
+def test_no_docstring_opens_like_a_question(folder):
+    questions = [line for path in folder.glob("*.py") for word, line in openings(path) if word in QUESTIONS]
+    assert not questions
