@@ -180,7 +180,7 @@ def beside_protocol(rows: Sequence[PublishedRow], scheduler: str) -> list[Beside
 
 
 def _order(scheduler: str) -> list[str]:
-    """Whose figures belong beside the published ones, the scheduler in question first."""
+    """Schedulers whose figures belong beside the published ones, the scheduler in question first."""
     return [scheduler, *(name for name in (*published.METHOD, *published.ROBUSTNESS_BESIDE) if name != scheduler)]
 
 
