@@ -220,6 +220,23 @@ def test_an_optimizer_that_wraps_another_is_heard_through_it():
     assert slope.number() == pytest.approx(0.1 * parts[0].grad.square().sum().item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sizes", [(4096,), (4097,), (3, 5000, (70, 80)), (2**20 + 5, 7)], ids=str)
+def test_large_gradients_are_summed_up_as_small_ones_are(sizes, dtype):
+    parts = weights(*sizes, dtype=dtype)
+    for part, steep in zip(parts, weights(*sizes, seed=1, dtype=dtype)):
+        part.grad = steep.detach().clone(memory_format=torch.contiguous_format)
+        if part.dim() == 2:  # Not contiguous, as the gradient of a transposed weight.
+            part.grad = part.grad.t().contiguous().t()
+    slope = slope_of(optimizer := torch.optim.Adam(parts, lr=0.01, foreach=False), [0.01])
+    expected = 0.01 * sum(part.grad.double().abs().sum().item() for part in parts)
+    optimizer.step()
+    assert slope.number() == pytest.approx(expected, rel=1e-6)
+    parts[-1].grad[0] = math.nan
+    optimizer.step()
+    assert math.isnan(slope.number())
+
+
 def test_few_norms_are_round_by_chance():
     norms = torch.rand(100_000, generator=torch.Generator().manual_seed(0)).mul(20).exp()
     assert 0.001 < is_round(norms).float().mean() < 0.02

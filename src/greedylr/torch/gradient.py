@@ -57,6 +57,10 @@ def per_unit(order: int, group: dict[str, Any]) -> float:
     )
 
 
+_SMALL = 2**12  # Elements of a tensor up to which one call for all tensors is faster.
+_PART = 2**20
+
+
 class Slope:
     """The slope of the loss at every step of one optimizer, for one scheduler.
 
@@ -189,9 +193,19 @@ def _add(one: Number, other: Number) -> Number:
 def _norm(gradients: list[Tensor], order: int) -> Number:
     """Of all of them as one vector, in single precision at least."""
     low = any(one.dtype in (torch.float16, torch.bfloat16) for one in gradients)
+    if order == 1 and not low and type(gradients[0]) is Tensor and gradients[0].device.type == "cpu":
+        small = [one for one in gradients if one.numel() <= _SMALL]
+        if len(small) < len(gradients):
+            rest = _norm(small, 1) if small else 0.0
+            return rest + sum(_sum_of_absolutes(one) for one in gradients if one.numel() > _SMALL)
     each = torch._foreach_norm(gradients, order, **({"dtype": torch.float32} if low else {}))
     norm = whole(torch.linalg.vector_norm(torch.stack(each), order))
     return norm.item() if norm.device.type == "cpu" else norm
+
+
+def _sum_of_absolutes(gradient: Tensor) -> float:
+    """On the CPU, where a norm of order 1 takes six times as long; in parts, for what they take is taken for each."""
+    return sum(part.abs().sum().item() for part in torch.split(gradient.flatten(), _PART))
 
 
 def is_round(norm: Number) -> bool | Tensor:
