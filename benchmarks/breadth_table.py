@@ -1,4 +1,4 @@
-"""What came of the suite ``breadth``, or ``breadth-quick``: by stage, by rival, by optimizer and by what is asked.
+"""What came of the suite ``breadth``, or ``breadth-quick``: by stage, rival, optimizer, task and architecture.
 
     greedylr lab run breadth-quick --store breadth.sqlite
     python benchmarks/breadth_table.py breadth.sqlite breadth-quick
@@ -72,7 +72,7 @@ def main() -> None:
     table("after", lambda one: f"{one.stage:.0%} of the run, cosine", cosine_only)
     table("rival, at the end", lambda one: SCHEDULERS[one.second].title, [one for one in judged if one.stage == 1.0])
     table("optimizer, at the end", lambda one: OPTIMIZERS[one.case.optimizer].title, at_end)
-    table("asked for, at the end", lambda one: CORPORA[one.case.problem.partition("-")[2]].kind, at_end)
+    table("task, at the end", lambda one: CORPORA[one.case.problem.partition("-")[2]].kind, at_end)
     table("architecture, at the end", lambda one: one.case.problem.partition("-")[0], at_end)
     worst = sorted((one for one in at_end), key=lambda one: one.mean)[:8]
     print("| worst: architecture and data | optimizer | rival | benefit, share of the decrease |\n|---|---|---|---|")

@@ -90,6 +90,26 @@ def test_a_second_run_trains_nothing(run, training):
     assert "other.sqlite holds 24 of the 24 runs" in again.words
 
 
+def test_a_part_of_a_suite_is_run_and_reported(run, training):
+    part = run("run", "tiny", "--only", "scheduler=c*", "--only", "scheduler=momo")
+    assert part.exit_code == 0
+    assert training.trained == 16
+    assert "lab report tiny --only 'scheduler=c*' --only scheduler=momo --store greedylr-lab.sqlite" in part.words
+    report = run("report", "tiny", "--only", "scheduler=momo")
+    assert report.exit_code == 0
+    assert re.search(r"Runs that failed.* MoMo 8 8 –", report.words)
+    nothing = run("report", "tiny", "--only", "scheduler=greedylr")
+    assert nothing.exit_code == 1
+    assert "holds none of the 8 runs of tiny: greedylr lab run tiny --only scheduler=greedylr" in nothing.words
+
+
+def test_a_part_that_there_is_not_is_refused(run, training):
+    refused = run("run", "tiny", "--only", "optimizer=sgd")
+    assert refused.exit_code == 1
+    assert "no run has optimizer=sgd: values of optimizer here are adamw" in refused.words
+    assert training.trained == 0
+
+
 def test_an_interrupted_suite_is_continued_and_can_be_reported_before(run, training):
     training.of = 10
     result = run("run", "tiny")

@@ -80,17 +80,17 @@ def test_data_are_the_same_at_every_call_and_what_they_say(corpus):
         assert torch.equal(first, second)
     for part, least in zip(one, (600, 90), strict=True):
         assert len(part.inputs) == len(part.targets) >= least
-        if corpus.classes and corpus.kind != "marking":
+        if corpus.classes and corpus.kind != "token-classification":
             assert set(part.targets.tolist()) <= set(range(corpus.classes))
-    if corpus.kind in {"classification", "images"}:
+    if corpus.kind in {"text-classification", "image-classification"}:
         assert set(one.train.targets.tolist()) == set(range(corpus.classes))
-    if corpus.kind == "marking":
+    if corpus.kind == "token-classification":
         assert set(one.train.targets.unique().tolist()) == {IGNORED, *range(corpus.classes)}
-    if corpus.kind == "images":
+    if corpus.kind == "image-classification":
         assert one.train.inputs.shape[1:] == (corpus.shape[0], corpus.shape[1], corpus.shape[1])
         assert one.train.inputs.min() >= -0.5
         assert one.train.inputs.max() <= 0.5
-    if corpus.kind == "spans":
+    if corpus.kind == "question-answering":
         first, last = one.train.targets.unbind(1)
         assert (first <= last).all()
         assert (last < one.train.inputs.ne(PADDING).sum(1)).all()

@@ -26,6 +26,14 @@ theory = typer.Typer(help="What can be computed about the rule, and guaranteed f
 app.add_typer(theory, name="theory")
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; greedylr lab list names them.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A part of the suite, such as optimizer=sgd, task=translation or problem=t5-*; may be given again.",
+        show_default="all",
+    ),
+]
 StorePath = Annotated[Path, typer.Option("--store", help="The store, one SQLite file on a local disk.")]
 _STORE = Path("greedylr-lab.sqlite")
 
@@ -140,6 +148,7 @@ def run_suite(
         str | None, typer.Option(help="What to train with.", show_default="what suits each run best")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cores to use.", show_default="all")] = None,
+    only: Only = None,
 ) -> None:
     """Train what the store lacks of a suite.
 
@@ -151,7 +160,7 @@ def run_suite(
     with _interrupts_at_once():
         from greedylr.cli import lab as commands
 
-    raise typer.Exit(commands.run_suite(Console(highlight=False), suite, store, engine, jobs))
+    raise typer.Exit(commands.run_suite(Console(highlight=False), suite, store, engine, jobs, only or ()))
 
 
 @lab.command("report")
@@ -161,6 +170,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.html, to look everything up in.", show_default="no page")
     ] = None,
+    only: Only = None,
 ) -> None:
     """Print what the finished runs of a suite say: verdicts, regret, failures; and write it as a page.
 
@@ -171,7 +181,7 @@ def report(
     with _interrupts_at_once():
         from greedylr.cli import lab as commands
 
-    raise typer.Exit(commands.report(Console(highlight=False), suite, store, out))
+    raise typer.Exit(commands.report(Console(highlight=False), suite, store, out, only or ()))
 
 
 @lab.command("export")

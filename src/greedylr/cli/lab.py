@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import KINDS, Disturbance
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.selection import select
 from greedylr.lab.catalogue.suites import SUITES, Suite
 from greedylr.lab.execution.engines import ENGINES
 from greedylr.lab.execution.export import export
@@ -24,6 +27,7 @@ from greedylr.lab.report import page
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.disturbed import are_disturbed, gather
 from greedylr.lab.report.terminal import show, show_disturbed
+from greedylr.lab.runs import Run
 from greedylr.presentation import check_writable
 from greedylr.presentation.terminal import FittingTable, as_markup
 from greedylr.presentation.words import count
@@ -31,7 +35,9 @@ from greedylr.presentation.words import count
 _PAGE = "report.html"
 
 
-def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs: int | None) -> int:
+def run_suite(
+    console: Console, name: str, path: Path, engine: str | None, jobs: int | None, only: Sequence[str] = ()
+) -> int:
     """Train what the store lacks of a suite.
 
     Args:
@@ -40,24 +46,26 @@ def run_suite(console: Console, name: str, path: Path, engine: str | None, jobs:
         path: Of the store.
         engine: Name of an engine; None: for each run the one to be preferred.
         jobs: Number of cores; None: all.
+        only: Conditions that the runs must meet, as :func:`greedylr.lab.catalogue.selection.select` takes them.
 
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
     """
 
     def work() -> None:
-        runs = _suite(name).runs()
+        runs = _runs(_suite(name), only)
         if engine is not None and engine not in ENGINES:
             raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
         made_with(runs)  # A package that is missing is missed before a store is made.
         with Store(path) as store:
             train_missing(console, store, runs, name, jobs, engine)
-        console.print(f"What came of it: greedylr lab report {name} --store {as_markup(path)}", soft_wrap=True)
+        command = f"greedylr lab report {name}{_conditions(only)} --store {path}"
+        console.print(f"What came of it: {as_markup(command)}", soft_wrap=True)
 
     return code_of(console, work)
 
 
-def report(console: Console, name: str, path: Path, out: Path | None) -> int:
+def report(console: Console, name: str, path: Path, out: Path | None, only: Sequence[str] = ()) -> int:
     """Print what the finished runs of a suite say, and write it as a page.
 
     Args:
@@ -65,6 +73,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
         name: Of the suite.
         path: Of the store.
         out: Folder for the page; None: no page.
+        only: Conditions that the runs must meet, as :func:`greedylr.lab.catalogue.selection.select` takes them.
 
     Returns:
         The exit code: 0, or 1 after an error.
@@ -72,7 +81,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
 
     def work() -> None:
         suite = _suite(name)
-        runs = suite.runs()
+        runs = _runs(suite, only)
         curves = Curves()
         with _existing(path) as store:
             if out is not None:
@@ -87,7 +96,8 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
                 finished = len(summary.outcomes)
             say_damaged(console, store)
             if not finished:
-                raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: greedylr lab run {name}")
+                command = f"greedylr lab run {name}{_conditions(only)}"
+                raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: {command}")
             if finished < len(runs):
                 console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
             if disturbed is None:
@@ -95,7 +105,7 @@ def report(console: Console, name: str, path: Path, out: Path | None) -> int:
             else:
                 show_disturbed(console, disturbed)
             if out is not None:
-                command = f"greedylr lab run {name} --store {path}"
+                command = f"greedylr lab run {name}{_conditions(only)} --store {path}"
                 about = page.About(name, suite.note, command, len(runs), made_with(runs), store.key)
                 page.write(out / _PAGE, about, summary, curves, disturbed)
                 console.print(f"Page: {as_markup(out / _PAGE)}", soft_wrap=True)
@@ -181,6 +191,18 @@ def _suite(name: str) -> Suite:
     if name not in SUITES:
         raise RefusedError(f"there is no suite {name}: the suites are {', '.join(SUITES)}")
     return SUITES[name]
+
+
+def _runs(suite: Suite, only: Sequence[str]) -> list[Run]:
+    try:
+        return select(suite.runs(), only)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _conditions(only: Sequence[str]) -> str:
+    """The options of a command that asks for the same part of a suite."""
+    return "".join(f" --only {shlex.quote(condition)}" for condition in only)
 
 
 def _existing(path: Path) -> Store:

@@ -33,7 +33,7 @@ _REGISTRIES = frozenset(
     module.__name__ for module in (optimizers, perturbations, problems, problems.transformers, schedulers)
 )
 _RULE = "greedylr.torch.scheduler"
-_TEXTS = frozenset({"title", "note", "description", "cause", "meaning"})
+_TEXTS = frozenset({"title", "note", "description", "cause", "meaning", "source"})
 _OF_PYTHON = frozenset({"sysconfig", "unicodedata", "pydoc_data"})  # Problems are made of what these give.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # Those that are called otherwise than their module.
 

