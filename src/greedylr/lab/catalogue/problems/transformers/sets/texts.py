@@ -11,11 +11,9 @@ from torch import Tensor
 from greedylr.lab.catalogue.problems import text
 from greedylr.lab.catalogue.problems.problem import Data
 from greedylr.lab.catalogue.problems.task import Examples
-from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, spread
+from greedylr.lab.catalogue.problems.transformers.sets.corpus import TRAIN, VALIDATION, Corpus, apart, spread
 from greedylr.lab.catalogue.problems.transformers.tasks import LANGUAGE_MODELLING
 from greedylr.lab.catalogue.problems.transformers.tokens import LENGTH, Tokenizer
-
-_VALIDATION = 128
 
 
 def _windows(read: Callable[[], text.Text]) -> Data:
@@ -23,8 +21,8 @@ def _windows(read: Callable[[], text.Text]) -> Data:
     train, validation = (bytes(part.tolist()).decode("ascii") for part in read())
     tokenizer = Tokenizer.of([train])
     return apart(
-        _cut(torch.tensor(tokenizer.numbers(train)), LENGTH // 2, 10**9),
-        _cut(torch.tensor(tokenizer.numbers(validation)), LENGTH, _VALIDATION),
+        _cut(torch.tensor(tokenizer.numbers(train)), LENGTH // 2, TRAIN),
+        _cut(torch.tensor(tokenizer.numbers(validation)), LENGTH, VALIDATION),
     )
 
 
