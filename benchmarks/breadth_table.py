@@ -68,6 +68,7 @@ def main() -> None:
 
     at_end = [one for one in fixed if one.stage == 1.0]
     table("after", lambda one: f"{one.stage:.0%} of the run, six schedules", fixed)
+    table("over", lambda one: "all three stages, six schedules", fixed)
     cosine_only = [one for one in judged if one.second == "cosine"]
     table("after", lambda one: f"{one.stage:.0%} of the run, cosine", cosine_only)
     table("rival, at the end", lambda one: SCHEDULERS[one.second].title, [one for one in judged if one.stage == 1.0])
