@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from greedylr.lab.analysis.statistics import CaseVerdict
+from greedylr.lab.analysis.statistics.estimate import Proportion, proportion
 from greedylr.lab.analysis.statistics.verdict import Verdict
 from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
@@ -38,7 +39,12 @@ def shares(verdicts: Iterable[CaseVerdict]) -> str:
         sum(one in (Verdict.WORSE, Verdict.CLEARLY_WORSE) for one in found),
         found.count(Verdict.CLEARLY_WORSE),
     ]
-    return f"{of} | " + " | ".join(f"{number / of:.0%}" if of else "–" for number in counted)
+    return f"{of} | " + " | ".join(map(share, (proportion(number, of) for number in counted)))
+
+
+def share(one: Proportion) -> str:
+    """In percent, with Wilson's interval, which takes the cases for independent of each other."""
+    return f"{one.value:.0%} [{100 * one.interval.low:.0f}, {100 * one.interval.high:.0f}]" if one.of else "–"
 
 
 def main() -> None:
