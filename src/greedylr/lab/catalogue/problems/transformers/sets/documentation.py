@@ -35,7 +35,6 @@ from greedylr.lab.catalogue.problems.transformers.tokens import (
     labels,
 )
 
-_PACKAGES = ("numpy", "scipy", "sklearn")
 _SUBPACKAGES = (
     "fft",
     "integrate",
@@ -60,7 +59,7 @@ class Function(NamedTuple):
     """A documented function.
 
     Attributes:
-        package: Where it is, as a path: ``("scipy", "fft", "_basic.py")``.
+        module: Where it is, as a path: ``("scipy", "fft", "_basic.py")``.
         name: Its name.
         documentation: Its docstring, without indentation.
         code: Its definition, without the docstring.
@@ -68,7 +67,7 @@ class Function(NamedTuple):
         defaults: The arguments that have a default, and that.
     """
 
-    package: tuple[str, ...]
+    module: tuple[str, ...]
     name: str
     documentation: str
     code: str
@@ -89,19 +88,18 @@ def functions() -> list[Function]:
         import sklearn  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise DataError(f"the package {error.name} is not installed: pip install 'greedylr[lab]'") from error
-    packages = (numpy, scipy, sklearn)
-    return [function for package in packages for file in _files(package) for function in _defined(file)]
+    return [function for package in (numpy, scipy, sklearn) for function in _of_package(package)]
 
 
-def _files(package: ModuleType) -> list[Path]:
+def _of_package(package: ModuleType) -> Iterator[Function]:
     root = Path(package.__path__[0])
-    return sorted(file for file in root.rglob("*.py") if not {"tests", "_lib", "externals"} & set(file.parts))
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).parts
+        if not {"tests", "_lib", "externals"} & set(parts):
+            yield from _defined(file.read_text(encoding="utf-8"), (package.__name__, *parts))
 
 
-def _defined(file: Path) -> Iterator[Function]:
-    source = file.read_text(encoding="utf-8")
-    parts = file.parts
-    package = parts[max(place for place, part in enumerate(parts) if part in _PACKAGES) :]
+def _defined(source: str, module: tuple[str, ...]) -> Iterator[Function]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
             continue
@@ -112,7 +110,7 @@ def _defined(file: Path) -> Iterator[Function]:
         node.decorator_list = []
         arguments = node.args.args[len(node.args.args) - len(node.args.defaults) :]
         defaults = tuple((one.arg, ast.unparse(value)) for one, value in zip(arguments, node.args.defaults))
-        yield Function(package, node.name, documentation, ast.unparse(node), ast.unparse(node.args), defaults)
+        yield Function(module, node.name, documentation, ast.unparse(node), ast.unparse(node.args), defaults)
 
 
 def _learnt(texts: Sequence[str]) -> Tokenizer:
@@ -179,8 +177,8 @@ def _classified(texts: Sequence[tuple[str, int]]) -> Data:
 
 def _subpackages() -> Data:
     """The first paragraphs of docstrings of SciPy; the target is the subpackage."""
-    found = [one for one in functions() if one.package[0] == "scipy" and one.package[1] in _SUBPACKAGES]
-    return _classified([(one.documentation[:300], _SUBPACKAGES.index(one.package[1])) for one in found])
+    found = [one for one in functions() if one.module[0] == "scipy" and one.module[1] in _SUBPACKAGES]
+    return _classified([(one.documentation[:300], _SUBPACKAGES.index(one.module[1])) for one in found])
 
 
 def _snippets() -> Data:
