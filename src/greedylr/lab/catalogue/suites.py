@@ -186,6 +186,7 @@ _BREADTH = (
     "polynomial",
     "exponential",
 )
+_BREADTH_QUICK = ("bert-modules", "roberta-marked", "electra-types", "t5-summaries", "gpt2-prose", "resnet-tiles")
 _BREADTH_OPTIMIZERS = ("sgd", "adamw", "adagrad", "adafactor")
 
 _FACTORS = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -238,11 +239,20 @@ SUITES: dict[str, Suite] = {
         Suite(
             "breadth-quick",
             "24 of them, on data that any machine has; three quarters of an hour on two cores",
-            problems=("bert-modules", "roberta-marked", "electra-types", "t5-summaries", "gpt2-prose", "resnet-tiles"),
+            problems=_BREADTH_QUICK,
             multipliers=(1.0,),
             seeds=2,
             optimizers=_BREADTH_OPTIMIZERS,
             schedulers=_BREADTH,
+        ),
+        Suite(
+            "breadth-away",
+            "six of them at a tenth of the good learning rate and at ten times it; twenty minutes on two cores",
+            problems=_BREADTH_QUICK,
+            multipliers=(0.1, 10.0),
+            seeds=2,
+            optimizers=("sgd", "adamw"),
+            schedulers=("greedylr", "paper", "constant-warmup", "linear", "cosine"),
         ),
         Suite(
             "boundary",
