@@ -12,10 +12,12 @@ QUESTIONS = {"What", "How", "Which", "Whether", "Where", "Who", "Whoever", "Whos
 
 
 def openings(path):
+    """First word and line of every docstring: of modules, classes and functions, and of what is assigned before one."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            documentation = ast.get_docstring(node)
-            if documentation:
+        body = getattr(node, "body", ())
+        for one in body if isinstance(body, list) else ():  # That of a lambda is one expression.
+            if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) and isinstance(one.value.value, str):
+                documentation = one.value.value.strip()
                 yield documentation.split(maxsplit=1)[0].strip(",:;."), documentation.partition("\n")[0]
 
 

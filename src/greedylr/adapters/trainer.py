@@ -38,7 +38,7 @@ except ModuleNotFoundError as error:
 Observe = Callable[[Trainer], float | Tensor | None]
 
 _TAKEN = ("_runtime", "_samples_per_second", "_steps_per_second", "_model_preparation_time", "_jit_compilation_time")
-"""How the names end of what an evaluation took, which says nothing of the model."""
+"""Endings of the names of an evaluation's timings, which say nothing of the model."""
 
 
 def attach(

@@ -18,7 +18,7 @@ from greedylr.presentation.terminal import as_markup
 from greedylr.presentation.words import count
 
 INTERRUPTED = 130
-"""What a shell reports after Ctrl-C: 128 + SIGINT."""
+"""Exit code that a shell reports after Ctrl-C: 128 + SIGINT."""
 
 
 class RefusedError(Exception):

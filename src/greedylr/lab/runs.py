@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from greedylr import Action, Decision
 
 VALIDATIONS = 20
-"""How many times a run is validated while it trains, the last time after its last step; short runs less often."""
+"""Number of validations while a run trains, the last time after its last step; short runs less often."""
 
 
 class Run(NamedTuple):

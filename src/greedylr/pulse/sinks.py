@@ -84,7 +84,7 @@ class Observing:
         self._sink, self._every = sink, every
         self._step: int | None = None  # the last one
         self.closed = False
-        """Whether the sink was closed: decisions are then not sent any more."""
+        """True if the sink was closed: decisions are then not sent any more."""
 
     def watch(self, observed: object) -> None:
         """Take note of the step that a run is at; called by the scheduler, also when a state was loaded."""

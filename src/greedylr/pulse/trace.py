@@ -285,7 +285,7 @@ class Trace:
 
 
 _ODD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What comes of a line whose checksum is right, and which no recorder wrote."""
+"""Errors from a line whose checksum is right, and which no recorder wrote."""
 
 _ENDS = ("finished", "failed", "abandoned")
 _PHASE_NAMES = frozenset({"", *(action.name for action in storage.PHASES)})

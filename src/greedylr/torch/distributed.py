@@ -29,10 +29,10 @@ from greedylr.control.paper.state import PaperState
 from greedylr.torch.device_reader import Decode, Observed
 
 TIMEOUT = timedelta(minutes=5)
-"""How long a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
+"""Time that a rank waits for the others. They may be compiling, but a rank without a scheduler never comes."""
 
 FIRST_WAIT = timedelta(seconds=60)
-"""How long at its first step, where no rank has been seen to come."""
+"""Time at its first step, where no rank has been seen to come."""
 
 
 # Asked at steps that move the learning rate.

@@ -51,7 +51,7 @@ class _Part(NamedTuple):
 
 
 _OWNED = frozenset({"params", "lr", "initial_lr"})
-"""What a parameter group holds that is not the optimizer's to change."""
+"""Entries of a parameter group that are not the optimizer's to change."""
 
 
 class Rescue:

@@ -133,7 +133,7 @@ class GreedyLR(LRScheduler):
     _batches: list[Mapping[str, Any] | None]
     _over: bool
     batch: Mapping[str, Any] | None
-    """What the batch was made of whose decision observers are being told, as given to :meth:`step`."""
+    """Composition of the batch whose decision observers are being told, as given to :meth:`step`."""
 
     def __init__(
         self,
@@ -934,7 +934,7 @@ _ELSEWHERE = {
     "the initial learning rates are those in the optimizer": ("lr",),
     "write start_scale=..., a multiple of the initial learning rate": ("start_lr",),
 }
-"""What those write here who come from another scheduler."""
+"""Arguments of other schedulers, with what to write here instead."""
 
 
 def _refuse_unknown(call: str, unknown: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ class DefaultConfig:
     memory: float = field(init=False, repr=False, compare=False)
     """The weight of the past in the smoothed loss and slope, γ. Derived."""
     catch_up: float = field(init=False, repr=False, compare=False)
-    """What the scale is multiplied by after each loss while it catches up. Derived."""
+    """Factor of the scale after each loss while it catches up. Derived."""
     hears_slope: bool = field(init=False, repr=False, compare=False)
     """True if the slope has any effect. Derived."""
     catch_up_end: float = field(init=False, repr=False, compare=False)
@@ -155,7 +155,7 @@ class DefaultConfig:
     window_length: int = field(init=False, repr=False, compare=False)
     """Observations per window. Derived."""
     growth: float = field(init=False, repr=False, compare=False)
-    """What the scale is multiplied by after each loss of the climb. Derived."""
+    """Factor of the scale after each loss of the climb. Derived."""
     smoothing: float = field(init=False, repr=False, compare=False)
     """The weight of the past in the climb's smoothed loss, β. Derived."""
     settled: int = field(init=False, repr=False, compare=False)

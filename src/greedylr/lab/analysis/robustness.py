@@ -16,11 +16,11 @@ from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.runs import Result, Run
 
 By = Literal["perturbation", "kind", "place", "side"]
-"""What runs are put together: of one perturbation, of one kind in all strengths, of all that act at one place, or of
+"""Grouping of runs: of one perturbation, of one kind in all strengths, of all that act at one place, or of
 all that act on the training, and all that act on what is told of it."""
 
 Measure = Literal["excess", "validation_ratio"]
-"""What schedulers are compared by: the area above the twin, or the final loss over the twin's."""
+"""Measure that schedulers are compared by: the area above the twin, or the final loss over the twin's."""
 
 
 class Median(NamedTuple):

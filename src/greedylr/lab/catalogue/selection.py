@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from greedylr.lab.catalogue.problems import PROBLEMS
-from greedylr.lab.catalogue.problems.transformers import ARCHITECTURES, CORPORA
+from greedylr.lab.catalogue.problems.transformers import CORPORA
 from greedylr.lab.runs import Run
 
 KEYS = ("problem", "kind", "architecture", "data", "task", "optimizer", "scheduler")
@@ -23,7 +23,7 @@ def properties(run: Run) -> dict[str, str]:
     found = {"problem": run.problem, "kind": kind, "optimizer": run.optimizer, "scheduler": run.scheduler}
     if kind == "architecture":
         architecture, _, data = run.problem.partition("-")
-        found |= {"architecture": ARCHITECTURES[architecture].name, "data": data, "task": CORPORA[data].kind}
+        found |= {"architecture": architecture, "data": data, "task": CORPORA[data].kind}
     return found
 
 

@@ -20,7 +20,7 @@ from greedylr.lab.report.trajectories import Scene, Trajectories
 from greedylr.lab.runs import Result, Run
 
 SHOWN = ("paper", "cosine", "wsd")
-"""Whose trajectories are kept, beside those of the scheduler in question: all would make the page too large."""
+"""Schedulers whose trajectories are kept, beside the one in question: all would make the page too large."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ GENERATOR = "greedylr lab report"
 """Named in the page's head, to tell it from pages of others."""
 
 WORST = 15
-"""How many of the worst cases are listed."""
+"""Number of worst cases that are listed."""
 
 _SHOWN = ("paper", "constant", "linear", "cosine", "wsd", "schedule-free")  # at first, with the one in question
 

@@ -36,13 +36,13 @@ METHOD = (
 """The schedulers that such figures belong beside: versions of the same method."""
 
 SOURCE = "arXiv:2512.14527"
-"""Where these figures are from."""
+"""Source of these figures."""
 
 EXPERIMENTS = (
     "132 experiments with models of fewer than 500 million parameters on translation, question answering, "
     "summarisation, entity recognition and images, with AdamW, Adafactor, Adagrad and SGD"
 )
-"""What they were measured on."""
+"""Experiments that they were measured on."""
 
 SMALL_MODELS = (
     Published("published, small models", 86.73, 57.14, 24.49, 13.27, 0.16, 2.3, -0.62),
@@ -84,4 +84,4 @@ ROBUSTNESS_PROTOCOL = (
     "8,100 runs in which a number was added to the loss that does not depend on the parameters: its gradient is zero, "
     "and the scheduler was given the loss without it. They measured clean training"
 )
-"""What they were measured on."""
+"""Experiments that they were measured on."""

@@ -13,7 +13,7 @@ from greedylr.lab.report.robustness_tables import COLUMNS, MEASURES, beside, bes
 from greedylr.lab.report.trajectories import Scene
 
 WORST = 8
-"""How many of the worst are listed for each measure."""
+"""Number of worst cases that are listed for each measure."""
 
 _LEVELS: dict[By, str] = {"place": "where they act", "kind": "kind", "perturbation": "kind and strength"}
 _PLACES = {

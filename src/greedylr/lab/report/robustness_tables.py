@@ -31,10 +31,10 @@ COLUMNS = (
     "missed",
     _PUBLISHED_RATIO,
 )
-"""What :func:`cells` are of."""
+"""Columns of :func:`cells`."""
 
 MEASURES: dict[Measure, str] = {"excess": "excess", "validation_ratio": "final loss / twin's"}
-"""What schedulers are compared by, as it is called in the tables."""
+"""Measures that schedulers are compared by, with their names in the tables."""
 
 
 class Beside(NamedTuple):

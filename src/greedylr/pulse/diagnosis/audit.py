@@ -50,7 +50,7 @@ except ModuleNotFoundError as error:
     raise missing(error, "pulse") from error
 
 LEVEL = 0.05
-"""How often chance alone may decide."""
+"""Share of the verdicts that chance alone may decide."""
 
 HISTORY = 3
 """Windows that the trend is drawn through."""

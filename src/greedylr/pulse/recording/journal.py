@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 
 _TRIES = 10
-"""Whoever reads a trace looks for a moment whether it is being written, by the same lock."""
+"""Attempts at the lock: a reader of the trace holds it for a moment, to see if it is being written."""
 
 
 class Journal:

@@ -36,16 +36,16 @@ FILE = "trace.jsonl"
 FORMAT = 1
 
 PHASES = frozenset({Action.WARMING_UP, Action.CLIMBING, Action.SILENT, Action.ANNEALING, Action.OVER})
-"""Where not single losses but the phase of the run sets the learning rate."""
+"""Actions while the phase of the run, not a single loss, sets the learning rate."""
 
 TROUBLE = frozenset({Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE})
 """Losses that are out of the ordinary: what their batches were made of is kept of every one."""
 
 WITHIN = frozenset({Action.CATCHING_UP, Action.LIMITED})
-"""Where the gradient moves the learning rate: these begin no phase, and end none but the warmup, which may be over."""
+"""Actions of the gradient: they begin no phase, and end none but the warmup, which may be over."""
 
 QUIET = frozenset({Action.GATHERING, Action.PATIENCE, Action.COOLDOWN, Action.WARMUP}) | PHASES | WITHIN
-"""What compared nothing: losses and learning rates are kept, and say all there is."""
+"""Actions that compared nothing: losses and learning rates are kept, and say all there is."""
 
 _DOUBLE, _SINGLE, _UNSIGNED = "d", "f", "I"
 _SEAL = b',"crc":'

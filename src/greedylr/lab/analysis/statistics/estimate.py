@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 RESAMPLES = 9_999
-"""How often a bootstrap resamples: SciPy's default."""
+"""Number of resamples of a bootstrap: SciPy's default."""
 
 MANY = 1_000
 """Above so many values the mean's interval is Student's: the bootstrap costs seconds, and says the same."""

@@ -59,7 +59,7 @@ class Thresholds:
 
 
 DEFAULTS = Thresholds()
-"""What the lab's verdicts stand on."""
+"""Thresholds of the lab's verdicts."""
 
 
 class _Agreed(NamedTuple):

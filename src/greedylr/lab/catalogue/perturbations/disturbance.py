@@ -13,7 +13,7 @@ from greedylr.lab.catalogue.problems import Examples, Problem
 from greedylr.lab.catalogue.schedulers import Scheduler
 
 ActsOn = Literal["gradient", "data", "state", "observation", "nothing"]
-"""Where a perturbation acts; ``"nothing"``: it is one that has been published, and changes nothing."""
+"""Place at which a perturbation acts; ``"nothing"``: it is one that has been published, and changes nothing."""
 
 
 class Span(NamedTuple):
@@ -60,16 +60,16 @@ class Disturbance:
     title: ClassVar[str]
     """Name to show to a person."""
     cause: ClassVar[str]
-    """What brings this about in real training."""
+    """Cause in real training."""
     meaning: ClassVar[str]
-    """What the strength is."""
+    """Meaning of the strength."""
     version: ClassVar[int] = 1
     """Counts changes of what it does that its code does not show; part of the key of every run."""
     acts_on: ClassVar[ActsOn]
     strengths: ClassVar[tuple[float, ...]]
     """Those that suites use, the weakest first."""
     window: ClassVar[tuple[float, float]] = (0.4, 0.5)
-    """When it is on, in shares of the run."""
+    """Time in which it is on, in shares of the run."""
 
     def __init__(self, strength: float, scene: Scene) -> None:
         self.strength = strength

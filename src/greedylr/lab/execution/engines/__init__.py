@@ -14,7 +14,7 @@ from greedylr.lab.execution.engines import batched, cluster, pool
 from greedylr.lab.runs import Result, Run
 
 Keep = Callable[[Result], None]
-"""What to do with a result; called in the process that asked for it, in no particular order."""
+"""Receiver of a result; called in the process that asked for it, in no particular order."""
 
 Wanted = Callable[[Run], bool]
 """Asked once, when a run is about to be started: it may be finished, or others may have finished it meanwhile."""

@@ -6,10 +6,10 @@ from greedylr.lab.catalogue import problems, schedulers
 from greedylr.lab.runs import Run
 
 PROBLEMS = {name: problems.PROBLEMS[name] for name in ("digits", "stdlib-text")}
-"""What is trained."""
+"""Problems of the demonstration."""
 
 SCHEDULERS = {name: schedulers.SCHEDULERS[name] for name in ("greedylr", "paper", "cosine", "constant")}
-"""What is compared."""
+"""Schedulers of the demonstration."""
 
 MULTIPLIERS = (0.1, 1.0, 10.0)
 """Initial learning rates, as multiples of each problem's good one."""

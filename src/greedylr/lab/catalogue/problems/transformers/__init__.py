@@ -29,10 +29,8 @@ def pairs() -> Iterator[tuple[str, str]]:
     Each encoder learns a classification, and to find an answer or to mark a text; each encoder with a decoder two
     translations, and to write a shorter text; each decoder a text to go on with; each classifier of images two sets.
     """
-    classified, found = (
-        cycle(("modules", "categories", "subpackages")),
-        cycle(("types", "marked", "defaults", "marked")),
-    )
+    classified = cycle(("modules", "categories", "subpackages"))
+    found = cycle(("types", "marked", "defaults", "marked"))
     translated, shortened = cycle(("french", "german", "spanish")), cycle(("summaries", "names", "phonemes"))
     continued, seen = cycle(("prose", "code")), cycle(("fashion", "tiles", "digits"))
     for family, kinds in (

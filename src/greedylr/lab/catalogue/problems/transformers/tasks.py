@@ -60,7 +60,7 @@ LANGUAGE_MODELLING = Task("cross-entropy (nats)", _loss, "accuracy", _next_accur
 """Each next number of a text: ``targets`` are the ``inputs``, which the model moves by one."""
 
 QUESTION_ANSWERING = Task("cross-entropy (nats)", _span_loss, "exact match", _exact_spans)
-"""Where an answer begins and ends: ``targets`` is (examples, 2), the first and the last number of it."""
+"""Span of an answer: ``targets`` is (examples, 2), its first and its last number."""
 
 
 def token_classification(kinds: Sequence[str]) -> Task:

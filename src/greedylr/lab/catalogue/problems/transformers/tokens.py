@@ -16,7 +16,7 @@ IGNORED = -100
 """The target of what is not to be predicted, as Transformers has it."""
 
 VOCABULARY = 1000
-"""How many numbers there are."""
+"""Count of the numbers that there are."""
 
 LENGTH = 64
 """Numbers of a text, at most; what is longer is cut off."""

@@ -24,7 +24,7 @@ def config_of(scheduler: Any) -> Config | None:
 
 
 _NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action in batched.ACTIONS])
-"""Whether a decision may be notable, by its code."""
+"""True where a decision may be notable, by its code."""
 
 
 class GreedyRows:

@@ -13,25 +13,19 @@ from greedylr.lab.catalogue.problems.transformers.architectures.architecture imp
     HEADS,
     INNER,
     POSITIONS,
+    SIZES,
+    SPECIAL,
     WIDTH,
     Architecture,
     library,
 )
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
-from greedylr.lab.catalogue.problems.transformers.tokens import END, LENGTH, PADDING, START, VOCABULARY
+from greedylr.lab.catalogue.problems.transformers.tokens import LENGTH, VOCABULARY
 
-_LLAMA = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": HEADS,
-    "intermediate_size": INNER,
-    "max_position_embeddings": POSITIONS,
-}
+_LLAMA = {**SIZES, "max_position_embeddings": POSITIONS}
 _GEMMA = {
-    "hidden_size": WIDTH,
+    **SIZES,
     "num_hidden_layers": DEPTH + 1,  # Two that are recurrent, and one of attention.
-    "num_attention_heads": HEADS,
-    "intermediate_size": INNER,
     "lru_width": WIDTH,
     "attention_window_size": LENGTH // 2,
 }
@@ -39,14 +33,13 @@ _GPT2 = {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": HEADS, "n_inner": INNER, "
 
 
 def _built(config: str, model: str, sizes: dict[str, Any], corpus: Corpus) -> nn.Module:
-    special = {"pad_token_id": PADDING, "bos_token_id": START, "eos_token_id": END}
     made: nn.Module = getattr(library(), model)(
         getattr(library(), config)(
             vocab_size=VOCABULARY,
             initializer_range=DEVIATION,
             use_cache=False,
             loss_type="ForCausalLM",
-            **special,
+            **SPECIAL,
             **sizes,
         )
     )

@@ -13,32 +13,27 @@ from greedylr.lab.catalogue.problems.transformers.architectures.architecture imp
     HEADS,
     INNER,
     POSITIONS,
+    SIZES,
+    SPECIAL,
     WIDTH,
     Architecture,
     library,
 )
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
-from greedylr.lab.catalogue.problems.transformers.tokens import END, PADDING, START, VOCABULARY
+from greedylr.lab.catalogue.problems.transformers.tokens import VOCABULARY
 
 _HEADS = {
     "text-classification": "ForSequenceClassification",
     "question-answering": "ForQuestionAnswering",
     "token-classification": "ForTokenClassification",
 }
-_USUAL = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": HEADS,
-    "intermediate_size": INNER,
-    "max_position_embeddings": POSITIONS,
-}
+_USUAL = {**SIZES, "max_position_embeddings": POSITIONS}
 
 
 def _built(name: str, sizes: dict[str, Any], corpus: Corpus) -> nn.Module:
-    special = {"pad_token_id": PADDING, "bos_token_id": START, "eos_token_id": END}
     classes = {"num_labels": corpus.classes} if corpus.classes else {}
     config = getattr(library(), f"{name}Config")(
-        vocab_size=VOCABULARY, initializer_range=DEVIATION, **special, **sizes, **classes
+        vocab_size=VOCABULARY, initializer_range=DEVIATION, **SPECIAL, **sizes, **classes
     )
     model: nn.Module = getattr(library(), name + _HEADS[corpus.kind])(config)
     return model

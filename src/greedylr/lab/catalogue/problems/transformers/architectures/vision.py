@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 
 from greedylr.lab.catalogue.problems.transformers.architectures.architecture import (
-    DEPTH,
     DEVIATION,
     HEADS,
-    INNER,
+    SIZES,
     WIDTH,
     Architecture,
     library,
@@ -21,15 +20,7 @@ from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
 
 
 def _vit(side: int) -> dict[str, Any]:
-    return {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": DEPTH,
-        "num_attention_heads": HEADS,
-        "intermediate_size": INNER,
-        "image_size": side,
-        "patch_size": side // 4,
-        "initializer_range": DEVIATION,
-    }
+    return {**SIZES, "image_size": side, "patch_size": side // 4, "initializer_range": DEVIATION}
 
 
 def _swin(side: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from greedylr.lab.catalogue.problems import text
 from greedylr.lab.catalogue.problems.problem import Data, DataError
 from greedylr.lab.catalogue.problems.task import Examples
-from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus, apart, divide, spread
+from greedylr.lab.catalogue.problems.transformers.sets.corpus import TRAIN, Corpus, apart, divide, spread
 from greedylr.lab.catalogue.problems.transformers.tasks import (
     CLASSIFICATION,
     QUESTION_ANSWERING,
@@ -115,7 +115,7 @@ def _defined(source: str, module: tuple[str, ...]) -> Iterator[Function]:
 
 def _learnt(texts: Sequence[str]) -> Tokenizer:
     """From at most so many: the byte pairs of more are hardly others."""
-    return Tokenizer.of(spread(texts, 4000))
+    return Tokenizer.of(spread(texts, TRAIN))
 
 
 Pairs = tuple[list[tuple[str, str]], list[tuple[str, str]]]
