@@ -21,8 +21,9 @@ BELOW = {
     "pulse": {"control", "presentation", "extras"},
     "theory": {"control", "extras"},
     "adapters": {"control", "torch", "pulse", "extras"},
-    "lab": {"control", "torch", "pulse", "presentation", "extras"},
-    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "presentation"},
+    "lab": {"control", "torch", "pulse", "adapters", "presentation", "extras"},
+    "language_models": {"adapters", "lab", "extras"},
+    "cli": {"control", "torch", "pulse", "theory", "adapters", "lab", "language_models", "presentation"},
     "__main__": {"cli"},
     "": {"control", "torch"},
 }
@@ -37,6 +38,12 @@ WINGS = {
         "report": {"runs", "catalogue", "execution", "analysis"},
         "comparison": {"runs", "catalogue", "execution", "analysis", "report"},
         "": {"comparison"},
+    },
+    "language_models": {
+        "data": set(),
+        "models": {"recipes"},  # tiny is made by a recipe, when it is asked for
+        "recipes": {"data", "models"},
+        "": set(),
     },
     "pulse": {
         "recording": set(),
@@ -153,6 +160,7 @@ def test_the_face_holds_what_it_names():
         ("pulse.report", "plotly", "pulse"),
         ("lab", "sklearn", "lab"),
         ("lab.execution.store", "numpy", "lab"),
+        ("language_models", "peft", "lm"),
     ],
 )
 def test_an_import_without_its_extra_says_which(module, package, extra):

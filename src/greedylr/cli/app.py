@@ -25,6 +25,25 @@ app.add_typer(lab, name="lab")
 theory = typer.Typer(help="What can be computed about the rule, and guaranteed for a run.", no_args_is_help=True)
 app.add_typer(theory, name="theory")
 
+lm = typer.Typer(
+    help="Language models: fine-tuning and pre-training under several schedulers, as published and at any size.",
+    no_args_is_help=True,
+)
+app.add_typer(lm, name="lm")
+
+Schedulers = Annotated[
+    str, typer.Option(help="Names between commas, the one in question first; greedylr lab list has them all.")
+]
+Rates = Annotated[
+    str | None,
+    typer.Option("--lrs", help="Learning rates, between commas.", show_default="the published one, or two that suit"),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Seeds, each a full set of runs.")]
+Steps = Annotated[int | None, typer.Option(min=10, help="Optimizer steps.", show_default="as published, or 100")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Examples of a micro-batch.", show_default="as published, or 8")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core; one with a GPU")]
+_OUT = Path("greedylr-lm")
+
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; greedylr lab list names them.")]
 Only = Annotated[
     list[str] | None,
@@ -209,6 +228,125 @@ def show_registries(
         from greedylr.cli import lab as commands
 
     raise typer.Exit(commands.show_registries(Console(highlight=False), as_json))
+
+
+@lm.command("finetune")
+def finetune(
+    model: Annotated[str, typer.Argument(help="tiny, a name from greedylr lm list, a folder, or a name on the hub.")],
+    data: Annotated[
+        str, typer.Argument(help="A set from greedylr lm list, several joined by +, a .jsonl file, or a hub's name.")
+    ],
+    schedulers: Schedulers = "greedylr,paper,cosine",
+    lrs: Rates = None,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results, page and traces.")] = _OUT / "finetune",
+    lora: Annotated[
+        bool | None,
+        typer.Option("--lora/--full", help="Adapters, or all weights.", show_default="as published, or all"),
+    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches of a step.")] = 1,
+    length: Annotated[
+        int | None, typer.Option(min=8, help="Most tokens of an example.", show_default="the longest's")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=8, help="Most examples to train on.", show_default="as published, or all")
+    ] = None,
+    in_turns: Annotated[
+        bool, typer.Option("--in-turns", help="Take several sets in turns, block after block, not shuffled.")
+    ] = False,
+    jobs: Jobs = None,
+) -> None:
+    """Fine-tune a model under several schedulers, paired, and leave a page.
+
+    Ctrl-C keeps what is finished, and the same command goes on from there. Of the published models the
+    defaults are as published; tiny is made here and takes minutes.
+    """
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import language_models as commands
+
+    recipe, usual = commands.fine_tuning_of(model, data, lora, steps, batch, accumulate, length, examples, in_turns)
+    console = Console(highlight=False)
+    shown = commands.show_fine_tuning
+    raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
+
+
+@lm.command("pretrain")
+def pretrain(
+    config: Annotated[str, typer.Argument(help="A name from greedylr lm list, or the JSON file of a configuration.")],
+    text: Annotated[str, typer.Argument(help="A text from greedylr lm list, a .txt file, or a folder of them.")],
+    schedulers: Schedulers = "greedylr,cosine,linear,wsd",
+    lrs: Rates = None,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results, page and traces.")] = _OUT / "pretrain",
+    steps: Annotated[
+        int | None, typer.Option(min=10, help="Optimizer steps.", show_default="as published, or 300")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows of a micro-batch.", show_default="as published, or 16")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Micro-batches of a step.", show_default="as published, or 1")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a window.", show_default="2048 for the published one, or 128")
+    ] = None,
+    jobs: Jobs = None,
+) -> None:
+    """Pre-train a model from new weights under several schedulers, paired, and leave a page.
+
+    Ctrl-C keeps what is finished, and the same command goes on from there.
+    """
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import language_models as commands
+
+    recipe, usual = commands.pretraining_of(config, text, steps, batch, accumulate, length)
+    console = Console(highlight=False)
+    shown = commands.show_pretraining
+    raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
+
+
+@lm.command("factor-sweep")
+def factor_sweep(
+    model: Annotated[str, typer.Argument(help="As for greedylr lm finetune.")] = "tiny",
+    data: Annotated[str, typer.Argument(help="As for greedylr lm finetune.")] = "instructions",
+    factors: Annotated[
+        list[float] | None, typer.Option("--factor", help="A value of F; may be given several times.")
+    ] = None,
+    lrs: Rates = None,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results, page and traces.")] = _OUT / "factor-sweep",
+    steps: Annotated[int, typer.Option(min=10, help="Optimizer steps.")] = 250,
+    batch: Batch = None,
+    jobs: Jobs = None,
+) -> None:
+    """Fine-tune with the published rule, parts of it, and this package's at several F: which of them diverge?"""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import language_models as commands
+
+    recipe, usual = commands.fine_tuning_of(model, data, None, steps, batch, 1, None, None, False)
+    schedulers = commands.factor_sweep_of(factors or commands.FACTORS)
+    console = Console(highlight=False)
+    shown = commands.show_factors
+    raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
+
+
+@lm.command("list")
+def list_language_models() -> None:
+    """List the models and data that have names, and what each model needs."""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import language_models as commands
+
+    raise typer.Exit(commands.list_all(Console(highlight=False)))
 
 
 @theory.command("bound")

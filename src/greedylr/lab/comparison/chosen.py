@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
@@ -29,6 +30,12 @@ class Chosen:
     name: str
     make: SchedulerFactory
     registered: str | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One of the registry goes to other processes by its name."""
+        if self.registered is None:
+            return Chosen, (self.name, self.make, None)
+        return _choose, (self.name, self.registered)
 
 
 def choose(schedulers: Sequence[str] | Mapping[str, str | SchedulerFactory]) -> list[Chosen]:
@@ -96,3 +103,10 @@ def _choose(name: str, given: str | SchedulerFactory) -> Chosen:
         raise ValueError(f"schedulers: {name} is the name of another one than {given}; call it something else")
     entry = SCHEDULERS[given]
     return Chosen(name, entry.build, given)
+
+
+def is_fixed(chosen: Chosen) -> bool:
+    """True if a scheduler goes by the step alone."""
+    if chosen.registered is not None:
+        return SCHEDULERS[chosen.registered].kind == "fixed"
+    return told(chosen.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 10)) is None

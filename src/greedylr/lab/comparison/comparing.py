@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from greedylr.control.numerals import number, numbers
-from greedylr.lab.comparison.chosen import Chosen, SchedulerFactory, choose
+from greedylr.lab.comparison.chosen import Chosen, SchedulerFactory, choose, is_fixed
 from greedylr.lab.comparison.compared import Compared
 from greedylr.lab.comparison.on_a_function import run_trials
-from greedylr.lab.comparison.on_problems import is_fixed, plan, train_planned
+from greedylr.lab.comparison.on_problems import plan, train_planned
 from greedylr.lab.comparison.trial import Trial
 from greedylr.lab.execution.engines.processes import worker_count
 
@@ -22,6 +26,8 @@ def compare(
     lrs: Sequence[float] | None = None,
     optimizer: str | None = None,
     jobs: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Compared:
     """Train under each scheduler, at each learning rate, from each seed, and compare the first with the others.
 
@@ -40,6 +46,10 @@ def compare(
             problem.
         optimizer: Name of the optimizer that a problem is trained with; None: AdamW. A function builds its own.
         jobs: Number of cores to train problems on, in processes that do not run the calling script; None: all.
+        store: A file to keep the results of a training function in, made if it is not there: what is in it is not
+            trained again. Beside it, in a folder of the same name, each trial has one of its own.
+        settings: Numbers and words by name: what results depend on beside the function's own lines, such as the name
+            of a model. Results with other settings are others.
 
     Returns:
         What came of it: :meth:`~Compared.table`, :meth:`~Compared.plot`, :meth:`~Compared.write`, and the results.
@@ -48,6 +58,7 @@ def compare(
         ValueError: If an argument is outside what is stated above.
         TrialError: If a training function raises something, or does not report what it should; the message names the
             scheduler, the learning rate and the seed, and ``__cause__`` is what was raised.
+        greedylr.lab.execution.store.StoreError: If the store cannot be read or written.
 
     Example:
         >>> compared = compare("quadratic-100", ("greedylr", "cosine"), seeds=1, jobs=1)
@@ -63,8 +74,12 @@ def compare(
         for name, given in (("optimizer", optimizer), ("jobs", jobs)):
             if given is not None:
                 raise ValueError(f"{name} is for problems of the catalogue; a training function is called as it is")
-        made = run_trials(training, chosen, rates, which)
+        kept = None if store is None else Path(store)
+        made = run_trials(training, chosen, rates, which, store=kept, settings=_plain(settings))
         return Compared(tuple(made.results), _names(chosen), made.fixed, absolute=True)
+    for name, told in (("store", store), ("settings", settings)):
+        if told is not None:
+            raise ValueError(f"{name} is for a training function; greedylr lab run keeps the results of problems")
     problems = (training,) if isinstance(training, str) else tuple(training)
     if not problems:
         raise ValueError("training must name a problem, or be a function")
@@ -75,6 +90,14 @@ def compare(
     results = train_planned(planned, chosen, cores)
     fixed = tuple(one.name for one in chosen if is_fixed(one))
     return Compared(tuple(results), _names(chosen), fixed, absolute=rates is not None)
+
+
+def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(settings or {})))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings must be numbers and words by name, got {settings!r}") from error
+    return plain
 
 
 def _names(chosen: Sequence[Chosen]) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,7 +15,7 @@ from greedylr import GreedyLR
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon, Scheduler
-from greedylr.lab.comparison.chosen import Chosen, told
+from greedylr.lab.comparison.chosen import Chosen, is_fixed, told
 from greedylr.lab.execution.complete import complete
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.store import Store
@@ -106,10 +105,3 @@ class _Told:
 
     def __init__(self, scheduler: Any) -> None:
         self.step = told(scheduler) or scheduler.step
-
-
-def is_fixed(chosen: Chosen) -> bool:
-    """True if a scheduler goes by the step alone."""
-    if chosen.registered is not None:
-        return SCHEDULERS[chosen.registered].kind == "fixed"
-    return told(chosen.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 10)) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import SupportsFloat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import torch
 from torch.optim import Optimizer
@@ -13,8 +14,11 @@ from torch.optim import Optimizer
 from greedylr import Decision, GreedyLR
 from greedylr.control.numerals import number
 from greedylr.lab.comparison.chosen import Chosen, told
-from greedylr.lab.runs import Result, Run, keep_notable
+from greedylr.lab.runs import Result, Run, from_plain, keep_notable, to_plain
 from greedylr.presentation.words import count
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class TrialError(RuntimeError):
@@ -25,20 +29,31 @@ class Trial:
     """One training, with one scheduler, at one learning rate, from one seed.
 
     A training function builds the model and the optimizer, calls :meth:`start`, after every optimizer step
-    :meth:`step`, and :meth:`validate` at least once, after the last step.
+    :meth:`step`, and :meth:`validate` at least once, after the last step. One that builds a Transformers ``Trainer``
+    calls :meth:`train` instead of all these.
 
     Attributes:
         scheduler: Name of the scheduler.
         lr: The initial learning rate: what to build the optimizer with.
         seed: What to seed all that is random with. torch's global generator is seeded already.
+        folder: For what is to be kept of this trial alone, if the comparison is kept; else None.
         fixed: Whether the scheduler goes by the step alone; known once started.
     """
 
-    def __init__(self, chosen: Chosen, lr: float, seed: int) -> None:
+    def __init__(
+        self,
+        chosen: Chosen,
+        lr: float,
+        seed: int,
+        folder: Path | None = None,
+        watch: Callable[[float], None] = lambda share: None,
+    ) -> None:
         self.scheduler = chosen.name
         self.lr = lr
         self.seed = seed
+        self.folder = folder
         self.fixed = True
+        self._watch = watch
         self._chosen = chosen
         self._optimizer: Optimizer | None = None
         self._step: Callable[[float], object] = lambda loss: None
@@ -47,6 +62,7 @@ class Trial:
         self._lrs: list[float] = []
         self._validations: dict[int, float] = {}
         self._decisions: list[Decision] = []
+        self._metric: float | None = None
 
     def start(self, optimizer: Optimizer, steps: int) -> None:
         """Put the learning rate of ``optimizer`` under the scheduler; once, before the first step.
@@ -59,6 +75,14 @@ class Trial:
             ValueError: If the learning rate is another, or there are no steps.
             RuntimeError: If the trial has been started before.
         """
+        scheduler = self._make(optimizer, steps, self._chosen)
+        tell = told(scheduler)
+        self._step = tell or (lambda loss: scheduler.step())
+        if isinstance(scheduler, GreedyLR):
+            scheduler.subscribe(partial(keep_notable, self._decisions))
+
+    def _make(self, optimizer: Optimizer, steps: int, chosen: Chosen) -> Any:
+        """The scheduler, made by ``chosen``, on the optimizer of the trial."""
         if self._optimizer is not None:
             raise RuntimeError("trial.start was called twice")
         announced = number(steps)
@@ -68,12 +92,9 @@ class Trial:
         if not any(math.isclose(lr, self.lr, rel_tol=1e-6) for lr in lrs):
             raise ValueError(f"the optimizer's learning rate is {lrs[0]:g}; build it with lr=trial.lr, {self.lr:g}")
         self._optimizer, self._steps = optimizer, announced
-        scheduler = self._chosen.make(optimizer, self._steps)
-        tell = told(scheduler)
-        self.fixed = tell is None
-        self._step = tell or (lambda loss: scheduler.step())
-        if isinstance(scheduler, GreedyLR):
-            scheduler.subscribe(partial(keep_notable, self._decisions))
+        scheduler = chosen.make(optimizer, self._steps)
+        self.fixed = told(scheduler) is None
+        return scheduler
 
     def step(self, loss: SupportsFloat) -> None:
         """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.
@@ -93,6 +114,7 @@ class Trial:
         self._losses.append(value)
         self._lrs.append(float(optimizer.param_groups[0]["lr"]))
         self._step(value)
+        self._watch(len(self._losses) / self._steps)
 
     def validate(self, loss: SupportsFloat) -> None:
         """Report the validation loss, lower is better; schedulers never see it.
@@ -109,6 +131,57 @@ class Trial:
         """
         self._started()
         self._validations[len(self._losses)] = _number(loss)
+
+    def measure(self, metric: SupportsFloat) -> None:
+        """Report the task's own measure of success after the last step: carried along, not judged.
+
+        Args:
+            metric: A number, or a tensor with one element.
+
+        Raises:
+            RuntimeError: If the trial has not been started.
+        """
+        self._started()
+        self._metric = _number(metric)
+
+    def train(self, trainer: Trainer) -> None:
+        """Train with a Transformers ``Trainer``, or one of TRL's, under the scheduler: in place of ``trainer.train()``.
+
+        All that is random follows from the arguments' ``seed``, so that must be the trial's. The trainer is validated
+        where its ``eval_strategy`` says, and at the end in any case. If the comparison is kept, so is the trace of the
+        training, in :attr:`folder`; and the trainer's checkpoints belong there as well, as its ``output_dir``:
+        a training that was interrupted goes on from the last one.
+
+        Args:
+            trainer: Made with ``learning_rate=trial.lr``, ``seed=trial.seed`` and an evaluation set, and no scheduler.
+
+        Raises:
+            TypeError: If it is no ``Trainer``.
+            ValueError: If it was made with something else.
+            RuntimeError: If the trial has been started before.
+
+        Example:
+            See ``docs/compare.md``.
+        """
+        from greedylr.lab.comparison.on_a_trainer import train
+
+        train(self, trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything reported so far, as plain data: to be saved with the model, by a function that can go on."""
+        return {
+            "losses": list(self._losses),
+            "lrs": list(self._lrs),
+            "validations": list(self._validations.items()),
+            "decisions": [to_plain(one) for one in self._decisions],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave; the scheduler's own state is another matter."""
+        self._losses[:] = state["losses"]
+        self._lrs[:] = state["lrs"]
+        self._validations = {int(step): float(loss) for step, loss in state["validations"]}
+        self._decisions[:] = [from_plain(one) for one in state["decisions"]]
 
     def result(self, problem: str) -> Result:
         """Outcome of the trial.
@@ -135,6 +208,8 @@ class Trial:
         if not math.isfinite(self._validations[0]):
             raise RuntimeError(f"the loss before the first step is {self._validations[0]}: no scheduler can help that")
         validations = dict(sorted(self._validations.items()))
+        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+            optimizer = inner  # Accelerate puts its own around it.
         run = Run(problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower())
         failure = f"gave up after a loss of {self._losses[-1]}" if given_up else None
         return Result(
@@ -144,8 +219,16 @@ class Trial:
             list(validations),
             list(validations.values()),
             self._decisions,
+            metric=self._metric,
             failure=failure,
         )
+
+    def _observe(self, decision: Decision) -> None:
+        """Take in a step as a scheduler tells of it, when it has been acted on."""
+        self._losses.append(decision.loss)
+        self._lrs.append(decision.lr_before[0])
+        keep_notable(self._decisions, decision)
+        self._watch(len(self._losses) / self._steps)
 
     def _started(self) -> Optimizer:
         if self._optimizer is None:

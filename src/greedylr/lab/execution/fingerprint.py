@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import json
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +31,10 @@ from greedylr.lab.runs import Run
 
 _LOOP = "greedylr.lab.execution.reference_loop"
 _STACKS = "greedylr.lab.execution.engines.batched"
+_ON_A_TRAINER = "greedylr.lab.comparison.on_a_trainer"
+_RECORDING = frozenset(
+    {"greedylr.pulse", "greedylr.pulse.recording.recorder"}
+)  # It watches a run, and leaves it alone.
 _REGISTRIES = frozenset(
     module.__name__ for module in (optimizers, perturbations, problems, problems.transformers, schedulers)
 )
@@ -84,6 +90,39 @@ def key(run: Run, *, stacked: bool) -> str:
 def key_of(settings: dict[str, Any]) -> str:
     """The key of settings that are at hand."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings_of_function(function: Callable[..., object], scheduler: str | Callable[..., object]) -> dict[str, Any]:
+    """Code and versions that the result of a training function depends on, as far as they can be seen.
+
+    Of a function of this package, or an object that is called, all that its module imports of this package counts; of
+    one of the user's own, its own lines alone.
+
+    Args:
+        function: Trains.
+        scheduler: The name of one in the registry, or what makes one.
+
+    Raises:
+        ModuleNotFoundError: If the scheduler is of a package that is not installed.
+    """
+    modules = [_ON_A_TRAINER]
+    digests = []
+    made = {"Python": ".".join(platform.python_version_tuple()[:2]), "torch": torch.__version__}
+    if isinstance(scheduler, str):
+        modules.append(schedulers.MODULES[read(scheduler)[0]])
+        made |= _version_of(schedulers.SCHEDULERS[scheduler].package)
+    else:
+        digests.append(_digest_of_lines(scheduler))
+    module = getattr(function, "__module__", type(function).__module__)
+    if module.partition(".")[0] == "greedylr":
+        modules.append(module)
+        foreign = {name.partition(".")[0] for one in _reached((module,)) for name in _foreign(one)}
+        for name in sorted(foreign - sys.stdlib_module_names - {"greedylr"}):
+            made |= _version_of(_DISTRIBUTIONS.get(name, name))
+    else:
+        digests.append(_digest_of_lines(function))
+    digests += [_digest(one) for one in sorted(_reached(tuple(modules), _RECORDING))]
+    return {"code": hashlib.sha256("".join(digests).encode()).hexdigest()[:16], "versions": made}
 
 
 def versions() -> dict[str, str]:
@@ -210,6 +249,19 @@ def _file(module: str) -> Path | None:
 @cache
 def _digest(module: str) -> str:
     return hashlib.sha256(ast.dump(_Bare().visit(_running(_tree(module)))).encode()).hexdigest()
+
+
+def _digest_of_lines(function: Callable[..., object]) -> str:
+    """Of a function's own code, or of the class of an object that is called."""
+    code = getattr(function, "__func__", function)
+    if not inspect.isfunction(code) and not inspect.isclass(code):
+        code = type(code)
+    try:
+        lines = textwrap.dedent(inspect.getsource(code))
+        text = ast.dump(_Bare().visit(_running(ast.parse(lines))))
+    except (OSError, TypeError, SyntaxError):  # Typed in, or a lambda within an expression.
+        text = repr((code.__code__.co_code, code.__code__.co_names)) if hasattr(code, "__code__") else repr(code)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _running(tree: ast.Module) -> ast.Module:

@@ -134,10 +134,16 @@ class Store:
         """Close the file; SQLite's log beside it goes away with the last process that has it open."""
         self._connection.close()
 
-    def save(self, result: Result) -> None:
-        """Write a result; once this returns it survives whatever happens to the process."""
-        about = settings(result.run, stacked=result.stacked)
-        run = Run(**about["run"])
+    def save(self, result: Result, about: dict[str, Any] | None = None) -> None:
+        """Write a result; once this returns it survives whatever happens to the process.
+
+        Args:
+            result: Of a run.
+            about: All that it depends on, as plain data; None: the run is the catalogue's, which knows.
+        """
+        if about is None:
+            about = settings(result.run, stacked=result.stacked)
+        run = Run(**about["run"]) if "run" in about else result.run
         details = {
             "metric": result.metric,
             "decisions": [to_plain(one) for one in result.decisions],
@@ -161,6 +167,11 @@ class Store:
         )
         with self._errors():
             self._connection.execute(_INSERT, (*row, _digest(row)))
+
+    def find(self, about: dict[str, Any]) -> Result | None:
+        """The result that was saved with what it depends on; None if there is none."""
+        stored = self._row(key_of(about))
+        return None if stored is None else stored.result
 
     def load(self, runs: Iterable[Run], stacked: bool | None = None) -> Iterator[Result]:
         """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large.
@@ -324,7 +335,7 @@ def _says(about: Any, name: Any, run: Run | None = None) -> bool:
     """True if the settings that are stored with a run match its key, and are its own."""
     try:
         told = json.loads(about)
-        return bool(key_of(told) == name and (run is None or told["run"] == run._asdict()))
+        return bool(key_of(told) == name and (run is None or told.get("run", run._asdict()) == run._asdict()))
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
 

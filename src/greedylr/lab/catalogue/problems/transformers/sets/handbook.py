@@ -32,7 +32,7 @@ def _plain(page: str) -> list[str]:
     return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", text)).split()) for text in found]
 
 
-def _pairs(language: str) -> list[tuple[str, str]]:
+def pairs(language: str) -> list[tuple[str, str]]:
     """Paragraphs and their translations, of the pages that have as many of them, in the order of the book."""
     ours, theirs = _paragraphs("en-US"), _paragraphs(language)
     alike = [name for name, paragraphs in ours.items() if len(theirs.get(name, ())) == len(paragraphs)]
@@ -42,7 +42,7 @@ def _pairs(language: str) -> list[tuple[str, str]]:
 
 @cache
 def _divided(language: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    return divide(_pairs(language), lambda pair: pair[0])
+    return divide(pairs(language), lambda pair: pair[0])
 
 
 @cache

@@ -1,0 +1,60 @@
+"""Arguments of the trainer that all recipes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.utils import logging
+
+LOOKS = 10
+"""Validations in a training, evenly, beside the one before the first step; as many checkpoints."""
+
+
+_CHECKPOINTING = next(
+    one
+    for one in ("activation_checkpointing", "gradient_checkpointing")
+    if one in TrainingArguments.__dataclass_fields__
+)
+"""Of activations, by the name that the installed version has for it."""
+
+
+def on_cuda() -> bool:
+    """True if there is a CUDA device to train on."""
+    return torch.cuda.is_available()
+
+
+def usual(steps: int) -> dict[str, Any]:
+    """Arguments of every trainer here."""
+    every = max(1, steps // LOOKS)
+    return {
+        "max_steps": steps,
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "eval_on_start": True,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 1,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_cuda(),
+        "bf16": on_cuda(),
+        _CHECKPOINTING: on_cuda(),
+    }
+
+
+def quiet(trainer: Trainer) -> None:
+    """Let a trainer print nothing: the command shows how far all runs have come."""
+    silence()
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+
+
+def silence() -> None:
+    """Let the libraries show no bars of their own, of which there would be a dozen a run."""
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
