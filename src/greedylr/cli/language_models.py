@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +29,6 @@ from greedylr.lab.runs import Result
 from greedylr.language_models.data import SETS, TEXTS
 from greedylr.language_models.models import PRESETS, ModelError
 from greedylr.language_models.recipes import fine_tuning, pretraining
-from greedylr.language_models.recipes.common import silence
 from greedylr.language_models.recipes.fine_tuning import FineTuning
 from greedylr.language_models.recipes.pretraining import Pretraining
 from greedylr.presentation import check_writable
@@ -88,8 +86,6 @@ def compare(
         console = Console(quiet=True)
 
     def work() -> None:
-        silence()
-        warnings.filterwarnings("ignore", category=FutureWarning)  # Of libraries, to one another.
         chosen = choose(_names(schedulers))
         rates = _rates(lrs)
         check_writable(out / _PAGE, page.GENERATOR)

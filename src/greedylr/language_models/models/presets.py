@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,7 +101,9 @@ def size(name: str) -> Size:
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(PRESETS[name].configuration())  # type: ignore[no-untyped-call]
     parameters = sum(one.numel() for one in model.parameters())
-    adapted: Any = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's, by Transformers
+        adapted: Any = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM"))
     targets = sorted({one.rpartition(".")[2] for one in adapted.base_model.targeted_module_names})
     adapters = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
     return Size(parameters, adapters, tuple(targets))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
@@ -46,15 +49,27 @@ def usual(steps: int) -> dict[str, Any]:
     }
 
 
-def quiet(trainer: Trainer) -> None:
-    """Let a trainer print nothing: the command shows how far all runs have come."""
-    silence()
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-
-
-def silence() -> None:
-    """Let the libraries show no bars of their own, of which there would be a dozen a run."""
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep libraries from showing a dozen bars a run, and from warning one another of what is to come."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    others = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if not others:
+            datasets.enable_progress_bars()
+
+
+def without_prints(trainer: Trainer) -> None:
+    """Let a trainer print nothing: the command shows how far all runs have come."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)

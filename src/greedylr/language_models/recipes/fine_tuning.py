@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 from greedylr.language_models.data import DataError, Examples, find
 from greedylr.language_models.models import PRESETS, ModelError, identity, load
 from greedylr.language_models.models.presets import RANK
-from greedylr.language_models.recipes.common import on_cuda, quiet, silence, usual
+from greedylr.language_models.recipes.common import on_cuda, silent, usual, without_prints
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -56,7 +56,10 @@ class FineTuning:
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""
-        silence()
+        with silent():
+            self._train(trial)
+
+    def _train(self, trial: Trial) -> None:
         model, tokenizer = load(self.model, torch.bfloat16 if self.lora and on_cuda() else torch.float32)
         examples = self._examples
         length = self._length(examples, tokenizer, model.config)
@@ -79,7 +82,7 @@ class FineTuning:
             processing_class=tokenizer,
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, task_type="CAUSAL_LM") if self.lora else None,
         )
-        quiet(trainer)
+        without_prints(trainer)
         trial.train(trainer)
         trial.measure(self._score(trainer, tokenizer, examples))
 
@@ -94,7 +97,8 @@ class FineTuning:
             ModelError: If the model cannot be had.
             DataError: If the data cannot be had, or an example is too long.
         """
-        model, tokenizer = load(self.model)
+        with silent():
+            model, tokenizer = load(self.model)
         self._length(self._examples, tokenizer, model.config)
 
     @cached_property
@@ -159,7 +163,7 @@ def _answers(model: Any, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str
 
 
 PUBLISHED = {"lora": True, "steps": 2000, "batch": 3, "examples": 6000}
-"""The authors' settings for fine-tuning, as far as they are known: 6,000 examples, three at a time, adapters of rank 8."""
+"""The authors' settings for fine-tuning, as far as they are known."""
 
 PUBLISHED_LR = 2e-4
 

@@ -19,7 +19,7 @@ from greedylr.language_models.data import DataError, Texts, find_texts
 from greedylr.language_models.models import new
 from greedylr.language_models.models.loading import identity_of_configuration
 from greedylr.language_models.models.tokenizer import trained
-from greedylr.language_models.recipes.common import quiet, usual
+from greedylr.language_models.recipes.common import silent, usual, without_prints
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -54,7 +54,8 @@ class Pretraining:
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""
-        trial.train(self.trainer(str(trial.folder), trial.lr, trial.seed))
+        with silent():
+            trial.train(self.trainer(str(trial.folder), trial.lr, trial.seed))
 
     def trainer(self, folder: str, lr: float, seed: int) -> Trainer:
         """A trainer with new weights."""
@@ -76,7 +77,7 @@ class Pretraining:
             eval_dataset=validation,
             processing_class=self.tokenizer,
         )
-        quiet(trainer)
+        without_prints(trainer)
         return trainer
 
     def settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import transformers
 
 from greedylr.adapters.trainer import attach
 from greedylr.lab.catalogue.problems.pretraining import cache_folder
+from greedylr.language_models.recipes.common import silent
 from greedylr.language_models.recipes.pretraining import Pretraining
 
 RECIPE = Pretraining("llama-1m", "library", steps=400, batch=16, length=128)
@@ -45,7 +46,7 @@ def folder() -> Path:
 
 
 def _make(into: Path) -> None:
-    with tempfile.TemporaryDirectory() as elsewhere, torch.random.fork_rng(devices=[]):
+    with silent(), tempfile.TemporaryDirectory() as elsewhere, torch.random.fork_rng(devices=[]):
         trainer = RECIPE.trainer(elsewhere, LR, SEED)
         trainer.args.eval_strategy = trainer.args.save_strategy = transformers.IntervalStrategy.NO
         trainer.args.eval_on_start = False
