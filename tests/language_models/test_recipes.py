@@ -94,7 +94,7 @@ def test_what_is_pre_trained_is_not_driven_above_its_learning_rate(recipe):
 
 def test_every_scheduler_of_the_loss_is_told_the_loss_that_was_optimised(recipe):
     published = ("paper:patience=0,smooth=False", "transformers-greedylr:patience=0")
-    names = ("greedylr", *published, "plateau", "adalrs", "wsd")
+    names = ("greedylr", *published, "transformers-greedylr-forgetful", "plateau", "adalrs", "wsd")
     compared = compare(recipe, names, lrs=[0.03], seeds=1)
     by_name = {result.run.scheduler: result for result in compared.results}
     assert set(compared.fixed) == {"wsd"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import wraps
 from typing import Any, cast
 
 from torch.optim import Optimizer
@@ -32,6 +33,7 @@ def _forget_regularly(scheduler: Any) -> None:
     """Clear the best and the counts at every 500th observation, and leave the learning rate as it is."""
     step = scheduler.step
 
+    @wraps(step)
     def step_and_forget(*args: Any, **kwargs: Any) -> None:
         step(*args, **kwargs)
         if scheduler.last_epoch % CLEARED_EVERY == 0:
