@@ -59,6 +59,27 @@ def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, de
         )
 
 
+def test_decisions_on_several_parameter_groups_are_kept(store, runs, made_up, decision):
+    both = decision()._replace(lr_before=(0.1, 0.3), lr_after=(0.2, 0.6))
+    result = made_up(runs[0], decisions=[both])
+    store.save(result)
+    assert list(store.load(runs)) == [result]
+    store.save(made_up(runs[0], decisions=[both._replace(lr_after=(0.2,))]))
+    assert list(store.load(runs)) == []  # A group has been lost.
+
+
+def test_results_are_kept_by_what_they_depend_on(store, runs, made_up):
+    about = {"trial": {"problem": "mine", "seed": 0}, "lr": 0.1, "stacked": False, "versions": {}, "code": "a"}
+    assert store.find(about) is None
+    result = made_up(runs[0])
+    store.save(result, about)
+    assert store.find(about) == result
+    assert store.find(about | {"code": "b"}) is None
+    assert list(store.load(runs)) == []  # It is no run of the catalogue.
+    assert store.present() == []
+    assert [stored.settings for stored in store.everything()] == [about]
+
+
 def test_equal_runs_have_one_key_however_their_numbers_are_written(store, runs, made_up):
     whole, written = runs[0]._replace(multiplier=1), runs[0]._replace(multiplier=1.0)
     store.save(made_up(whole))

@@ -142,7 +142,8 @@ def show_fine_tuning(console: Console, compared: Compared) -> None:
     console.print(compared.table())
     _show_metrics(console, compared)
     _show_stages(console, compared, {})
-    console.print(escape(published.FINE_TUNING) + f" ({published.SOURCE}).")
+    if compared.schedulers[0] in published.METHOD and "cosine" in compared.schedulers:
+        console.print(escape(f"{published.FINE_TUNING} ({published.SOURCE})."))
 
 
 def show_pretraining(console: Console, compared: Compared) -> None:
@@ -291,7 +292,9 @@ def _show_metrics(console: Console, compared: Compared) -> None:
 
 def _show_stages(console: Console, compared: Compared, beside: dict[float, float]) -> None:
     """By how much the first scheduler's loss is below each rival's at three stages, in the mean over all pairs."""
-    first = compared.schedulers[0]
+    first, *rivals = compared.schedulers
+    if not rivals:
+        return
     losses: dict[tuple[str, float, int], dict[float, float]] = {}
     for result in compared.results:
         run = result.run
@@ -301,7 +304,7 @@ def _show_stages(console: Console, compared: Compared, beside: dict[float, float
         "rival",
         *(f"at {stage:.0%}" for stage in sorted(STAGES)),
     )
-    for rival in compared.schedulers[1:]:
+    for rival in rivals:
         cells = []
         for stage in sorted(STAGES):
             shares = [
@@ -313,7 +316,7 @@ def _show_stages(console: Console, compared: Compared, beside: dict[float, float
                 f"{statistics.mean(shares):+.1%} ({min(shares):+.1%} … {max(shares):+.1%})" if shares else "all failed"
             )
         table.add_row(escape(words.title(rival)), *cells)
-    if beside:
+    if beside and first in published.METHOD and "cosine" in rivals:
         table.add_row("published, Llama 3.2 1 B: cosine", *(f"{beside[stage]:+.1f}%" for stage in sorted(STAGES)))
     console.print(table)
 

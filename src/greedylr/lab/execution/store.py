@@ -430,7 +430,8 @@ def _decision(data: Any) -> Decision:
     decision = from_plain(data)
     for number in (decision.loss, *decision.lr_before, *decision.lr_after, *decision.evidence.values()):
         _number(number)
-    if type(decision.step) is not int or len(decision.lr_before) != 1 or not is_notable(decision):
+    groups = len(decision.lr_before)
+    if type(decision.step) is not int or not 0 < groups == len(decision.lr_after) or not is_notable(decision):
         raise ValueError(f"no decision that is kept: {data!r}")
     return decision
 
