@@ -18,7 +18,7 @@ from greedylr.lab.comparison import TrialError
 from greedylr.lab.comparison.chosen import choose
 from greedylr.lab.comparison.on_a_function import run_trials
 from greedylr.language_models.data import DataError
-from greedylr.language_models.recipes import FineTuning, Pretraining
+from greedylr.language_models.recipes import GRPO, FineTuning, Pretraining
 from greedylr.pulse import Trace
 
 pytestmark = [
@@ -110,6 +110,44 @@ def test_every_scheduler_of_the_loss_is_told_the_loss_that_was_optimised(recipe)
         replayed.step()
         scheduler.step(loss)
     assert one.lrs == lrs
+
+
+def test_on_rewards_the_schedulers_are_told_the_reward(small, rows, monkeypatch):
+    import trl
+
+    from greedylr.language_models.recipes import grpo
+
+    given = []
+
+    def counted(completions, right, **others):
+        rewards = [float(completion.count(" ")) / 10 for completion in completions]
+        given.append(sum(rewards) / len(rewards))
+        return rewards
+
+    monkeypatch.setattr(grpo, "likeness", counted)
+    monkeypatch.setattr(grpo, "GRPOTrainer", trl.GRPOTrainer)
+    recipe = GRPO(small, rows, steps=12, answers=4, tokens=4)
+    names = ("greedylr", "paper:patience=0,smooth=False", "constant")
+    compared = compare(recipe, names, lrs=[0.01], seeds=1)
+    ours, published, constant = compared.results
+    assert ours.losses[0] == published.losses[0] == constant.losses[0]
+    assert all(any(reward == pytest.approx(one, abs=1e-6) for one in given) for reward in ours.losses)
+    assert [lr for lr in constant.lrs if lr != 0.01] == []
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    replayed = GreedyLR.paper(optimizer, patience=0, mode="max", min_lr=0.01 / 1000, max_lr=10.0)
+    lrs = []
+    for reward in published.losses:  # It goes up when the reward does.
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        replayed.step(reward)
+    assert published.lrs == lrs
+    assert all(0 <= loss <= 1 for loss in ours.validation_losses)
+
+
+def test_the_reward_of_an_answer_is_its_likeness_to_the_right_one():
+    from greedylr.language_models.recipes.grpo import likeness
+
+    assert likeness([" yes\nand more", "no", ""], ["yes", "yes", "yes"]) == [1.0, 0.0, 0.0]
 
 
 def test_pretraining_from_new_weights(configuration, text):

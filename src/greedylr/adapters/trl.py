@@ -52,10 +52,10 @@ def attach(
     Example:
         See ``docs/adapters.md``.
     """
-    if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+    if not earns_rewards(trainer):
         loss.attach(trainer, build, observers=observers, batch=batch, **settings)
         return
-    every = _steps_per_generation(trainer)
+    every = steps_per_generation(trainer)
 
     def with_horizon(optimizer: Optimizer, **settings: Any) -> GreedyLR:
         if build is GreedyLR:
@@ -82,7 +82,12 @@ class _NewRewards:
         return sum(new) / len(new) if new else None
 
 
-def _steps_per_generation(trainer: Any) -> float:
+def earns_rewards(trainer: Trainer) -> bool:
+    """True if what has to go up is a reward."""
+    return isinstance(trainer, (GRPOTrainer, RLOOTrainer))
+
+
+def steps_per_generation(trainer: Any) -> float:
     """Optimizer steps that one generation is used for, at least 1."""
     micro_batches: int = trainer.args.steps_per_generation * trainer.num_iterations
     accumulated: int = trainer.args.gradient_accumulation_steps

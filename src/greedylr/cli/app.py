@@ -338,6 +338,28 @@ def factor_sweep(
     raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
 
 
+@lm.command("grpo")
+def grpo(
+    model: Annotated[str, typer.Argument(help="As for greedylr lm finetune.")],
+    data: Annotated[str, typer.Argument(help="As for greedylr lm finetune; rows with a prompt and a completion.")],
+    schedulers: Schedulers = "greedylr,paper,cosine,constant",
+    lrs: Rates = None,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results, page and traces.")] = _OUT / "grpo",
+    steps: Annotated[int | None, typer.Option(min=10, help="Optimizer steps.", show_default="100")] = None,
+    jobs: Jobs = None,
+) -> None:
+    """Train on rewards under several schedulers, paired: an answer earns its likeness to the right one."""
+    from rich.console import Console
+
+    with _interrupts_at_once():
+        from greedylr.cli import language_models as commands
+
+    recipe, usual = commands.grpo_of(model, data, steps)
+    console = Console(highlight=False)
+    raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, commands.show_grpo))
+
+
 @lm.command("list")
 def list_language_models() -> None:
     """List the models and data that have names, and what each model needs."""

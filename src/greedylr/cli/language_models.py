@@ -30,6 +30,7 @@ from greedylr.language_models.data import SETS, TEXTS
 from greedylr.language_models.models import PRESETS, ModelError
 from greedylr.language_models.recipes import fine_tuning, pretraining
 from greedylr.language_models.recipes.fine_tuning import FineTuning
+from greedylr.language_models.recipes.grpo import GRPO
 from greedylr.language_models.recipes.pretraining import Pretraining
 from greedylr.presentation import check_writable
 from greedylr.presentation.terminal import FittingTable, as_markup
@@ -79,7 +80,7 @@ def compare(
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = bool(_processes())
     if launched:
         PartialState()
     if not is_main():
@@ -117,7 +118,7 @@ def compare(
                 rates,
                 range(seeds),
                 store=out / _STORE,
-                settings=recipe.settings(),
+                settings=recipe.settings() | _processes(),
                 jobs=cores,
                 done=done,
                 watch=watch,
@@ -144,6 +145,12 @@ def show_fine_tuning(console: Console, compared: Compared) -> None:
     _show_stages(console, compared, {})
     if compared.schedulers[0] in published.METHOD and "cosine" in compared.schedulers:
         console.print(escape(f"{published.FINE_TUNING} ({published.SOURCE})."))
+
+
+def show_grpo(console: Console, compared: Compared) -> None:
+    """Print a comparison of trainings on rewards."""
+    console.print(compared.table())
+    console.print("The loss is 1 minus the mean reward of prompts that are not trained on.")
 
 
 def show_pretraining(console: Console, compared: Compared) -> None:
@@ -239,6 +246,11 @@ def pretraining_of(
     return recipe, str(pretraining.PUBLISHED_LR) if known else "1e-3,3e-3,1e-2"
 
 
+def grpo_of(model: str, data: str, steps: int | None) -> tuple[GRPO, str]:
+    """The recipe, and the learning rates where none are given."""
+    return GRPO(model, data) if steps is None else GRPO(model, data, steps), "1e-4,1e-3"
+
+
 RULES = ("paper", "paper:smooth=False", "paper:patience=0", "core", "greedylr")
 """The rules whose F is varied: the published one, that without a safeguard, the core alone, and this package's."""
 
@@ -250,6 +262,12 @@ def factor_sweep_of(factors: Sequence[float]) -> str:
     """The schedulers of a sweep of F, between commas."""
     named = [(*read(rule), factor) for rule in RULES for factor in factors]
     return ",".join(write(entry, settings | {"factor": factor}) for entry, settings, factor in named)
+
+
+def _processes() -> dict[str, int]:
+    """Number of processes that train together, each on a batch of its own, if there are several."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return {"processes": size} if size > 1 else {}
 
 
 def _names(schedulers: str) -> list[str]:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from greedylr import Action, Decision, GreedyLR
-from greedylr.adapters.trainer import attach, defaults_for
+from greedylr.adapters.trainer import attach as on_the_loss
+from greedylr.adapters.trainer import defaults_for
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.observers import Observer, introduce, tell
 from greedylr.lab.catalogue.grammar import read, write
-from greedylr.lab.comparison.chosen import Chosen, choose, told
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.pulse import Recorder
 
 if TYPE_CHECKING:
@@ -34,7 +38,11 @@ _REPORTED = "trial.json"
 """In a checkpoint, written last: without it, the checkpoint is not whole."""
 
 
-def train(trial: Trial, trainer: Trainer) -> None:
+Validation = Callable[[Mapping[str, float]], float]
+"""Gives the loss that schedulers are judged by, from the metrics of an evaluation."""
+
+
+def train(trial: Trial, trainer: Trainer, validation: Validation | None = None) -> None:
     """Train, and report to the trial; see :meth:`greedylr.lab.comparison.Trial.train`."""
     if not isinstance(trainer, Trainer):
         raise TypeError(f"trial.train takes a transformers.Trainer, got {type(trainer).__name__}: see docs/compare.md")
@@ -45,19 +53,26 @@ def train(trial: Trial, trainer: Trainer) -> None:
         raise ValueError(f"the trainer's seed is {arguments.seed}; give it trial.seed, {trial.seed}")
     if trainer.eval_dataset is None:
         raise ValueError("the trainer has no eval_dataset: schedulers are judged by the loss on one")
-    chosen = _for_a_trainer(trial._chosen, trainer)
+    mode: Literal["min", "max"] = "min"
+    attach = on_the_loss
+    if _earns_rewards(trainer):
+        from greedylr.adapters.trl import attach as on_the_reward
+
+        mode, attach = "max", on_the_reward
+    chosen = _for_a_trainer(trial._chosen, trainer, mode)
     made: list[Any] = []
 
-    def build(optimizer: Optimizer) -> Any:
+    def build(optimizer: Optimizer, **settings: Any) -> Any:
         scheduler = trial._make(optimizer, trainer.state.max_steps, chosen)
-        made.append(scheduler if isinstance(scheduler, GreedyLR) else _Foreign(chosen.name, scheduler, optimizer))
+        ours = isinstance(scheduler, GreedyLR)
+        made.append(scheduler if ours else _Foreign(Named(chosen.name, mode), scheduler, optimizer))
         return made[-1]
 
     meta: dict[str, float | str] = {"scheduler": trial.scheduler, "lr": trial.lr, "seed": trial.seed}
     with Recorder(trial.folder, meta=meta) if trial.folder is not None else _Nothing() as recorder:
         observers = [trial._observe] + ([recorder] if isinstance(recorder, Recorder) else [])
         attach(trainer, build, observers=observers)
-        trainer.add_callback(_Reporter(trial, made))
+        trainer.add_callback(_Reporter(trial, made, validation or _eval_loss))
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(trial, arguments))
         last = _still_on_the_device(made[-1])
         if last is not None:
@@ -66,15 +81,35 @@ def train(trial: Trial, trainer: Trainer) -> None:
             trainer.evaluate()
 
 
-def _for_a_trainer(chosen: Chosen, trainer: Trainer) -> Chosen:
+def _earns_rewards(trainer: Trainer) -> bool:
+    if "trl" not in sys.modules:  # Nobody has made one of TRL's trainers.
+        return False
+    from greedylr.adapters.trl import earns_rewards, steps_per_generation
+
+    if not earns_rewards(trainer):
+        return False
+    if steps_per_generation(trainer) > 1:
+        raise ValueError(
+            "a generation of the trainer is used for several optimizer steps; schedulers are compared where each step "
+            "has one of its own: steps_per_generation=gradient_accumulation_steps, num_iterations=1"
+        )
+    return True
+
+
+def _eval_loss(metrics: Mapping[str, float]) -> float:
+    return metrics["eval_loss"]
+
+
+def _for_a_trainer(chosen: Chosen, trainer: Trainer, mode: Literal["min", "max"]) -> Chosen:
     """The default family as the adapter sets it up, which knows whether the model is pre-trained."""
     if chosen.registered is None:
         return chosen
     made = chosen.make(SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), 1000)
-    if not isinstance(made, GreedyLR) or not isinstance(made.config, DefaultConfig):
-        return chosen
-    entry, settings = read(chosen.registered)
-    return replace(chosen, make=choose([write(entry, defaults_for(trainer, GreedyLR) | settings)])[0].make)
+    name = chosen.registered
+    if isinstance(made, GreedyLR) and isinstance(made.config, DefaultConfig):
+        entry, settings = read(name)
+        name = write(entry, defaults_for(trainer, GreedyLR) | settings)
+    return replace(chosen, make=partial(SCHEDULERS[name].build, mode=mode))
 
 
 def _last_whole_checkpoint(trial: Trial, arguments: TrainingArguments) -> str | None:
@@ -111,14 +146,12 @@ class _Nothing:
 class _Reporter(TrainerCallback):
     """Tells the trial how validations went, and keeps with every checkpoint what it has been told."""
 
-    def __init__(self, trial: Trial, made: list[Any]) -> None:
-        self._trial, self._made = trial, made
+    def __init__(self, trial: Trial, made: list[Any], validation: Validation) -> None:
+        self._trial, self._made, self._validation = trial, made, validation
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """With the metrics of the evaluation set."""
-        metrics = kwargs["metrics"]
-        if "eval_loss" in metrics:
-            self._trial._validations[state.global_step] = float(metrics["eval_loss"])
+        self._trial._validations[state.global_step] = float(self._validation(kwargs["metrics"]))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Comes after the scheduler's step."""
@@ -142,7 +175,7 @@ class Named:
 
     Attributes:
         scheduler: Its name.
-        mode: A loss is to go down.
+        mode: Whether the observed value is to go down, a loss, or up, a reward.
     """
 
     scheduler: str
@@ -152,8 +185,8 @@ class Named:
 class _Foreign:
     """A scheduler of another kind, with what :func:`attach` needs of one: told the loss that was optimised, watched."""
 
-    def __init__(self, name: str, scheduler: Any, optimizer: Optimizer) -> None:
-        self.config = Named(name)
+    def __init__(self, config: Named, scheduler: Any, optimizer: Optimizer) -> None:
+        self.config = config
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.last_epoch = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -144,7 +144,7 @@ class Trial:
         self._started()
         self._metric = _number(metric)
 
-    def train(self, trainer: Trainer) -> None:
+    def train(self, trainer: Trainer, validation: Callable[[Mapping[str, float]], float] | None = None) -> None:
         """Train with a Transformers ``Trainer``, or one of TRL's, under the scheduler: in place of ``trainer.train()``.
 
         All that is random follows from the arguments' ``seed``, so that must be the trial's. The trainer is validated
@@ -154,6 +154,8 @@ class Trial:
 
         Args:
             trainer: Made with ``learning_rate=trial.lr``, ``seed=trial.seed`` and an evaluation set, and no scheduler.
+            validation: Gives the loss that schedulers are judged by, from the metrics of an evaluation; None: its
+                ``eval_loss``. Where a reward is earned: ``lambda metrics: 1 - metrics["eval_reward"]``, say.
 
         Raises:
             TypeError: If it is no ``Trainer``.
@@ -165,7 +167,7 @@ class Trial:
         """
         from greedylr.lab.comparison.on_a_trainer import train
 
-        train(self, trainer)
+        train(self, trainer, validation)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything reported so far, as plain data: to be saved with the model, by a function that can go on."""
