@@ -309,34 +309,39 @@ def _show_metrics(console: Console, compared: Compared) -> None:
 
 
 def _show_stages(console: Console, compared: Compared, beside: dict[float, float]) -> None:
-    """By how much the first scheduler's loss is below each rival's at three stages, in the mean over all pairs."""
+    """A table for each learning rate: the distance of the first scheduler's loss from each rival's at three stages."""
     first, *rivals = compared.schedulers
     if not rivals:
         return
-    losses: dict[tuple[str, float, int], dict[float, float]] = {}
+    losses: dict[float, dict[str, dict[int, dict[float, float]]]] = {}
     for result in compared.results:
         run = result.run
-        losses[run.scheduler, run.multiplier, run.seed] = dict(outcome(result).stages)
-    table = FittingTable(
-        f"How far the loss of {escape(words.title(first))} is below that of each rival: mean, lowest and highest",
-        "rival",
-        *(f"at {stage:.0%}" for stage in sorted(STAGES)),
-    )
-    for rival in rivals:
-        cells = []
-        for stage in sorted(STAGES):
-            shares = [
-                1 - losses[first, lr, seed][stage] / theirs[stage]
-                for (name, lr, seed), theirs in losses.items()
-                if name == rival and math.isfinite(theirs[stage]) and math.isfinite(losses[first, lr, seed][stage])
-            ]
-            cells.append(
-                f"{statistics.mean(shares):+.1%} ({min(shares):+.1%} … {max(shares):+.1%})" if shares else "all failed"
-            )
-        table.add_row(escape(words.title(rival)), *cells)
+        at_rate = losses.setdefault(run.multiplier, {})
+        at_rate.setdefault(run.scheduler, {})[run.seed] = dict(outcome(result).stages)
+    stages = sorted(STAGES)
+    for rate, by_scheduler in sorted(losses.items()):
+        table = FittingTable(
+            f"LR {words.rate(rate, True)}: loss of {escape(words.title(first))} below each rival's; "
+            "mean over seeds, lowest and highest",
+            "rival",
+            *(f"at {stage:.0%}" for stage in stages),
+        )
+        for rival in rivals:
+            pairs = [(by_scheduler[first][seed], theirs) for seed, theirs in by_scheduler[rival].items()]
+            cells = (_below([(ours[stage], theirs[stage]) for ours, theirs in pairs]) for stage in stages)
+            table.add_row(escape(words.title(rival)), *cells)
+        console.print(table)
     if beside and first in published.METHOD and "cosine" in rivals:
-        table.add_row("published, Llama 3.2 1 B: cosine", *(f"{beside[stage]:+.1f}%" for stage in sorted(STAGES)))
-    console.print(table)
+        row = ", ".join(f"{benefit:+.1f}% at {stage:.0%}" for stage, benefit in sorted(beside.items()))
+        console.print(f"published, Llama 3.2 1 B against cosine, one seed: {row} ({published.SOURCE}).")
+
+
+def _below(pairs: Sequence[tuple[float, float]]) -> str:
+    """Share by which the first of each pair is below the second."""
+    shares = [1 - ours / theirs for ours, theirs in pairs if math.isfinite(ours) and math.isfinite(theirs)]
+    if not shares:
+        return "failed"
+    return f"{statistics.mean(shares):+.1%} [{min(shares):+.1%}, {max(shares):+.1%}]".replace("[", "\\[")
 
 
 def _ends(results: Sequence[Result]) -> str:
