@@ -82,7 +82,9 @@ def cells(browser, table):
 
 
 def traces(browser, chart):
-    return browser.execute_script(f"return document.getElementById('{chart}').data.map(one => one.name ?? null)")
+    """Names of the lines that are not grey."""
+    drawn = "filter(one => !(one.opacity < 1)).map(one => one.name ?? null)"
+    return browser.execute_script(f"return document.getElementById('{chart}').data.{drawn}")
 
 
 def test_the_worst_case_comes_first_with_the_keys_of_its_runs(browser, show, report):
@@ -186,15 +188,61 @@ def test_the_legend_is_worked_with_the_keyboard_and_holds_for_all_charts(browser
     boxes = {
         box.get_attribute("value"): box for box in browser.find_elements(By.CSS_SELECTOR, "[data-legend=regret] input")
     }
+    every = "return document.getElementById('regret').data.map(one => one.name).filter(Boolean)"
+    assert set(browser.execute_script(every)) == {
+        "GreedyLR",
+        "GreedyLR.paper",
+        "MoMo",
+        "constant",
+        "cosine with warmup",
+    }
     boxes["cosine"].send_keys(Keys.SPACE)
     boxes["momo"].send_keys(Keys.SPACE)
     wait(lambda _: "MoMo" in traces(browser, "regret"))
     assert "cosine with warmup" not in traces(browser, "regret")
     browser.execute_script("document.getElementById('curves').scrollIntoView()")
     wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#curves .scatterlayer .trace"))
-    assert set(traces(browser, "curves")) - {None} == {"GreedyLR", "GreedyLR.paper", "MoMo", "constant"}
+    assert set(traces(browser, "curves")) - {None} == {"GreedyLR", "GreedyLR.paper", "MoMo"}
     unlabelled = "return [...document.querySelectorAll('select, input')].filter(one => !one.labels.length).length"
     assert browser.execute_script(unlabelled) == 0
+
+
+def test_a_comparison_begins_with_the_final_losses_and_who_is_best_where(browser, show, wait):
+    curves = Curves()
+    few = results(problems=("mine",), optimizers=("adamw",))
+    summary = summarize(curves.watch(few), fixed=("cosine", "constant"), absolute=True)
+    about = page.About("mine", "a comparison", "greedylr.lab.compare", 30, {}, None)
+    show(page.render(about, summary, curves))
+    headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
+    assert headings[0] == "Final loss at each learning rate"
+    assert "Regret at each learning rate" not in headings
+    assert not browser.find_elements(By.ID, "published")  # It is the user's own.
+    body = browser.find_element(By.TAG_NAME, "body").text
+    assert "Lowest at 0.1 " in body
+    wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#final .scatterlayer .trace"))
+    rows = {row[0]: row[1:] for row in cells(browser, "#final-table")}
+    for name in {one.scheduler for one in summary.outcomes}:
+        for rate, cell in zip((0.1, 1.0), rows[words.title(name)], strict=True):
+            its = [one for one in summary.outcomes if (one.scheduler, one.multiplier) == (name, rate)]
+            losses = [one.counted_loss(1.0, one.start) for one in its]
+            failed = sum(one.failed for one in its)
+            told = [f"{sum(losses) / len(losses):.4g}", f"{min(losses):.4g} … {max(losses):.4g}"]
+            assert cell.split("\n") == told + ([f"{failed} of {len(its)} failed"] if failed else [])
+    crosses = (
+        "return document.getElementById('final').data.filter(one => one.marker).map(one => one.marker.symbol).flat()"
+    )
+    assert set(browser.execute_script(crosses)) <= {"circle", "x"}
+
+
+def test_where_it_is_worst_lists_only_what_it_loses(browser, show):
+    html, summary = rendered(results(finals={"greedylr": 0.3, "cosine": 0.5}))
+    show(html)
+    listed = cells(browser, "#worst-cases")
+    assert 0 < len(listed) < len({one.case for comparison in summary.comparisons for one in comparison.tally.verdicts})
+    assert all(row[2].startswith("-") for row in listed)
+    few = results(problems=("digits",), optimizers=("adamw",), finals={"greedylr": 0.3, "cosine": 2.0})
+    show(rendered(few)[0])
+    assert "Nowhere: in no case is a rival ahead of it at the end." in browser.find_element(By.TAG_NAME, "body").text
 
 
 def test_regret_is_shown_by_optimizer_too(browser, go, wait):

@@ -24,9 +24,7 @@ def test_one_command_compares_and_leaves_a_page_and_traces(lm, small, rows, tmp_
     assert "3 schedulers × 1 learning rate × 1 seed: 3 runs on 1 core, kept in here." in first.words
     assert re.search(r"GreedyLR\.paper, factor=0\.9, smooth=False +\d", first.output)
     assert re.search(r"The task's own measure .* GreedyLR \d+% ", first.words)
-    assert re.search(
-        r"below each rival's; .* at 10% at 50% at 100% .*cosine with warmup [+-]\d+\.\d% \[", first.words
-    )
+    assert re.search(r"below each rival's; .* at 10% at 50% at 100% .*cosine with warmup [+-]\d+\.\d% \[", first.words)
     assert "published, fine-tuning of Phi-2" in first.words
     assert (tmp_path / "here" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     folders = sorted((tmp_path / "here" / "runs").iterdir())

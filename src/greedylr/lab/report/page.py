@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from greedylr import presentation
-from greedylr.lab.analysis.statistics import CaseVerdict, Tally, regret_by_multiplier, tally
+from greedylr.lab.analysis.statistics import CaseVerdict, Outcome, Tally, regret_by_multiplier, tally
 from greedylr.lab.analysis.summary import TARGET, Comparison, Summary
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.report import published, words
@@ -25,7 +26,7 @@ GENERATOR = "greedylr lab report"
 WORST = 15
 """Number of worst cases that are listed."""
 
-_SHOWN = ("paper", "constant", "linear", "cosine", "wsd", "schedule-free")  # at first, with the one in question
+_SHOWN = ("paper", "linear", "cosine")  # at first, with the one in question: more bands than these are mud
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
     cases = curves.by_case()
     multipliers = sorted({row.multiplier for row in summary.regret_by_multiplier})
     names = _in_order(summary)
-    shown = [name for name in names[1:] if name in _SHOWN] or names[1:6]
+    shown = [name for name in names[1:] if name in _SHOWN] or names[1:4]
     distinct = sorted(names[1:], key=lambda name: name not in shown)  # What is shown together looks different.
+    finals = _final_data(summary) if summary.absolute else {}
     keys = {run: (about.key and about.key(run)) or "" for run in curves.runs}
     rows = case_rows(summary, cases, keys)
     tables = [
@@ -99,25 +101,27 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         finished=len(summary.outcomes) if disturbed is None else disturbed.runs,
         robust=None if disturbed is None else section(disturbed, names),
         words=words,
-        worst=[_worst_row(summary, verdict, cases, keys) for verdict in summary.worst(WORST)],
+        worst=[_worst_row(summary, one, cases, keys) for one in summary.worst(WORST) if not one.mean >= 0],
+        winners=_winners(finals, summary),
         failures=[
             (one, failed_runs(one.scheduler, summary, cases, keys))
             for one in sorted(summary.failures, key=lambda one: (-one.failed / one.runs, one.scheduler))
         ],
         stages=_stages(summary.comparisons),
-        beside=_beside_the_published(summary),
+        beside=[] if summary.absolute else _beside_the_published(summary),  # A comparison is the user's own.
         published=published,
         steps=sorted(summary.steps, key=lambda one: one.speedup),
         target=TARGET,
         multipliers=multipliers,
         rates=[words.rate(multiplier, summary.absolute) for multiplier in multipliers],
-        regret={(row.scheduler, row.multiplier): row for row in summary.regret_by_multiplier},
+        # Of one problem, the final losses say all that regret would.
+        regret={(row.scheduler, row.multiplier): row for row in summary.regret_by_multiplier if len(finals) != 1},
         names=names,
         notes={name: SCHEDULERS[name].note for name in names if name in SCHEDULERS},
         titles={name: words.title(name) for name in names},
         look={name: style._asdict() for name, style in styles(summary.scheduler, distinct).items()},
         shown={summary.scheduler, *shown},
-        charts={"regret": _regret_data(summary), "absolute": summary.absolute},
+        charts={"regret": _regret_data(summary), "final": finals, "absolute": summary.absolute},
         first=next((list(cases).index(verdict.case) for verdict in summary.worst(1)), 0),
         cases=tables,
         choices=_choices(table["case"] for table in tables),
@@ -177,6 +181,55 @@ def _beside_the_published(summary: Summary) -> list[tuple[float, Tally]]:
             if one.difference.second in summary.fixed:
                 stages.setdefault(stage, []).extend(one.tally.verdicts)
     return [(stage, tally(verdicts)) for stage, verdicts in stages.items()]
+
+
+Points = dict[str, list[list[float]]]
+"""By scheduler, for each learning rate: that, the mean final loss, the lowest, the highest, how many failed, and of how
+many."""
+
+
+def _final_data(summary: Summary) -> dict[str, Points]:
+    """Final losses by problem, failed runs counted with their start."""
+    optimizers = {one.optimizer for one in summary.outcomes}
+    grouped: dict[str, dict[str, dict[float, list[Outcome]]]] = {}
+    for one in summary.outcomes:
+        task = one.problem if len(optimizers) == 1 else f"{one.problem}, {one.optimizer}"
+        grouped.setdefault(task, {}).setdefault(one.scheduler, {}).setdefault(one.multiplier, []).append(one)
+    return {
+        task: {
+            name: [[rate, *_spread(its)] for rate, its in sorted(by_rate.items())] for name, by_rate in lines.items()
+        }
+        for task, lines in grouped.items()
+    }
+
+
+def _spread(outcomes: Sequence[Outcome]) -> list[float]:
+    losses = [one.counted_loss(1.0, one.start) for one in outcomes]
+    failed = sum(one.failed for one in outcomes)
+    return [math.fsum(losses) / len(losses), min(losses), max(losses), failed, len(losses)]
+
+
+def _winners(finals: Mapping[str, Points], summary: Summary) -> list[str]:
+    """A sentence for each problem: who has the lowest mean at each learning rate, and where the one in question is."""
+    lines = []
+    for task, points in finals.items():
+        by_rate: dict[float, list[tuple[float, str]]] = {}
+        for name, its in points.items():
+            for rate, mean, *_ in its:
+                by_rate.setdefault(rate, []).append((mean, name))
+        if len(points) < 2:
+            continue
+        parts = []
+        for rate, ranked in sorted(by_rate.items()):
+            loss, name = min(ranked)
+            ours = next((mean for mean, other in ranked if other == summary.scheduler), None)
+            part = f"at {words.rate(rate, summary.absolute)} {words.title(name)} ({loss:.4g})"
+            if ours is not None and name != summary.scheduler:
+                part += f", where {words.title(summary.scheduler)} has {ours:.4g}"
+            parts.append(part)
+        where = f"{task}: " if len(finals) > 1 else ""
+        lines.append(f"{where}lowest {'; '.join(parts)}."[:1].upper() + f"{where}lowest {'; '.join(parts)}."[1:])
+    return lines
 
 
 def _regret_data(summary: Summary) -> dict[str, dict[str, list[list[float | None]]]]:

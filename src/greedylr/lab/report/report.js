@@ -38,25 +38,47 @@
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: "keep",
   });
 
-  function drawRegret() {
-    const place = document.getElementById("regret");
-    if (!place) return;
-    const lines = contents.charts.regret[document.getElementById("regret-of").value];
-    const drawn = contents.names.filter((name) => shown().has(name) && lines[name]);
+  // One that is not chosen is there to be compared with, in grey; bands are of the chosen ones.
+  function overRates(place, lines, hovertemplate, mark, yaxis, revision) {
+    const there = contents.names.filter((name) => lines[name]);
     const column = (name, number) => lines[name].map((point) => point[number]);
-    const traces = drawn.map((name) => band(name, column(name, 0), column(name, 2), column(name, 3)));
+    const grey = there.filter((name) => !shown().has(name)), drawn = there.filter((name) => shown().has(name));
+    const traces = grey.map((name) => line(name, column(name, 0), column(name, 1), {}, {
+      line: { color: css("--quiet"), width: 1 }, opacity: 0.4, customdata: lines[name], hovertemplate,
+    }));
+    traces.push(...drawn.map((name) => band(name, column(name, 0), column(name, 2), column(name, 3))));
     traces.push(...drawn.map((name) => line(name, column(name, 0), column(name, 1), {}, {
-      mode: "lines+markers", marker: { size: 7, color: contents.look[name].color }, customdata: lines[name],
-      hovertemplate: "%{x:g}: %{y:.3g}, interval %{customdata[2]:.3g} … %{customdata[3]:.3g}" +
-                     "<br>worst of %{customdata[5]}: %{customdata[4]:.3g}; %{customdata[6]} runs failed",
+      mode: "lines+markers", customdata: lines[name], hovertemplate,
+      marker: { size: lines[name].map((point) => mark(point) ? 11 : 7), color: contents.look[name].color,
+                symbol: lines[name].map((point) => mark(point) ? "x" : "circle") },
     })));
-    const ticks = [...new Set(drawn.flatMap((name) => column(name, 0)))].sort((a, b) => a - b);
+    const ticks = [...new Set(there.flatMap((name) => column(name, 0)))].sort((a, b) => a - b);
+    // Labels of a dense grid would collide.
+    const text = ticks.map((one, number) => number % Math.ceil(ticks.length / 9) ? "" : String(one));
     const layout = frame();
-    layout.xaxis = { type: "log", zeroline: false, tickvals: ticks, ticktext: ticks.map((one) => String(one)),
+    layout.xaxis = { type: "log", zeroline: false, tickvals: ticks, ticktext: text,
                      title: { text: contents.charts.absolute ? "learning rate" : "learning rate, as a multiple of the good one" } };
-    layout.yaxis = { type: "log", zeroline: false, title: { text: "regret" } };
-    layout.uirevision = document.getElementById("regret-of").value;
+    layout.yaxis = { zeroline: false, ...yaxis };
+    layout.uirevision = revision;
     Plotly.react(place, traces, themed(layout), config);
+  }
+
+  function drawRegret() {
+    const of = document.getElementById("regret-of").value;
+    overRates(document.getElementById("regret"), contents.charts.regret[of],
+              "%{x:g}: %{y:.3g}, interval %{customdata[2]:.3g} … %{customdata[3]:.3g}" +
+              "<br>worst of %{customdata[5]}: %{customdata[4]:.3g}; %{customdata[6]} runs failed",
+              (point) => point[6] > 0, { type: "log", title: { text: "regret" } }, of);
+  }
+
+  function drawFinal() {
+    const of = document.getElementById("final-of")?.value ?? Object.keys(contents.charts.final)[0];
+    const lines = contents.charts.final[of];
+    const positive = Object.values(lines).flat().every((point) => point[2] > 0);
+    overRates(document.getElementById("final"), lines,
+              "%{x:g}: %{y:.4g}, from %{customdata[2]:.4g} to %{customdata[3]:.4g}" +
+              "<br>%{customdata[4]} of %{customdata[5]} runs failed",
+              (point) => point[4] > 0, { type: positive ? "log" : "linear", title: { text: "final validation loss" } }, of);
   }
 
   const chosen = () => numberOf.get(JSON.stringify(selects.map((select) => select.value)));
@@ -133,7 +155,7 @@
   }
 
   // Nothing is drawn before it is about to be seen.
-  const charts = [["trajectories", () => drawTrajectories()], ["regret", drawRegret], ["curves", drawCase]];
+  const charts = [["trajectories", () => drawTrajectories()], ["final", drawFinal], ["regret", drawRegret], ["curves", drawCase]];
   const seen = new Map(charts.filter(([id]) => document.getElementById(id)));
   const drawn = new Set();
   const draw = (id) => { if (drawn.has(id)) seen.get(id)(); };
@@ -155,6 +177,7 @@
   }
   for (const one of selects) one.addEventListener("change", () => draw("curves"));
   document.getElementById("regret-of")?.addEventListener("change", () => draw("regret"));
+  document.getElementById("final-of")?.addEventListener("change", () => draw("final"));
   for (const button of document.querySelectorAll("[data-go]")) {
     button.addEventListener("click", () => {
       select(button.dataset.go);
