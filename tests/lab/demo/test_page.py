@@ -85,7 +85,7 @@ def test_the_legend_hides_a_scheduler_with_its_markers_and_other_seeds_leave_it_
         )
     )
     assert len(markers(browser)) == 1
-    browser.find_elements(By.CSS_SELECTOR, ".legendtoggle")[1].click()
+    browser.find_elements(By.CSS_SELECTOR, ".chart .legendtoggle")[1].click()
     wait(lambda _: not markers(browser))
     browser.find_element(By.CSS_SELECTOR, "input[name=seed][value='1']").click()
     hidden = "return document.querySelector('.chart').data.filter(trace => trace.visible === 'legendonly').length"
@@ -139,6 +139,23 @@ def test_the_table_has_every_row_and_cell_and_marks_the_winner(browser, show, ma
     assert "GreedyLR won 0 of 1. 1×: GreedyLR.paper won, 33.3% below GreedyLR." in body
     assert "torch 1.2.3" in body
     assert "Stopped early" not in body
+
+
+def test_it_begins_with_a_picture_of_the_final_losses(browser, show, wait, made_up, runs):
+    losses = {"greedylr": 0.3, "paper": 0.2, "cosine": 3.0, "constant": float("nan")}
+    show(render(runs, [made_up(run, losses[run.scheduler]) for run in runs], {}))
+    wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".picture .scatterlayer .trace"))
+    shown = "document.querySelector('.picture').data"
+    lines = browser.execute_script(f"return {shown}.map(one => [one.name, one.x, one.y, one.marker.symbol])")
+    assert [line[0] for line in lines] == [scheduler.title for scheduler in SCHEDULERS.values()]
+    assert [line[1:] for line in lines] == [
+        [[1], [pytest.approx(0.3)], ["circle"]],
+        [[1], [pytest.approx(0.2)], ["circle"]],
+        [[1], [pytest.approx(3.0)], ["x"]],
+        [[1], [None], ["x"]],
+    ]
+    first = browser.execute_script("return document.querySelector('h2').nextElementSibling.className")
+    assert first == "pictures"
 
 
 def test_what_is_not_finished_is_said_to_be_so(browser, show, made_up, runs):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets  # type: ignore[import-untyped]
@@ -53,6 +54,11 @@ class FineTuning:
     length: int | None = None
     examples: int | None = None
     in_turns: bool = False
+
+    @property
+    def __name__(self) -> str:
+        """Name of the training, on pages and in stored results."""
+        return f"{Path(self.model).name} on {Path(self.data).name}{', by adapters' if self.lora else ''}"
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets  # type: ignore[import-untyped]
@@ -44,6 +45,11 @@ class GRPO:
     answers: int = 8
     prompts: int = 2
     tokens: int = 32
+
+    @property
+    def __name__(self) -> str:
+        """Name of the training, on pages and in stored results."""
+        return f"{Path(self.model).name} on rewards for {Path(self.data).name}"
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""

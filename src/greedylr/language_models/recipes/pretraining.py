@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,11 @@ class Pretraining:
     accumulate: int = 1
     length: int = 128
     vocabulary: int | None = None
+
+    @property
+    def __name__(self) -> str:
+        """Name of the training, on pages and in stored results."""
+        return f"{Path(self.config).stem} from new weights on {Path(self.text).name}"
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""

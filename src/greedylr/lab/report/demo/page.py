@@ -16,7 +16,7 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from greedylr import Action, Decision, presentation
 from greedylr.lab.report.demo.contents import PROBLEMS, SCHEDULERS
-from greedylr.lab.report.demo.table import compare, summary
+from greedylr.lab.report.demo.table import Row, compare, summary
 from greedylr.lab.runs import Result, Run
 from greedylr.presentation import compact
 
@@ -44,6 +44,7 @@ def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, s
         HTML in which every text is escaped, and which loads nothing from anywhere.
     """
     rows = compare(runs, results)
+    problems = dict.fromkeys(row.problem for row in rows)
     seeds = sorted({result.run.seed for result in results})[:SEEDS_SHOWN]
     charts = {f"{row.problem} {row.multiplier:g}": _chart(row.problem, row.multiplier, seeds, results) for row in rows}
     return presentation.render(
@@ -58,8 +59,44 @@ def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, s
         schedulers=SCHEDULERS,
         seeds=seeds,
         charts=charts,
+        pictures={name: _picture([row for row in rows if row.problem == name]) for name in problems},
         versions=versions,
     )
+
+
+def _picture(rows: Sequence[Row]) -> dict[str, Any]:
+    """Final loss against the learning rate, of one problem: what the table says, at a glance."""
+    figure = go.Figure()
+    for number, (color, scheduler) in enumerate(zip(_COLORS, SCHEDULERS.values(), strict=True)):
+        cells = [row.cells[number] for row in rows]
+        figure.add_scatter(
+            x=[row.multiplier for row in rows],
+            y=[cell.mean if cell.losses and math.isfinite(cell.mean) else None for cell in cells],
+            error_y={"array": [cell.spread or 0.0 for cell in cells], "thickness": 1, "width": 3},
+            mode="lines+markers",
+            marker={"symbol": ["x" if cell.diverged else "circle" for cell in cells], "size": 8},
+            line={"color": color, "width": 2.6 if number == 0 else 1.6},
+            hovertext=[escape(str(cell)) for cell in cells],
+            hoverinfo="text+name",
+            name=escape(scheduler.title),
+        )
+    ticks = sorted({row.multiplier for row in rows})
+    texts = [f"{one:g}×" for one in ticks]
+    figure.update_xaxes(
+        type="log", zeroline=False, tickvals=ticks, ticktext=texts, title_text="learning rate, × the good one"
+    )
+    figure.update_yaxes(type="log", zeroline=False, exponentformat="power", dtick="D2", title_text="final loss")
+    figure.update_layout(
+        template="none",
+        title={"text": escape(PROBLEMS[rows[0].problem].title), "font": {"size": 14}, "x": 0.5, "y": 0.98},
+        hoverlabel={"align": "left"},
+        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        margin={"l": 58, "r": 8, "t": 36, "b": 96},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    drawn: dict[str, Any] = json.loads(figure.to_json())
+    return drawn
 
 
 def _chart(problem: str, multiplier: float, seeds: Iterable[int], results: Sequence[Result]) -> dict[str, Any]:
