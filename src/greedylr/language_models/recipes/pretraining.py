@@ -56,7 +56,7 @@ class Pretraining:
     @property
     def __name__(self) -> str:
         """Name of the training, on pages and in stored results."""
-        return f"{Path(self.config).stem} from new weights on {Path(self.text).name}"
+        return f"{Path(self.config).name.removesuffix('.json')} from new weights on {Path(self.text).name}"
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""
