@@ -164,9 +164,9 @@ def show_factors(console: Console, compared: Compared) -> None:
     starts = [result.validation_losses[0] for result in compared.results]
     factors = sorted({read(name)[1]["factor"] for name in compared.schedulers})
     table = FittingTable(
-        f"Validation loss at the end by F, in the mean; it starts at {statistics.mean(starts):.2f}",
+        f"Mean validation loss at the end, by F; it starts at {statistics.mean(starts):.2f}",
         "rule",
-        *(f"F = {factor:g}" for factor in factors),
+        *(f"{factor:g}" for factor in factors),
     )
     rules: dict[str, dict[float, list[Result]]] = {}
     for result in compared.results:
