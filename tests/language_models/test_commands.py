@@ -61,7 +61,7 @@ def test_pretraining_and_the_sweep_of_f(lm, configuration, text, small, rows):
     swept = lm(*sweep, "--jobs", 1)
     assert swept.exit_code == 0, swept.output
     rules = (
-        r"rule F = 0\.5 F = 0\.9 .*GreedyLR\.paper \d.* GreedyLR\.paper, smooth=False .*GreedyLR\.core .*GreedyLR \d"
+        r"by F; .* rule 0\.5 0\.9 .*GreedyLR\.paper \d.* GreedyLR\.paper, smooth=False .*GreedyLR\.core .*GreedyLR \d"
     )
     assert re.search(rules, swept.words)
     assert "published: Phi-2, from 2.28 1.89" in swept.words
