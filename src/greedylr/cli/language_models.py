@@ -28,7 +28,8 @@ from greedylr.lab.report import page, published, words
 from greedylr.lab.runs import Result
 from greedylr.language_models.data import SETS, TEXTS
 from greedylr.language_models.models import PRESETS, ModelError
-from greedylr.language_models.recipes import fine_tuning, pretraining
+from greedylr.language_models.models.loading import TINY
+from greedylr.language_models.recipes import fine_tuning, pretraining, tiny
 from greedylr.language_models.recipes.fine_tuning import FineTuning
 from greedylr.language_models.recipes.grpo import GRPO
 from greedylr.language_models.recipes.pretraining import Pretraining
@@ -90,6 +91,8 @@ def compare(
         chosen = choose(_names(schedulers))
         rates = _rates(lrs)
         check_writable(out / _PAGE, page.GENERATOR)
+        if getattr(recipe, "model", None) == TINY and is_main() and not tiny.is_made():
+            console.print("tiny is pre-trained first, which takes about a minute; it is kept for the next time.")
         recipe.check()
         out.mkdir(parents=True, exist_ok=True)
         total = len(chosen) * len(rates) * seeds

@@ -29,8 +29,7 @@ def folder() -> Path:
     Raises:
         DataError: If the text cannot be read.
     """
-    told = json.dumps([RECIPE.settings(), LR, SEED, torch.__version__, transformers.__version__], sort_keys=True)
-    place = cache_folder().parent / "models" / f"tiny-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    place = _place()
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all; whoever else makes it now makes the same.
@@ -43,6 +42,16 @@ def folder() -> Path:
             if not place.exists():
                 raise
     return place
+
+
+def is_made() -> bool:
+    """True if it is in the cache."""
+    return _place().exists()
+
+
+def _place() -> Path:
+    told = json.dumps([RECIPE.settings(), LR, SEED, torch.__version__, transformers.__version__], sort_keys=True)
+    return cache_folder().parent / "models" / f"tiny-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def _make(into: Path) -> None:
