@@ -95,6 +95,20 @@ def test_what_is_wrong_is_said_in_a_line(lm, small, rows, tmp_path, monkeypatch)
         assert not list(tmp_path.glob("greedylr-lm/*/runs.sqlite"))
 
 
+def test_that_tiny_is_made_first_is_announced(lm, monkeypatch, tmp_path):
+    from greedylr.language_models.data import DataError
+    from greedylr.language_models.recipes import FineTuning
+
+    def stop(self):
+        raise DataError("far enough")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where there is none
+    monkeypatch.setattr(FineTuning, "check", stop)
+    said = lm("finetune", "tiny", "sql")
+    assert "tiny is pre-trained first, which takes about a minute" in said.words
+    assert "Stopped: far enough" in said.words
+
+
 def test_somebody_elses_page_is_left_alone(lm, small, rows, tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "report.html").write_text("mine")
