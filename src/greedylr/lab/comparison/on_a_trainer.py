@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,9 +70,8 @@ def train(trial: Trial, trainer: Trainer, validation: Validation | None = None) 
         return made[-1]
 
     meta: dict[str, float | str] = {"scheduler": trial.scheduler, "lr": trial.lr, "seed": trial.seed}
-    with Recorder(trial.folder, meta=meta) if trial.folder is not None else _Nothing() as recorder:
-        observers = [trial._observe] + ([recorder] if isinstance(recorder, Recorder) else [])
-        attach(trainer, build, observers=observers)
+    with Recorder(trial.folder, meta=meta) if trial.folder is not None else nullcontext() as recorder:
+        attach(trainer, build, observers=[trial._observe, *([] if recorder is None else [recorder])])
         trainer.add_callback(_Reporter(trial, made, validation or _eval_loss))
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(trial, arguments))
         last = _still_on_the_device(made[-1])
@@ -133,14 +133,6 @@ def _still_on_the_device(scheduler: Any) -> Decision | None:
         return None
     lrs = tuple(float(group["lr"]) for group in scheduler.optimizer.param_groups)
     return Decision(scheduler.last_epoch + 1, float(state["pending_loss"]), Action.GATHERING, lrs, lrs, {})
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
 
 class _Reporter(TrainerCallback):

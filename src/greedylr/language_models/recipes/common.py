@@ -39,7 +39,7 @@ def usual(steps: int) -> dict[str, Any]:
         "eval_on_start": True,
         "save_strategy": "steps",
         "save_steps": every,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # The one before the last is there until the last is whole.
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
