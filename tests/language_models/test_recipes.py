@@ -68,6 +68,28 @@ def test_fine_tuning_is_paired_and_learns(recipe, monkeypatch):
     assert compared.fixed == ("cosine",)
 
 
+def test_sets_in_turns_are_not_shuffled_and_seeds_begin_elsewhere(small, rows, monkeypatch):
+    import trl
+
+    from greedylr.language_models.recipes import fine_tuning
+
+    monkeypatch.setattr(fine_tuning, "BLOCK", 8)
+    first = []
+    step = trl.SFTTrainer.training_step
+
+    def watched(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 0:
+            first.append(self.processing_class.decode(inputs["input_ids"][0]))
+        return step(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trl.SFTTrainer, "training_step", watched)
+    recipe = FineTuning(small, rows, steps=10, batch=4, in_turns=True)
+    compare(recipe, ("constant",), lrs=[0.01], seeds=2)
+    train = recipe._examples.train
+    for seen, row in zip(first, (train[0], train[8]), strict=True):
+        assert seen.startswith(row["prompt"] + row["completion"])
+
+
 def test_adapters_alone_are_trained(small, rows, monkeypatch):
     import trl
 

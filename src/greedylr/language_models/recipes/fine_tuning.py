@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from greedylr.language_models.data import DataError, Examples, find
+from greedylr.language_models.data.examples import BLOCK, Row
 from greedylr.language_models.models import PRESETS, ModelError, identity, load
 from greedylr.language_models.models.presets import RANK
 from greedylr.language_models.recipes.common import on_cuda, silent, usual, without_prints
@@ -42,7 +43,8 @@ class FineTuning:
         accumulate: Micro-batches of a step.
         length: The most tokens of an example; None: as many as the longest has.
         examples: How many to train on, at most; None: all there are.
-        in_turns: Whether examples come in the order of the data, set after set, and not shuffled.
+        in_turns: Whether examples come in the order of the data, set after set, and not shuffled; each seed begins
+            with another block.
     """
 
     model: str = "tiny"
@@ -83,7 +85,7 @@ class FineTuning:
         trainer = SFTTrainer(
             model,
             arguments,
-            train_dataset=datasets.Dataset.from_list(examples.train),
+            train_dataset=datasets.Dataset.from_list(self._ordered(examples.train, trial.seed)),
             eval_dataset=datasets.Dataset.from_list(examples.validation),
             processing_class=tokenizer,
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, task_type="CAUSAL_LM") if self.lora else None,
@@ -110,6 +112,10 @@ class FineTuning:
     @cached_property
     def _examples(self) -> Examples:
         return find(self.data).first(self.examples)
+
+    def _ordered(self, rows: list[Row], seed: int) -> list[Row]:
+        first = seed * BLOCK % len(rows) if self.in_turns else 0
+        return rows[first:] + rows[:first]
 
     def _length(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
         """The most tokens of an example."""
