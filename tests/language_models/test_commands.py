@@ -57,7 +57,7 @@ def test_pretraining_and_the_sweep_of_f(lm, configuration, text, small, rows):
     )
     assert made.exit_code == 0, made.output
     assert re.search(r"published, Llama .* \+1\.0% at 10%, \+3\.0% at 50%, \+5\.4% at 100%", made.words)
-    sweep = ("factor-sweep", small, rows, "--factor", 0.5, "--factor", 0.9, "--steps", 20, "--seeds", 1, "--lrs", 0.03)
+    sweep = ("factor-sweep", small, rows, "--factor", 0.5, "--factor", 0.9, "--steps", 10, "--seeds", 1, "--lrs", 0.03)
     swept = lm(*sweep, "--jobs", 1)
     assert swept.exit_code == 0, swept.output
     rules = (
@@ -117,6 +117,7 @@ def test_somebody_elses_page_is_left_alone(lm, small, rows, tmp_path):
     assert (tmp_path / "here" / "report.html").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(start, wait_for, small, rows, tmp_path):
     command = ("-m", "greedylr", "lm", "finetune", small, rows, "--lrs", "0.03", "--seeds", "1", "--steps", "300")
@@ -134,3 +135,21 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(start, wait_
     assert process.returncode == 0, output
     assert (next(checkpoints.glob("constant-*")) / "trace.jsonl").stat().st_mtime_ns == trained
     assert not list(checkpoints.glob("*/checkpoint-*"))
+    for folder in checkpoints.iterdir():
+        trace = Trace.load(folder)
+        assert (len(trace.losses), trace.failures) == (300, [])
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(start, small, rows, tmp_path):
+    command = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "greedylr", "lm", "finetune", small, rows)
+    command += ("--lrs", "0.03", "--seeds", "1", "--steps", "20", "--schedulers", "greedylr,plateau,cosine")
+    process = start(*command, "--out", str(tmp_path / "out"))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert output.count("3 schedulers × 1 learning rate × 1 seed") == 1  # One of them speaks.
+    again = start(*command, "--out", str(tmp_path / "out"))
+    repeated, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, repeated
+    losses = [len(Trace.load(folder).losses) for folder in (tmp_path / "out" / "runs").iterdir()]
+    assert losses == [20, 20, 20]
