@@ -1,6 +1,7 @@
 """A run's key is made of what decides that run, and of nothing else."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,52 @@ def test_settings_that_follow_a_name_are_part_of_the_key():
 def test_every_run_of_every_suite_has_a_key_of_its_own(suite):
     runs = SUITES[suite].runs()[:: max(1, len(SUITES[suite].runs()) // 500)]
     assert len({fingerprint.key(run, stacked=True) for run in runs}) == len(runs)
+
+
+def first(trial):
+    """One."""
+    return trial.lr  # the rate
+
+
+def _documented_otherwise():
+    def first(trial):
+        """Two, and no comment."""
+        return trial.lr
+
+    return first
+
+
+def _other():
+    def first(trial):
+        return trial.seed
+
+    return first
+
+
+class Called:
+    def __call__(self, trial):
+        return trial.lr
+
+
+def of(function, scheduler="cosine"):
+    return fingerprint.settings_of_function(function, scheduler)["code"]
+
+
+def test_a_training_function_counts_by_its_lines_without_comments_and_documentation():
+    assert of(first) == of(_documented_otherwise())
+    assert of(first) != of(_other())
+    assert of(Called()) == of(Called()) != of(first)
+    assert of(partial(first, a=1)) == of(partial(first, a=1)) != of(partial(first, a=2))
+    assert of(first) != of(first, "paper")  # of another module
+
+
+def test_a_scheduler_of_ones_own_counts_by_its_lines_even_where_these_are_part_of_an_expression():
+    thirds, quarters = ({"mine": lambda optimizer, steps: steps // 3}, {"mine": lambda optimizer, steps: steps // 4})
+    assert of(first, thirds["mine"]) != of(first, quarters["mine"])
+    assert of(first, thirds["mine"]) == of(first, thirds["mine"])
+
+
+def test_a_function_of_this_package_counts_with_all_that_its_module_imports():
+    told = fingerprint.settings_of_function(fingerprint.versions, "transformers-greedylr")
+    assert told["versions"].keys() >= {"Python", "torch", "transformers"}
+    assert of(fingerprint.versions) != of(first)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -252,16 +253,27 @@ def _digest(module: str) -> str:
 
 
 def _digest_of_lines(function: Callable[..., object]) -> str:
-    """Of a function's own code, or of the class of an object that is called."""
+    """Digest of a function's own code, or of that of the class of an object that is called."""
+    given = ""
+    while isinstance(function, partial):
+        given += repr((function.args, sorted(function.keywords.items())))
+        function = function.func
     code = getattr(function, "__func__", function)
     if not inspect.isfunction(code) and not inspect.isclass(code):
         code = type(code)
     try:
+        if code.__name__ == "<lambda>":  # Its line may hold others.
+            raise OSError
         lines = textwrap.dedent(inspect.getsource(code))
         text = ast.dump(_Bare().visit(_running(ast.parse(lines))))
-    except (OSError, TypeError, SyntaxError):  # Typed in, or a lambda within an expression.
-        text = repr((code.__code__.co_code, code.__code__.co_names)) if hasattr(code, "__code__") else repr(code)
-    return hashlib.sha256(text.encode()).hexdigest()
+    except (OSError, TypeError, SyntaxError):  # A lambda, or typed in.
+        text = repr(_instructions(code.__code__)) if hasattr(code, "__code__") else repr(code)
+    return hashlib.sha256((given + text).encode()).hexdigest()
+
+
+def _instructions(code: CodeType) -> tuple[object, ...]:
+    constants = [_instructions(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return code.co_code.hex(), code.co_names, constants
 
 
 def _running(tree: ast.Module) -> ast.Module:
