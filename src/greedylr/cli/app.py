@@ -260,8 +260,9 @@ def finetune(
 ) -> None:
     """Fine-tune a model under several schedulers, paired, and leave a page.
 
-    Ctrl-C keeps what is finished, and the same command goes on from there. Of the published models the
-    defaults are as published; tiny is made here and takes minutes.
+    Ctrl-C keeps what is finished, and the same command goes on from there.
+    Of the published models the defaults are as published; tiny is made
+    here, and takes minutes.
     """
     from rich.console import Console
 
