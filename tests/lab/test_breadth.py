@@ -13,7 +13,7 @@ import torch
 
 from greedylr.lab.catalogue.problems import MODULES, PROBLEMS, DataError
 from greedylr.lab.catalogue.problems.transformers import ARCHITECTURES, CORPORA, pairs
-from greedylr.lab.catalogue.problems.transformers.learning_rates import GUESSED, LEARNING_RATES
+from greedylr.lab.catalogue.problems.transformers.learning_rates import LEARNING_RATES
 from greedylr.lab.catalogue.problems.transformers.sets import handbook, pictures, words
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import divide, spread
 from greedylr.lab.catalogue.problems.transformers.tokens import (
@@ -69,10 +69,9 @@ def test_which_learns_which_is_a_rule_and_balanced():
     assert max(of_corpus.values()) <= 3
 
 
-def test_learning_rates_that_are_guesses_are_named():
+def test_every_pair_has_its_learning_rates():
     assert set(LEARNING_RATES) == {problem.name for problem in BREADTH}
-    assert set(GUESSED) < set(LEARNING_RATES)
-    assert not set(GUESSED) & set(SUITES["breadth-quick"].problems)
+    assert all(set(rates) == {"sgd", "adamw", "adagrad", "adafactor"} for rates in LEARNING_RATES.values())
 
 
 def test_a_run_hangs_on_the_modules_of_its_architecture_and_its_data_alone():
@@ -172,8 +171,6 @@ def test_the_docs_list_what_there_is():
 @each_problem
 def test_it_learns_under_tuned_cosine(problem):
     data_or_skip(CORPORA[problem.name.partition("-")[2]])
-    if problem.name in GUESSED:
-        pytest.skip("its learning rate has not been tuned yet")
     result = train(Run(problem.name, 1.0, "cosine", 0, problem.steps, "adamw"))
     assert result.final_loss < 0.85 * result.validation_losses[0]
     assert result.metric > 0
