@@ -37,7 +37,6 @@ class Trial:
         lr: The initial learning rate: what to build the optimizer with.
         seed: What to seed all that is random with. torch's global generator is seeded already.
         folder: For what is to be kept of this trial alone, if the comparison is kept; else None.
-        fixed: Whether the scheduler goes by the step alone; known once started.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class Trial:
         self.lr = lr
         self.seed = seed
         self.folder = folder
-        self.fixed = True
         self._watch = watch
         self._chosen = chosen
         self._optimizer: Optimizer | None = None
@@ -92,9 +90,7 @@ class Trial:
         if not any(math.isclose(lr, self.lr, rel_tol=1e-6) for lr in lrs):
             raise ValueError(f"the optimizer's learning rate is {lrs[0]:g}; build it with lr=trial.lr, {self.lr:g}")
         self._optimizer, self._steps = optimizer, announced
-        scheduler = chosen.make(optimizer, self._steps)
-        self.fixed = told(scheduler) is None
-        return scheduler
+        return chosen.make(optimizer, self._steps)
 
     def step(self, loss: SupportsFloat) -> None:
         """Report the minibatch loss of an optimizer step that has just been taken, and step the scheduler.

@@ -227,8 +227,8 @@ def _winners(finals: Mapping[str, Points], summary: Summary) -> list[str]:
             if ours is not None and name != summary.scheduler:
                 part += f", where {words.title(summary.scheduler)} has {ours:.4g}"
             parts.append(part)
-        where = f"{task}: " if len(finals) > 1 else ""
-        lines.append(f"{where}lowest {'; '.join(parts)}."[:1].upper() + f"{where}lowest {'; '.join(parts)}."[1:])
+        where = f"{task}: lowest " if len(finals) > 1 else "Lowest "
+        lines.append(f"{where}{'; '.join(parts)}.")
     return lines
 
 
