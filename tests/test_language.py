@@ -8,7 +8,7 @@ import pytest
 import greedylr
 
 ROOT = Path(greedylr.__file__).parent
-QUESTIONS = {"What", "How", "Which", "Whether", "Where", "Who", "Whoever", "Whose", "When", "Why", "Whatever"}
+QUESTIONS = {"What", "How", "Which", "Whether", "Where", "Who", "Whoever", "Whose", "When", "Why", "Whatever", "Of"}
 
 
 def openings(path):

@@ -125,7 +125,7 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             self._look_on()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Of the first epoch, the one that a fit which goes on begins with."""
+        """Note the number of the first epoch, the one that a fit which goes on begins with."""
         if not self._first_epoch:
             return
         self._first_epoch = False

@@ -26,7 +26,7 @@ Decode = Callable[[list[float]], Observed]
 
 
 def observed(numbers: list[float]) -> Observed:
-    """Of a loss alone, or of a loss and its slope."""
+    """Observation of a loss alone, or of a loss and its slope."""
     loss, slope = numbers if len(numbers) == 2 else (*numbers, math.nan)
     return Observed(loss, slope)
 

@@ -191,7 +191,7 @@ def _add(one: Number, other: Number) -> Number:
 
 
 def _norm(gradients: list[Tensor], order: int) -> Number:
-    """Of all of them as one vector, in single precision at least."""
+    """Norm of all gradients as one vector, in single precision at least."""
     low = any(one.dtype in (torch.float16, torch.bfloat16) for one in gradients)
     if order == 1 and not low and type(gradients[0]) is Tensor and gradients[0].device.type == "cpu":
         small = [one for one in gradients if one.numel() <= _SMALL]

@@ -209,7 +209,7 @@ def _polyak(state: DefaultState) -> float:
 
 
 def _multiple_and_limit(config: DefaultConfig, state: DefaultState) -> tuple[float, float]:
-    """Of the initial learning rates: what scale and envelope make of them, and the gradient's limit, NaN if unknown."""
+    """Multiples of the initial learning rates: scale times envelope, and the gradient's limit, NaN if unknown."""
     return state.scale * _envelope(config, state.step), config.polyak * _polyak(state)
 
 
@@ -436,5 +436,5 @@ def _ceiling(config: DefaultConfig, level: float, variance: float) -> float:
 
 
 def _standard_error(config: DefaultConfig, state: DefaultState) -> float:
-    """Of the difference between the means of the last two windows."""
+    """Standard error of the difference between the means of the last two windows."""
     return math.sqrt((state.previous_variance + state.variance) / config.window_length)

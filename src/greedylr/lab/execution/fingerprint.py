@@ -154,7 +154,7 @@ def _version_of(package: str) -> dict[str, str]:
 
 @cache
 def _versions(problem: str, package: str, stacked: bool) -> dict[str, str]:
-    """Of the packages that a run's problem, its scheduler and its loop are made with."""
+    """Versions of the packages that a run's problem, its scheduler and its loop are made with."""
     modules = _reached((*problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP))
     foreign = {name.partition(".")[0] for module in modules for name in _foreign(module)}
     used = sorted(foreign - sys.stdlib_module_names - {"greedylr"})

@@ -349,7 +349,7 @@ def _keys(run: Run) -> set[str]:
 
 
 def _digest(row: Sequence[Any]) -> bytes:
-    """Of all cells of a row, whatever their kinds are; the length of each tells it from the next."""
+    """Digest of all cells of a row, whatever their kinds are; the length of each tells it from the next."""
     digest = hashlib.sha256()
     for cell in row:
         parts = cell if isinstance(cell, bytes) else repr(cell).encode(errors="surrogatepass")

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 _CONFIGURATIONS = Path(__file__).parent / "configurations"
 
 RANK = 8
-"""Of low-rank adapters, as in the published fine-tuning."""
+"""Rank of adapters, as in the published fine-tuning."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _CHECKPOINTING = next(
     for one in ("activation_checkpointing", "gradient_checkpointing")
     if one in TrainingArguments.__dataclass_fields__
 )
-"""Of activations, by the name that the installed version has for it."""
+"""Argument for checkpointed activations, by the name that the installed version has for it."""
 
 
 def on_cuda() -> bool:

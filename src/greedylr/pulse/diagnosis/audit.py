@@ -133,15 +133,15 @@ class Audit:
 
     @property
     def shares(self) -> Shares:
-        """Of all moves."""
+        """Shares of all moves."""
         return _shares(self.moves)
 
     def by_action(self) -> dict[str, Shares]:
-        """Of the moves of each action, by the action's name."""
+        """Shares of the moves of each action, by the action's name."""
         return self._by(lambda one: one.decision.action.name, [action.name for action in Action])
 
     def by_phase(self) -> dict[str, Shares]:
-        """Of the moves in each third of the run."""
+        """Shares of the moves in each third of the run."""
         return self._by(lambda one: one.phase, PHASES)
 
     def _by(self, key: Callable[[Audited], str], order: tuple[str, ...] | list[str]) -> dict[str, Shares]:
@@ -254,7 +254,7 @@ def _off_line(x: Floats) -> Floats:
 
 
 def _autocorrelation(residuals: Floats) -> float:
-    """Of neighbours, on the safe side: without the bias that the line brings (Kendall), plus a standard error."""
+    """Correlation of neighbours, on the safe side: without the line's bias (Kendall), plus a standard error."""
     n, total = len(residuals), float(residuals @ residuals)
     if total == 0:
         return 0.0

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from greedylr.lab.catalogue.perturbations.disturbance import Disturbance, Scene, column
 
 SPIKE_CHANCE = 0.2
-"""Of a random spike, at each step of the window but the first, which always has one."""
+"""Probability of a random spike, at each step of the window but the first, which always has one."""
 
 SPIKE_EVERY = 5
 """Steps from one periodic spike to the next."""

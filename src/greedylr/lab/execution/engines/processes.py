@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-"""Of the processes."""
+"""Environment variables of the processes."""
 
 _MOST_WORKERS = 16  # Each takes a few hundred megabytes and two seconds to start.
 

@@ -171,7 +171,7 @@ def _size(run: Run, share: int, dtype: torch.dtype) -> int:
 
 
 def _norms(gradients: Sequence[Tensor], order: int) -> Floats:
-    """Of each run's gradient, squared if of order 2; NaN where it was clipped."""
+    """Norm of each run's gradient, squared if of order 2; NaN where it was clipped."""
     flat = [gradient.reshape(len(gradient), -1) for gradient in gradients]
     squares = torch.stack([one.square().sum(1) for one in flat]).sum(0)
     norms = squares if order == 2 else torch.stack([one.abs().sum(1) for one in flat]).sum(0)

@@ -12,7 +12,7 @@ from greedylr.lab.catalogue.problems.transformers.sets.corpus import Corpus
 from greedylr.lab.catalogue.problems.transformers.tokens import END, LENGTH, PADDING, START
 
 WIDTH, HEADS, DEPTH, INNER = 64, 4, 2, 256
-"""Of a Transformer: numbers of a hidden state, heads of attention, blocks, and numbers between a block's two layers."""
+"""Sizes of a Transformer: hidden state, heads of attention, blocks, and numbers between a block's two layers."""
 
 POSITIONS = 2 * LENGTH
 """More than any text has: some count from behind the padding."""
@@ -29,7 +29,10 @@ SPECIAL = {"pad_token_id": PADDING, "bos_token_id": START, "eos_token_id": END}
 """The numbers that stand for no text."""
 
 DEVIATION = 0.07
-"""Of the initial weights. The usual 0.02 is for a width of 768; what a layer adds up grows as the root of the width."""
+"""Standard deviation of the initial weights.
+
+The usual 0.02 is for a width of 768; what a layer adds up grows as the root of the width.
+"""
 
 
 @dataclass(frozen=True)

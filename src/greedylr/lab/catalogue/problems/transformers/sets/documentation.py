@@ -48,7 +48,7 @@ _SUBPACKAGES = (
     "special",
     "stats",
 )
-"""Of SciPy: those with the most functions."""
+"""Subpackages of SciPy: those with the most functions."""
 
 _MODULES = (*text.TRAIN_FILES, "ast.py", "smtplib.py", "statistics.py")
 _KINDS = ("O", "B-literal", "I-literal", "B-class", "I-class", "B-function", "I-function", "B-other", "I-other")
