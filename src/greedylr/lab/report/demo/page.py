@@ -85,7 +85,7 @@ def _picture(rows: Sequence[Row]) -> dict[str, Any]:
     figure.update_xaxes(
         type="log", zeroline=False, tickvals=ticks, ticktext=texts, title_text="learning rate, × the good one"
     )
-    figure.update_yaxes(type="log", zeroline=False, exponentformat="power", dtick="D2", title_text="final loss")
+    figure.update_yaxes(type="log", zeroline=False, exponentformat="power", title_text="final loss")
     figure.update_layout(
         template="none",
         title={"text": escape(PROBLEMS[rows[0].problem].title), "font": {"size": 14}, "x": 0.5, "y": 0.98},
