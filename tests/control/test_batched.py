@@ -45,6 +45,8 @@ DEFAULTS = [
     DefaultConfig(total_steps=STEPS, anneal=1.0),
     DefaultConfig(warmup_steps=0, total_steps=STEPS, anneal=1.0),
     DefaultConfig(decade_steps=150, total_steps=100, anneal=0.0, significance=0.0),
+    DefaultConfig(await_validation=True, window=10, catch_up_steps=5),
+    DefaultConfig(await_validation=True, decade_steps=20, total_steps=350, anneal=0.5, mode="max"),
 ]
 PAPERS = [
     PaperConfig(),
@@ -82,9 +84,24 @@ def slopes_of(seed: int, losses: list[float]) -> list[float]:
     return slopes
 
 
-def run_batched(config, initial_lrs, sequences, xp, asarray, slopes=None):
+def validations_of(seed: int) -> list[float | None]:
+    """What was told of validation before each loss, every tenth time or so: falling slowly, now and then not finite."""
+    r, level = random.Random(seed), 0.0
+    told: list[float | None] = []
+    for _ in range(STEPS):
+        level += r.gauss(-0.02, 0.05)
+        value = r.choice([math.nan, math.inf, level + 9]) if r.random() < 0.05 else level
+        told.append(value if r.random() < 0.1 else None)
+    return told
+
+
+def run_batched(config, initial_lrs, sequences, xp, asarray, slopes=None, validations=None):
     state = batched.start(config, asarray(initial_lrs), xp)
     for step, losses in enumerate(zip(*sequences)):
+        if validations is not None and validations[step] is not None:
+            # All are told at once, each another value.
+            told = asarray([validations[step] + row / 100 for row in range(len(losses))])
+            state = batched.validate(config, state, told, xp)
         told = None if slopes is None else asarray([of_row[step] for of_row in slopes])
         state, codes = batched.advance(config, state, asarray(losses), xp, told)
         yield [float(lr) for lr in state.lrs], [batched.ACTIONS[int(code)] for code in codes]
@@ -102,7 +119,11 @@ def test_every_decision_equals_the_scalar_one(config, library, known):
     with numpy.errstate(all="ignore"):
         slopes = [slopes_of(seed, losses) if known else [math.nan] * STEPS for seed, losses in enumerate(sequences)]
         of_all = initial_lrs, sequences, xp, lambda x: xp.asarray(x, dtype=xp.float64), slopes if known else None
-        for step, (lrs, actions) in enumerate(run_batched(config, *of_all)):
+        validations = validations_of(7) if known and isinstance(config, DefaultConfig) else None
+        for step, (lrs, actions) in enumerate(run_batched(config, *of_all, validations)):
+            if validations is not None and validations[step] is not None:
+                for row, state in enumerate(scalar):
+                    rule.validate(config, state, validations[step] + row / 100)
             told = zip(scalar, sequences, slopes)
             decisions = [rule.observe(config, state, row[step], slope[step]) for state, row, slope in told]
             assert actions == [decision.action for decision in decisions], step
@@ -121,7 +142,20 @@ def test_the_sequences_reach_every_action():
         for losses in CORNERS:
             state = rule.start(config, [0.1])
             seen |= {rule.observe(config, state, loss).action for loss in losses}
-    assert seen == set(batched.ACTIONS) - {Action.HORIZON}  # which is of one run alone
+    # The first is of one run alone, and nothing is told of validation here.
+    assert seen == set(batched.ACTIONS) - {Action.HORIZON, Action.VALIDATION_ROSE}
+
+
+def test_a_validation_that_rose_is_told_in_both():
+    config, state = DefaultConfig(warmup_steps=0), None
+    state = batched.start(config, torch.ones(2, dtype=torch.float64), torch)
+    for told in ([3.0, 3.0], [2.0, 4.0]):
+        state = batched.validate(config, state, torch.tensor(told, dtype=torch.float64), torch)
+    state, codes = batched.advance(config, state, torch.ones(2, dtype=torch.float64), torch)
+    assert [batched.ACTIONS[code] for code in codes] == [Action.GATHERING, Action.VALIDATION_ROSE]
+    assert state.lrs.tolist() == [1.0, 0.5]
+    with pytest.raises(TypeError, match="the published algorithm observes one series of losses"):
+        batched.validate(PaperConfig(), batched.start(PaperConfig(), torch.ones(2), torch), torch.ones(2), torch)
 
 
 def test_one_run_does_not_see_the_others():
@@ -150,7 +184,11 @@ def test_bounds_per_group_are_refused():
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy"])
-@pytest.mark.parametrize("config", [DefaultConfig(decade_steps=20), DefaultConfig(warmup_steps=0, window=5)], ids=repr)
+@pytest.mark.parametrize(
+    "config",
+    [DefaultConfig(decade_steps=20), DefaultConfig(warmup_steps=0, window=5, await_validation=True)],
+    ids=repr,
+)
 def test_every_field_equals_the_scalar_one(config, library):
     """Not the decisions alone: whatever is remembered of the climb and of the windows."""
     xp = {"torch": torch, "numpy": numpy}[library]
@@ -161,11 +199,15 @@ def test_every_field_equals_the_scalar_one(config, library):
     # No ceiling is drawn as another number there, and the losses of the unfinished window are sums.
     same -= {"lrs", "initial_lrs", "ceiling"}
     assert {"climbing", "climbed", "total", "weight", "noise", "last", "first", "lowest", "fell", "scale"} <= same
-    assert {"level", "slope", "least_polyak"} <= same
+    assert {"level", "slope", "least_polyak", "lowest_validation", "validation_rose", "granted"} <= same
     with numpy.errstate(all="ignore"):
         of_rows = [slopes_of(seed, losses) for seed, losses in enumerate(sequences)]
         for step, (losses, slopes) in enumerate(zip(zip(*sequences), zip(*of_rows))):
             told = [xp.asarray(column, dtype=xp.float64) for column in (losses, slopes)]
+            if step % 13 == 0:
+                state = batched.validate(config, state, told[0], xp)
+                for one, loss in zip(scalar, losses):
+                    rule.validate(config, one, loss)
             state, _ = batched.advance(config, state, told[0], xp, told[1])
             for one, loss, slope in zip(scalar, losses, slopes):
                 rule.observe(config, one, loss, slope)

@@ -45,6 +45,7 @@ DEFAULT = {
         [0, 1, [0, 1]],
     ),
     "max_scale": ([0.9, 0, -1, NAN, INF, [], [2.0, 0.5]], [True, "2", None, [2, "1"]], [1, 1e9, [1, 2.0]]),
+    "await_validation": ([], [0, 1, "yes", None], [True, False]),
     "total_steps": ([0, -1], [x for x in NO_INTEGER if x is not None], [None, 1]),
     "anneal": ([-0.1, 1.1, NAN, INF], NO_NUMBER, [0, 1, 0.5]),
 }
@@ -245,6 +246,7 @@ EFFECTS = [
             {"spike": 60.0},
             {"min_scale": 0.9},
             {"max_scale": 1.1},
+            {"await_validation": True},
             {"total_steps": 300},
         )
     ],
@@ -266,6 +268,7 @@ EFFECTS = [
             {"spike": 0.1},
             {"min_scale": 0.9},
             {"max_scale": 1.0},
+            {"await_validation": True},
             {"total_steps": 300},
         )
     ],

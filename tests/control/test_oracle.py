@@ -16,7 +16,7 @@ from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 
 
-def default_by_the_book(config, initial_lrs, losses, slopes):
+def default_by_the_book(config, initial_lrs, losses, slopes, validations):
     """The maths of DefaultConfig's docstring with plain lists; yields the action and the learning rates.
 
     Whatever has a closed form is computed from all the losses again at every step. The first pair is the start.
@@ -41,7 +41,12 @@ def default_by_the_book(config, initial_lrs, losses, slopes):
     settled = math.ceil(2 * tau)
 
     scale = config.start_scale if climbing else 1.0
-    scale = min(max(scale, min(lows)), max(highs))
+    granted, validated = 1.0, []
+
+    def bounded(scale):
+        return min(max(scale, min(lows)), min(max(highs), granted if config.await_validation else math.inf))
+
+    scale = bounded(scale)
     climbed, smoothed, variances = [], [], []  # of the losses of the climb; smoothed[t - 1] is m_t
     full, unfinished = [], []
     ceiling, extraordinary_before = None, False
@@ -102,19 +107,29 @@ def default_by_the_book(config, initial_lrs, losses, slopes):
 
     yield None, rates(0)
     rates_before = rates(0)
-    for step, (given_loss, slope) in enumerate(zip(losses, slopes), start=1):
-        grew = False
+    for step, (given_loss, slope, told) in enumerate(zip(losses, slopes, validations), start=1):
+        grew = rose = False
+        for validation in told:
+            lower = validation if config.mode == "min" else -validation
+            lowest = min(validated, default=None)
+            rose = rose or (lowest is not None and not (math.isfinite(lower) and lower <= lowest))
+            if lowest is not None and math.isfinite(lower) and lower < lowest:
+                granted = max(granted, 2 * scale)
+            validated += [lower] if math.isfinite(lower) else []
         if config.mode == "min" and math.isfinite(given_loss) and math.isfinite(slope) and slope >= 0:
             heard.append((given_loss, slope))
             polyaks.append(polyak())
             known = [one for one in polyaks if one is not None]
             end = 500 if total is None else 0.4 * total
             if catch_up > 0 and step < end and known and scale < min(known) / config.headroom:
-                grown = min(max(scale * 10 ** (1 / catch_up), min(lows)), max(highs))
+                grown = bounded(scale * 10 ** (1 / catch_up))
                 scale, grew = grown, grown != scale
         loss = given_loss if config.mode == "min" else -given_loss
         # The learning rate is the loss's to decide where the annealing does not set it.
         anneals = last_part > 0 and step >= total - last_part
+        if rose:
+            cut = bounded(back_off() if climbing else scale * config.reflex_factor)
+            climbing, granted, rose, scale = False, cut, cut != scale, cut
         before = scale
         if not math.isfinite(loss):
             action = Action.NON_FINITE
@@ -146,7 +161,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes):
                 ceiling = line(smoothed[-1], math.sqrt(variances[-1]))
             else:
                 action = Action.CLIMBING
-                scale = min(max(scale * 10.0 ** (1 / decade), min(lows)), max(highs))
+                scale = bounded(scale * 10.0 ** (1 / decade))
                 climbing = scale != before
                 variances.append(noise())
                 if len(climbed) >= settled:
@@ -163,16 +178,19 @@ def default_by_the_book(config, initial_lrs, losses, slopes):
                 e = math.sqrt((statistics.variance(full[-2]) + statistics.variance(full[-1])) / window)
                 change = statistics.mean(full[-1]) - statistics.mean(full[-2])
                 if not anneals and change < -config.significance * e:
-                    action = Action.RAISED if scale < max(highs) and not limited(step) else Action.AT_MAX
+                    raises = bounded(scale / config.factor) != scale and not limited(step)
+                    action = Action.RAISED if raises else Action.AT_MAX
                     scale /= config.factor if action is Action.RAISED else 1.0
                 elif not anneals and change > config.significance * e:
                     action = Action.CUT if scale > min(lows) else Action.AT_MIN
                     scale *= config.factor
                 else:
                     action = Action.NOT_SIGNIFICANT
-        scale = min(max(scale, min(lows)), max(highs))
+        scale = bounded(scale)
         climbing = climbing and not anneals
-        if action in HOLDS:
+        if rose and action in HOLDS | {Action.RAISED}:
+            action = Action.VALIDATION_ROSE
+        elif action in HOLDS:
             if anneals and step > total:
                 action = Action.OVER
             elif grew:
@@ -195,7 +213,7 @@ HOLDS = {
 }
 
 
-def paper_by_the_book(config, initial_lrs, losses, _slopes):
+def paper_by_the_book(config, initial_lrs, losses, _slopes, _validations):
     """The published algorithm with its safeguards, and the reaction to losses that are not finite."""
     lows, highs = per_group(config.min_lr, initial_lrs), per_group(config.max_lr, initial_lrs)
     sign = 1 if config.mode == "min" else -1
@@ -262,12 +280,15 @@ def per_group(bound, lrs):
 
 
 NO_SLOPES = itertools.repeat(math.nan)
+NO_VALIDATIONS = itertools.repeat(())
 
 
-def shipped(config, initial_lrs, losses, slopes=NO_SLOPES):
+def shipped(config, initial_lrs, losses, slopes=NO_SLOPES, validations=NO_VALIDATIONS):
     state = rule.start(config, initial_lrs)
     yield None, state.lrs
-    for loss, slope in zip(losses, slopes):
+    for loss, slope, told in zip(losses, slopes, validations):
+        for validation in told if isinstance(config, DefaultConfig) else ():
+            rule.validate(config, state, validation)
         decision = rule.observe(config, state, loss, slope)
         yield decision.action, decision.lr_after
 
@@ -302,6 +323,20 @@ def slopes_of(draw, losses):
     return slopes
 
 
+@st.composite
+def validations_of(draw, losses):
+    """Of each step, what was told before its loss: mostly nothing, and now and then more than one."""
+    r = random.Random(draw(st.integers(0, 2**32)))
+    if draw(st.booleans()):
+        return [()] * len(losses)
+    level, told = r.gauss(0, 1), []
+    for _ in losses:
+        level += r.gauss(-0.02, 0.05)
+        values = [r.choice([math.nan, math.inf, level + 9]) if r.random() < 0.05 else level, level + r.gauss(0, 0.3)]
+        told.append(values[: r.choice([1, 1, 1, 2])] if r.random() < 0.1 else ())
+    return told
+
+
 initial_lr = st.sampled_from([0.1, 2e-5, 1.0, 3e-3])
 anything = st.sampled_from
 
@@ -328,6 +363,7 @@ def default_configs(draw, groups):
         spike=draw(st.floats(1, 8)),
         min_scale=bound([0.0, 1e-5, 0.3, 1.0]),
         max_scale=bound([1.0, 2.5, 1e3]),
+        await_validation=draw(st.booleans()),
         total_steps=draw(st.one_of(st.none(), st.integers(1, 500))),
         anneal=draw(anything([0.0, 0.2, 0.5, 0.9, 1.0])),
     )
@@ -374,7 +410,7 @@ def paper_configs(draw, groups):
 
 DEFAULT_ACTIONS = {
     Action.RAISED, Action.CUT, Action.NON_FINITE, Action.EXPLOSION, Action.BACKED_OFF, Action.CLIMBING,
-    Action.WARMING_UP, Action.CATCHING_UP, Action.LIMITED, Action.ANNEALING, Action.OVER,
+    Action.WARMING_UP, Action.CATCHING_UP, Action.LIMITED, Action.ANNEALING, Action.OVER, Action.VALIDATION_ROSE,
     Action.GATHERING, Action.NOT_SIGNIFICANT, Action.SPIKE, Action.AT_MAX, Action.AT_MIN,
 }  # fmt: skip
 PAPER_ACTIONS = {
@@ -403,7 +439,8 @@ def test_agrees_decision_by_decision(by_the_book, configs, actions):
     def agree(data, lrs):
         config, losses = data.draw(configs(len(lrs))), data.draw(loss_sequences(400))
         slopes = data.draw(slopes_of(losses))
-        pairs = zip(shipped(config, lrs, losses, slopes), by_the_book(config, lrs, losses, slopes))
+        of_all = config, lrs, losses, slopes, data.draw(validations_of(losses))
+        pairs = zip(shipped(*of_all), by_the_book(*of_all))
         for step, (ours, book) in enumerate(pairs):
             assert ours[0] is book[0], f"at step {step}"
             assert ours[1] == pytest.approx(book[1], rel=1e-12, abs=0), f"at step {step}"

@@ -52,6 +52,7 @@ def default_configs(draw, groups=1, **fixed):
         "spike": draw(st.floats(0.1, 10)),
         "min_scale": bound(0, 1),
         "max_scale": bound(1, 50),
+        "await_validation": draw(st.booleans()),
         "total_steps": draw(st.one_of(st.none(), st.integers(1, 60))),
         "anneal": draw(st.sampled_from([0.0, 0.2, 1.0])),
     }
@@ -111,6 +112,20 @@ def test_learning_rates_stay_within_the_bounds(data, lrs, losses, slopes):
         highs = [max(lr, high) for lr, high in zip(lrs, bounds_of(config.max_lr, len(lrs)))]
     for decision in decisions:
         assert all(low <= lr <= high for low, lr, high in zip(lows, decision.lr_after, highs))
+
+
+@settings(max_examples=200)
+@given(st.data(), any_losses, any_slopes, st.lists(st.lists(any_loss, max_size=2), min_size=60, max_size=60))
+def test_nothing_rises_above_what_was_given_but_by_twice_at_a_validation_that_fell(data, losses, slopes, validations):
+    config = data.draw(default_configs(await_validation=True))
+    state, lowest, most = rule.start(config, [1.0]), math.inf, 1.0
+    for loss, slope, told in zip(losses, slopes, validations):
+        for validation in told:
+            lower = validation if config.mode == "min" else -validation
+            most = max(most, 2 * state.scale) if lower < lowest < math.inf else most
+            lowest = min(lowest, lower) if math.isfinite(lower) else lowest
+            rule.validate(config, state, validation)
+        assert rule.observe(config, state, loss, slope).lr_after[0] <= most
 
 
 @settings(max_examples=200)
@@ -206,7 +221,11 @@ def test_nothing_is_learnt_from_a_loss_that_is_not_finite(data, before, after, b
     kept = {"total_steps": None, "warmup_steps": 0, "decade_steps": 0}
     config = data.draw(st.one_of(default_configs(**kept), paper_configs(min_lr=0.0, eps=0.0)))
     # Bounds and resets depend on the learning rate, which the cut has changed: out of the way.
-    wide = {"min_scale": 0.0, "max_scale": 1e300} if isinstance(config, DefaultConfig) else {"max_lr": math.inf}
+    wide = (
+        {"min_scale": 0.0, "max_scale": 1e300, "await_validation": False}
+        if isinstance(config, DefaultConfig)
+        else {"max_lr": math.inf}
+    )
     config = dataclasses.replace(config, **wide)
     before, after = (list(filter(math.isfinite, losses)) for losses in (before, after))
     _, clean = run(config, before)
@@ -260,6 +279,7 @@ def test_a_climb_grows_steadily_until_it_is_over(data, lrs, losses):
     """By the same factor at every loss, up to the bounds; once over, never again."""
     config = data.draw(default_configs(len(lrs), decade_steps=data.draw(st.integers(1, 40))))
     lows, highs = bounds_of(config.min_scale, len(lrs)), bounds_of(config.max_scale, len(lrs))
+    highest = 1.0 if config.await_validation else max(highs)
     state = rule.start(config, lrs)
     assert state.climbing == (config.anneal_start > 0)
     for loss in losses:
@@ -270,7 +290,7 @@ def test_a_climb_grows_steadily_until_it_is_over(data, lrs, losses):
             assert (state.scale, state.climbing) == (before, state.step < config.anneal_start)
         elif climbing and action not in (Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION):
             assert action in (Action.CLIMBING, Action.ANNEALING)
-            assert state.scale == min(max(before * config.growth, min(lows)), max(highs))
+            assert state.scale == min(max(before * config.growth, min(lows)), highest)
             assert state.climbing == (state.step < config.anneal_start and state.scale != before)
         elif climbing:
             assert state.scale <= max(before / config.back_off, min(lows))

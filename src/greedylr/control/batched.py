@@ -19,6 +19,7 @@ from typing import Any
 from greedylr.control.decision import Action
 from greedylr.control.default import arrays as default_arrays
 from greedylr.control.default.arrays import DefaultArrays
+from greedylr.control.default.config import DefaultConfig
 from greedylr.control.families import Config, family_of
 from greedylr.control.paper import arrays as paper_arrays
 from greedylr.control.paper.arrays import PaperArrays
@@ -96,6 +97,23 @@ def advance(config: Config, state: Arrays, losses: Array, xp: Any, slopes: Array
     losses = -losses if config.mode == "max" else losses
     new, actions = _ARRAYS[family_of(config).name].advance(config, state, losses, slopes, xp)
     return new, actions
+
+
+def validate(config: Config, state: Arrays, losses: Array, xp: Any) -> Arrays:
+    """Take in one validation loss per controller, as :func:`greedylr.control.rule.validate` does.
+
+    Args:
+        config: The settings that ``state`` was started with, of the default family.
+        state: What has been seen so far; not changed.
+        losses: One validation loss per controller, in the shape of ``initial_lrs``.
+        xp: The array namespace of all.
+
+    Raises:
+        TypeError: If the settings are of the paper family.
+    """
+    if not isinstance(config, DefaultConfig) or not isinstance(state, DefaultArrays):
+        raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
+    return default_arrays.validate(config, state, -losses if config.mode == "max" else losses, xp)
 
 
 _LARGEST_COUNT = 2**31 - 1

@@ -18,6 +18,7 @@ class Action(Enum):
     EXPLOSION = "explosion: cut at once, losses far above the usual in a row"
     RESET = "reset: back to the initial learning rate after too long at the lower bound"
     BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"
+    VALIDATION_ROSE = "cut: the validation loss is above its lowest"
     CLIMBING = "climbing: the loss does not object"
     WARMING_UP = "warming up: the first steps are smaller"
     CATCHING_UP = "catching up: a step promises far less than there is to gain"
@@ -54,7 +55,8 @@ class Decision(NamedTuple):
             ``mean``, ``previous_mean`` and ``standard_error`` of their difference where two windows
             were compared, ``ceiling`` where a loss went over it, and ``mean``, ``lowest`` and ``standard_error`` of the
             smoothed loss where the climb ended, ``polyak`` where the gradient moved it (Polyak's step, as a multiple of
-            the initial learning rate), ``total_steps`` and ``previous_total_steps`` where the horizon moved
+            the initial learning rate), ``validation`` and ``lowest_validation`` where the validation loss cut,
+            ``total_steps`` and ``previous_total_steps`` where the horizon moved
             (infinite if there is none). Paper family: ``value`` (the loss,
             smoothed where asked for), ``reference`` (what it was compared with), and the runs of
             ``better`` and ``worse`` observations so far.
@@ -78,5 +80,5 @@ class Decision(NamedTuple):
         return self.action in CUTS and self.lr_after != self.lr_before
 
 
-CUTS = frozenset({Action.CUT, Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION})
+CUTS = frozenset({Action.CUT, Action.BACKED_OFF, Action.NON_FINITE, Action.EXPLOSION, Action.VALIDATION_ROSE})
 """The actions by which the loss makes a learning rate go down."""

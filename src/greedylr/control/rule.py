@@ -85,6 +85,24 @@ _OBSERVE: dict[type, Callable[[Any, Any, float, float], Decision]] = {
 }
 
 
+def validate(config: Config, state: State, loss: float) -> None:
+    """Take in a validation loss; what it means for the learning rates is in the next decision.
+
+    Args:
+        config: The settings that ``state`` was started with, of the default family.
+        state: What has been seen so far; changed in place.
+        loss: The validation loss, in any unit, lower or, in mode ``max``, higher being better. One that is not finite
+            is worse than any other.
+
+    Raises:
+        TypeError: If the settings are of the paper family, which has no ear for it.
+    """
+    if not isinstance(config, DefaultConfig):
+        raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
+    assert isinstance(state, DefaultState)
+    default.validate(config, state, float(loss))
+
+
 def add_group(config: Config, state: State, initial_lr: float) -> Config:
     """Take in a parameter group that was added after the start.
 

@@ -276,7 +276,7 @@ def _mean(numbers: list[float]) -> Observed:
         ("step", "are at different steps"),
         ("optimizer_steps", "have made different numbers of optimizer steps since their first"),
         ("lr", "have different learning rates"),
-        ("memory", "remember different losses: a state was loaded on some of them alone"),
+        ("memory", "remember different losses: a state was loaded on some of them, or their validations differ"),
     ):
         # A rank whose inputs are used up has no optimizer steps any more.
         alike = [report for report in reports if not report.joined] if name == "optimizer_steps" else reports

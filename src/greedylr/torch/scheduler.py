@@ -83,6 +83,8 @@ class GreedyLR(LRScheduler):
         min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1]; a number, or
             one per group.
         max_scale: Upper bound likewise, at least 1; with 1, never above the initial learning rate.
+        await_validation: Whether the learning rates rise above the initial ones only on a falling validation loss, see
+            :meth:`validate`. For what was pre-trained.
         anneal: The last part of ``total_steps`` that is annealed, in [0, 1].
         read: How the loss of a device is read. ``"later"``: copied asynchronously and acted on at the next call, always
             exactly one later, so that no step waits for the device. ``"now"``: waited for. Losses
@@ -156,6 +158,7 @@ class GreedyLR(LRScheduler):
         spike: float = 6.0,
         min_scale: Bound = 1e-5,
         max_scale: Bound = 1e3,
+        await_validation: bool = False,
         anneal: float = 0.9,
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
@@ -180,6 +183,7 @@ class GreedyLR(LRScheduler):
             spike=spike,
             min_scale=min_scale,
             max_scale=max_scale,
+            await_validation=await_validation,
             total_steps=total_steps,
             anneal=anneal,
         )
@@ -352,6 +356,35 @@ class GreedyLR(LRScheduler):
         for value, slope in values:
             self.batch = self._batches.pop(0)
             self._observe(value, slope)
+
+    def validate(self, loss: SupportsFloat) -> None:
+        """Tell of a validation loss, whenever there is one; it is acted on in the next :meth:`step`.
+
+        One above the lowest cuts the learning rates by ``reflex_factor``. With ``await_validation`` one that is the
+        lowest lets them rise, to twice what they were at most.
+
+        Args:
+            loss: The validation loss: a float, or a tensor with one element, which is waited for. On several ranks the
+                same on all. In mode ``"max"``, the validation reward.
+
+        Raises:
+            TypeError: If it is no number; of :meth:`paper` and :meth:`core`, which have no ear for it.
+            ValueError: If it is a tensor with more than one element.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+            >>> scheduler = GreedyLR(optimizer, warmup_steps=0)
+            >>> for training, validation in ((3.0, 3.2), (2.0, 2.9), (1.0, 3.1)):
+            ...     scheduler.step(training)
+            ...     scheduler.validate(validation)
+            >>> scheduler.step(0.9)
+            >>> scheduler
+            GreedyLR(step=4, lr=0.05)
+        """
+        value = _checked(loss)
+        self._synchronize()
+        rule.validate(self._config, self._state, float(value))
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call ``observer`` with every decision from now on, after the learning rates have been written.

@@ -9,7 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from greedylr.control.decision import Action
-from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.config import GRANT, DefaultConfig
 from greedylr.control.default.step import LEAST_NOISE, NOISE_SHARE
 
 Array = Any
@@ -58,6 +58,9 @@ class DefaultArrays(NamedTuple):
     previous_variance: Array
     ceiling: Array
     spike_step: Array
+    lowest_validation: Array
+    validation_rose: Array
+    granted: Array
 
 
 def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
@@ -95,6 +98,9 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         previous_variance=zero - 1.0,
         ceiling=zero + math.inf,
         spike_step=none - 1,
+        lowest_validation=zero + xp.finfo(initial_lrs.dtype).max,
+        validation_rose=none != 0,
+        granted=zero + 1.0,
     )
 
 
@@ -176,9 +182,19 @@ def advance(
         lower = (now < least_polyak) | ((least_polyak < 0) & (now <= xp.finfo(losses.dtype).max))
         least_polyak = xp.where(heard & lower, now, least_polyak)
         small = heard & (step < config.catch_up_end) & (state.scale < least_polyak / config.headroom)
-        grown = xp.clip(xp.where(small, state.scale * config.catch_up, state.scale), config.min_scale, config.max_scale)
+        grown = _bounded(config, state, xp.where(small, state.scale * config.catch_up, state.scale), xp)
         grew = grown != state.scale
         state = state._replace(scale=grown)
+    # The validation loss, if it has risen.
+    back = _backed_off(config, state.scale, xp)
+    cut = xp.where(state.climbing, back, state.scale * config.reflex_factor)
+    cut = _bounded(config, state, xp.where(state.validation_rose, cut, state.scale), xp)
+    rose = state.validation_rose & (cut != state.scale)
+    state = state._replace(
+        scale=cut,
+        climbing=state.climbing & ~state.validation_rose,
+        granted=xp.where(state.validation_rose, cut, state.granted),
+    )
     limit = config.polyak * _polyak(level, slope, xp)
     envelope = _envelope(config, state.initial_lrs, step, xp)
     finite = xp.isfinite(losses)
@@ -221,15 +237,13 @@ def advance(
     # Move.
     reflex = exploded | (~finite & (next_in_a_row | ~state.climbing))
     backs_off = climb.objects | (state.climbing & reflex)
-    back = state.scale / config.back_off
-    given = xp.clip(state.scale / (2 * config.back_off), 1.0, None)
     scale = xp.where(raised, state.scale / config.factor, state.scale)
     scale = xp.where(cut, state.scale * config.factor, scale)
     scale = xp.where(reflex, state.scale * config.reflex_factor, scale)
     grows = climbs & ~climb.silent
     scale = xp.where(grows, state.scale * config.growth, scale)
-    scale = xp.where(backs_off, xp.where(given < back, given, back), scale)
-    scale = xp.clip(scale, config.min_scale, config.max_scale)
+    scale = xp.where(backs_off, _backed_off(config, state.scale, xp), scale)
+    scale = _bounded(config, state, scale, xp)
     moved = scale != state.scale
 
     # The line above which losses are extraordinary.
@@ -257,6 +271,7 @@ def advance(
     if config.total_steps is not None:
         action = xp.where(phase & (step > config.total_steps), _CODE[Action.OVER], action)
     action = xp.where(raised & moved, _CODE[Action.RAISED], action)
+    action = xp.where(rose, _CODE[Action.VALIDATION_ROSE], action)
     action = xp.where(cut & moved, _CODE[Action.CUT], action)
     action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
     action = xp.where(climb.objects, _CODE[Action.BACKED_OFF], action)
@@ -283,8 +298,39 @@ def advance(
         previous_variance=previous_variance,
         ceiling=ceiling,
         spike_step=spike_step,
+        lowest_validation=state.lowest_validation,
+        validation_rose=state.validation_rose & False,
+        granted=state.granted,
     )
     return state, action
+
+
+def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any) -> DefaultArrays:
+    """Take in one validation loss, lower is better, for each element."""
+    none = xp.finfo(losses.dtype).max
+    losses = xp.where(xp.isfinite(losses), losses, none)
+    lower = losses < state.lowest_validation
+    wider = GRANT * state.scale
+    grants = lower & (state.lowest_validation < none) & (wider > state.granted)
+    return state._replace(
+        lowest_validation=xp.where(lower, losses, state.lowest_validation),
+        validation_rose=state.validation_rose | (losses > state.lowest_validation),
+        granted=xp.where(grants, wider, state.granted),
+    )
+
+
+def _bounded(config: DefaultConfig, state: DefaultArrays, scale: Array, xp: Any) -> Array:
+    """Within the bounds, and what the validation loss grants."""
+    if config.await_validation:
+        scale = xp.where(scale > state.granted, state.granted, scale)
+    return xp.clip(scale, config.min_scale, config.max_scale)
+
+
+def _backed_off(config: DefaultConfig, scale: Array, xp: Any) -> Array:
+    """To a part of it, and where that leaves a choice to the learning rate that was given."""
+    back = scale / config.back_off
+    given = xp.clip(scale / (2 * config.back_off), 1.0, None)
+    return xp.where(given < back, given, back)
 
 
 def _envelope(config: DefaultConfig, like: Array, step: Array, xp: Any) -> Array:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import ClassVar, Literal
 
-from greedylr.control.settings import Bound, take_bound, take_choice, take_int, take_real
+from greedylr.control.settings import Bound, take_bound, take_choice, take_flag, take_int, take_real
 
 CATCH_UP = 0.06
 """The part of a run in which the scale grows tenfold while it catches up."""
+GRANT = 2.0
+"""How far above itself a validation loss that is the lowest lets the scale rise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,18 @@ class DefaultConfig:
             \text{scale} & \text{otherwise.}
         \end{cases}
 
+    **Hear the validation.** A validation loss :math:`v_j` that was told since the last loss, at a scale of
+    :math:`s`, is compared with the lowest before it:
+
+    .. math::
+        \text{granted} &\leftarrow \max(\text{granted}, 2 s) && \text{if } v_j < \min_{i < j} v_i, \\
+        \text{scale} &\leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale}
+            && \text{if } v_j > \min_{i < j} v_i \text{ or it is not finite,}
+
+    the second with the next loss; it ends a climb as an objection does. With ``await_validation`` nothing raises the
+    scale above what is granted, which is 1 at the start: the learning rate that was given is left behind only as long
+    as the validation loss falls, and by a factor of two from one validation to the next at most.
+
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
     deviation of the last window or, after a climb and until there is one, its :math:`m_{t-1}` and
@@ -101,6 +115,8 @@ class DefaultConfig:
             a number, or one per group.
         max_scale: Upper bound as a multiple of each group's initial learning rate, at least 1;
             a number, or one per group. 1: never above the learning rate that was given.
+        await_validation: Whether nothing rises above the learning rate that was given but on a falling validation loss.
+            Without one nothing ever does.
         total_steps: Observations in the whole run, if known. None: open-ended.
         anneal: The part of ``total_steps`` over which the learning rate decays, in [0, 1].
 
@@ -136,6 +152,7 @@ class DefaultConfig:
     spike: float = 6.0
     min_scale: Bound = 1e-5
     max_scale: Bound = 1e3
+    await_validation: bool = False
     total_steps: int | None = None
     anneal: float = 0.9
     warmup: int = field(init=False, repr=False, compare=False)
@@ -182,6 +199,7 @@ class DefaultConfig:
         take_real(self, "spike", "0 < spike < inf", lambda x: x > 0)
         take_bound(self, "min_scale", "0 <= min_scale <= 1", lambda x: 0 <= x <= 1)
         take_bound(self, "max_scale", "1 <= max_scale", lambda x: x >= 1)
+        take_flag(self, "await_validation")
         if self.total_steps is not None:
             take_int(self, "total_steps", 1)
         take_real(self, "anneal", "0 <= anneal <= 1", lambda x: 0 <= x <= 1)

@@ -48,6 +48,10 @@ class DefaultState:
         ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window, and the climb has
             not settled.
         spike_step: The step of the last of them; negative while there is none.
+        lowest_validation: The lowest validation loss; :data:`NO_CEILING` while there is none.
+        validation: The last one that was above it.
+        validation_rose: Whether no loss has come since.
+        granted: The scale up to which it may rise, if that is for the validation loss to say.
         moved_from: ``total_steps`` before they were last changed, infinite if there were none; negative if they never
             were.
         horizon_moved: Whether no decision has told of that change yet.
@@ -78,6 +82,10 @@ class DefaultState:
     previous_variance: float = -1.0
     ceiling: float = NO_CEILING
     spike_step: int = -1
+    lowest_validation: float = NO_CEILING
+    validation: float = NO_CEILING
+    validation_rose: bool = False
+    granted: float = 1.0
     moved_from: float = -1.0
     horizon_moved: bool = False
 
@@ -101,13 +109,17 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     # A hair more than 1, for rounding.
     yield "weight", "0 before the climb, above 0 and at most 1 then", (state.climbed > 0) == (0 < state.weight <= 1.001)
     yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
-    for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling"):
+    for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling", "validation"):
         yield name, "finite", finite([getattr(state, name)])
     for name in ("noise", "slope"):
         yield name, "finite and at least 0", 0 <= getattr(state, name) <= NO_CEILING
     for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
     yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
+    yield "lowest_validation", "finite", finite([state.lowest_validation])
+    yield "granted", "finite, and at least 0", 0 <= state.granted <= NO_CEILING
+    if config.await_validation:
+        yield "granted", f"at least scale={state.scale!r}", state.scale <= state.granted
     yield "spike_step", f"from -1 to step={state.step}", -1 <= state.spike_step <= state.step
     yield "moved_from", "at least 1, or -1.0", state.moved_from >= 1 or state.moved_from == -1.0
     # Where the rule next decides. 0: at the next loss, whatever is derived from it then.

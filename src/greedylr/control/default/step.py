@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from greedylr.control.decision import Action, Decision
-from greedylr.control.default.config import DefaultConfig
+from greedylr.control.default.config import GRANT, DefaultConfig
 from greedylr.control.default.state import NO_CEILING, DefaultState
 from greedylr.control.settings import bounds_of
 
@@ -51,14 +51,16 @@ def advance(config: DefaultConfig, state: DefaultState, loss: float, slope: floa
         if len(losses) < state.stop and not known:
             # The way of nearly every step: nothing may be added before this line without measuring it.
             return _GATHERING
+        rose = state.validation_rose and _hear_validation(config, state)
         if state.climbing:
             action = _climb(config, state)
         else:
             action = _weigh(config, state) if len(losses) >= config.window_length else _GATHERING
-    elif math.isfinite(loss):
-        action = _extraordinary(config, state, loss)
     else:
-        action = _non_finite(config, state)
+        rose = state.validation_rose and _hear_validation(config, state)
+        action = _extraordinary(config, state, loss) if math.isfinite(loss) else _non_finite(config, state)
+    if rose and (action in _HOLDS or action is Action.RAISED):
+        action = Action.VALIDATION_ROSE
     return _follow_horizon(config, state, action, before, grew)
 
 
@@ -80,6 +82,8 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
     if action in (Action.CATCHING_UP, Action.LIMITED):
         polyak = _polyak(state)
         return {"polyak": polyak} if polyak == polyak else {}  # It may have let go because it is not known any more.
+    if action is Action.VALIDATION_ROSE:
+        return {"validation": sign * state.validation, "lowest_validation": sign * state.lowest_validation}
     if action is Action.BACKED_OFF:
         mean = state.total / state.weight
         return {
@@ -96,6 +100,30 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
             "standard_error": _standard_error(config, state),
         }
     return {}
+
+
+def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
+    """Compare a validation loss with the lowest: it lets the scale rise if it falls, and cuts it with the next loss."""
+    if config.mode == "max":
+        loss = -loss
+    if not math.isfinite(loss):
+        loss = NO_CEILING
+    if loss < state.lowest_validation:
+        if state.lowest_validation < NO_CEILING:
+            state.granted = min(max(state.granted, GRANT * state.scale), NO_CEILING)
+        state.lowest_validation = loss
+    elif loss > state.lowest_validation:
+        state.validation, state.validation_rose = loss, True
+        state.stop = 0  # The next loss does not go the fast way.
+
+
+def _hear_validation(config: DefaultConfig, state: DefaultState) -> bool:
+    """Cut, and let nothing rise again before the validation loss is the lowest again; whether the scale changed."""
+    before = state.scale
+    state.validation_rose = False
+    _cut_at_once(config, state)
+    state.granted = state.scale
+    return state.scale != before
 
 
 def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> None:
@@ -338,6 +366,8 @@ def _rescale(config: DefaultConfig, state: DefaultState, scale: float) -> bool:
     """Set the scale, within the widest bounds of any group so that it does not wind up; whether it changed."""
     low = config.min_scale if isinstance(config.min_scale, (int, float)) else min(config.min_scale)
     high = config.max_scale if isinstance(config.max_scale, (int, float)) else max(config.max_scale)
+    if config.await_validation and state.granted < high:
+        high = state.granted
     before = state.scale
     state.scale = min(max(scale, low), high)
     return state.scale != before

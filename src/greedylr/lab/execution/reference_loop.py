@@ -62,6 +62,8 @@ def train(
         with _settled(optimizer):
             result.validation_steps.append(step)
             result.validation_losses.append(problem.validate(model, data))
+        if entry.hears_validation:
+            stepped.validate(result.validation_losses[-1])
 
     def advance(step: int) -> None:
         indices = next(drawn)

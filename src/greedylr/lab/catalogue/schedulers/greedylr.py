@@ -51,6 +51,15 @@ ENTRIES = (
         takes_settings=True,
     ),
     Scheduler(
+        "greedylr-validated",
+        title="GreedyLR, validated",
+        note="this package's default, told the number of steps and every validation loss",
+        make=_greedylr,
+        kind="feedback",
+        takes_settings=True,
+        hears_validation=True,
+    ),
+    Scheduler(
         "greedylr-open",
         title="GreedyLR, open-ended",
         note="this package's default, with nothing but the mode told",

@@ -70,6 +70,7 @@ class Scheduler:
     takes_settings: bool = False
     stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
     version: int = 1
+    hears_validation: bool = False
 
     def build(self, optimizer: Optimizer, steps: int, mode: Literal["min", "max"] = "min") -> LRScheduler:
         """Make it for an optimizer and a run.

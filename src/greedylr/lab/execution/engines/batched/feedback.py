@@ -47,6 +47,9 @@ class Controller(Protocol):
                 None if no controller looks at them.
         """
 
+    def validate(self, losses: Floats) -> None:
+        """Take in one validation loss for each of the runs."""
+
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         """Add to the results of the runs, once they are over, what became of the learning rate.
 
@@ -58,7 +61,7 @@ class Controller(Protocol):
 
 def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
     """Controllers for those of the runs, all of one optimizer, whose learning rates depend on what is observed."""
-    greedy: dict[Config, list[int]] = {}
+    greedy: dict[tuple[Config, bool], list[int]] = {}
     others: list[int] = []
     configs: dict[tuple[str, float], Config | None] = {}
     for row, run in enumerate(runs):
@@ -68,10 +71,11 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
         if kind not in configs:
             configs[kind] = config_of(_of_run(run, mode)[1])
         config = configs[kind]
-        (others if config is None else greedy.setdefault(config, [])).append(row)
+        hears = SCHEDULERS[run.scheduler].hears_validation
+        (others if config is None else greedy.setdefault((config, hears), [])).append(row)
     optimizer = OPTIMIZERS[runs[0].optimizer].build([torch.zeros(1)], 1.0)
-    for config, rows in greedy.items():
-        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], optimizer)
+    for (config, hears), rows in greedy.items():
+        yield GreedyRows(config, hears, rows, [learning_rate(runs[row]) for row in rows], optimizer)
     if others:
         yield _Objects(others, [_of_run(runs[row], mode) for row in others])
 
@@ -101,6 +105,9 @@ class _Objects:
                 scheduler.step(value)
             except FAILURES as error:
                 self.failures[number] = self.steps, f"{type(error).__name__}: {error}"
+
+    def validate(self, losses: Floats) -> None:
+        """None of them asks for it."""
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         for number, (steps, reason) in self.failures.items():

@@ -30,8 +30,16 @@ _NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action i
 class GreedyRows:
     """The batched rule."""
 
-    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float], optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hears_validation: bool,
+        rows: Sequence[int],
+        initial_lrs: Sequence[float],
+        optimizer: Optimizer,
+    ) -> None:
         self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
+        self.hears_validation = hears_validation
         self.order = norm_order(optimizer) if config.hears_slope else None
         if self.order is not None:
             self.slope_per_norm = per_unit(self.order, optimizer.param_groups[0]) * np.array(initial_lrs)
@@ -39,6 +47,7 @@ class GreedyRows:
         self.state = batched.start(config, np.array(initial_lrs), np)
         self.notable: list[NDArray[np.bool_]] = []
         self.slopes: list[Floats] = []
+        self.validations: dict[int, Floats] = {}  # By the number of steps before.
 
     @property
     def lrs(self) -> Floats:
@@ -53,17 +62,24 @@ class GreedyRows:
             self.state, codes = batched.advance(self.config, self.state, values, np, slopes)
         self.notable.append(_NOTABLE[codes])
 
+    def validate(self, losses: Floats) -> None:
+        if self.hears_validation:
+            self.validations[len(self.notable)] = losses
+            self.state = batched.validate(self.config, self.state, losses, np)
+
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         notable = np.array(self.notable)
         slopes = np.array(self.slopes) if self.slopes else np.full(observed.shape, np.nan)
         for row, (result, lr) in enumerate(zip(results, self.initial_lrs)):
             of_row = zip(observed[:, row].tolist(), slopes[:, row].tolist(), notable[:, row].tolist())
-            result.decisions.extend(self._replay(lr, of_row))
+            result.decisions.extend(self._replay(row, lr, of_row))
 
-    def _replay(self, lr: float, observed: Iterable[tuple[float, float, bool]]) -> Iterator[Decision]:
+    def _replay(self, row: int, lr: float, observed: Iterable[tuple[float, float, bool]]) -> Iterator[Decision]:
         """The notable decisions of one run: from the scalar rule, which decides the same and says why."""
         state, advance = rule.start(self.config, [lr]), rule.advancer(self.config)
-        for value, slope, may_be in observed:
+        for step, (value, slope, may_be) in enumerate(observed):
+            if step in self.validations:
+                rule.validate(self.config, state, float(self.validations[step][row]))
             if may_be:
                 decision = rule.observe(self.config, state, value, slope)
                 if is_notable(decision):

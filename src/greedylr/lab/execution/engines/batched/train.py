@@ -110,7 +110,14 @@ def train_batched(
     clean = np.empty(lrs.shape) if disturbance is not None and disturbance.acts_on == "data" else None
     told_otherwise = problem.task.observe is not None or disturbance is not None
     observed = np.empty(lrs.shape) if told_otherwise else losses
-    validations: dict[int, Floats] = {0: stack.validate(data.validation).numpy()}
+    validations: dict[int, Floats] = {}
+
+    def validate(step: int) -> None:
+        validations[step] = of_runs = stack.validate(data.validation).numpy()
+        for controller in feedback:
+            controller.validate(of_runs[controller.rows].astype(float))
+
+    validate(0)
     to_validate = frozenset(validation_steps(run.steps))
     for step in range(run.steps):
         if stopped():
@@ -141,7 +148,7 @@ def train_batched(
             rows = controller.rows
             controller.observe(observed[step, rows], None if norms is None else norms[rows])
         if step + 1 in to_validate:
-            validations[step + 1] = stack.validate(data.validation).numpy()
+            validate(step + 1)
     metrics = stack.metric(data.validation).tolist()
     results = [
         Result(

@@ -1,0 +1,151 @@
+"""What a validation loss grants and what it cuts, decision by decision on sequences that can be followed by hand."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from greedylr.control import checkpoint, rule
+from greedylr.control.decision import CUTS, Action
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
+
+NAN, INF = math.nan, math.inf
+GATHERING, CATCHING_UP, ROSE = Action.GATHERING, Action.CATCHING_UP, Action.VALIDATION_ROSE
+
+PLAIN = DefaultConfig(
+    warmup_steps=0, total_steps=400, anneal=0.0, catch_up_steps=1, window=50, min_scale=0.0, max_scale=1e6
+)
+"""Catching up is tenfold in one step."""
+WAITS = dataclasses.replace(PLAIN, await_validation=True)
+FAR = 1e-6
+"""A slope with which a step promises next to nothing."""
+
+
+def follow(config, script, loss=4.0):
+    """Check every decision of a script of (validations before it, slope, action, learning rate)."""
+    state = rule.start(config, [1.0])
+    for step, (validations, slope, action, lr) in enumerate(script, start=1):
+        for validation in validations:
+            rule.validate(config, state, validation)
+        decision = rule.observe(config, state, loss, slope)
+        assert (decision.step, decision.action, decision.lr_after[0]) == (step, action, lr)
+    return state, decision
+
+
+def test_what_rises_halves_at_the_next_loss():
+    _, decision = follow(
+        PLAIN,
+        [
+            ([], NAN, GATHERING, 1.0),
+            ([3.0], NAN, GATHERING, 1.0),  # the first there is
+            ([2.0], NAN, GATHERING, 1.0),
+            ([2.0], NAN, GATHERING, 1.0),  # neither
+            ([2.5], NAN, ROSE, 0.5),
+            ([], NAN, GATHERING, 0.5),  # once
+            ([2.25], NAN, ROSE, 0.25),  # lower than the last, and not than the lowest
+            ([1.5], NAN, GATHERING, 0.25),
+            ([1.75], NAN, ROSE, 0.125),
+        ],
+    )
+    assert decision.evidence == {"validation": 1.75, "lowest_validation": 1.5}
+    assert decision.cut
+    assert ROSE in CUTS
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_what_is_not_finite_is_worse_than_any_other(bad):
+    follow(PLAIN, [([bad], NAN, GATHERING, 1.0), ([3.0], NAN, GATHERING, 1.0), ([bad], NAN, ROSE, 0.5)])
+
+
+def test_more_than_one_between_two_losses_cuts_once():
+    follow(PLAIN, [([3.0, 4.0, 5.0], NAN, ROSE, 0.5), ([3.5, 2.0], NAN, ROSE, 0.25)])
+
+
+def test_awaited_nothing_rises_before_it_falls_and_then_by_twice():
+    follow(
+        WAITS,
+        [
+            ([], FAR, GATHERING, 1.0),
+            ([3.0], FAR, GATHERING, 1.0),  # there is nothing to compare it with
+            ([2.0], FAR, CATCHING_UP, 2.0),
+            ([], FAR, GATHERING, 2.0),
+            ([1.5], FAR, CATCHING_UP, 4.0),
+            ([1.75], FAR, ROSE, 2.0),
+            ([], FAR, GATHERING, 2.0),  # and not again before it is the lowest
+            ([1.6], FAR, ROSE, 1.0),
+            ([1.25], FAR, CATCHING_UP, 2.0),
+        ],
+    )
+
+
+def test_without_waiting_it_rises_by_itself():
+    follow(PLAIN, [([], FAR, CATCHING_UP, 10.0), ([3.0], FAR, CATCHING_UP, 100.0), ([4.0], NAN, ROSE, 50.0)])
+
+
+def test_a_raise_waits_too():
+    config = dataclasses.replace(WAITS, window=2)
+    state = rule.start(config, [1.0])
+    for loss in (4.0, 4.1, 3.0):
+        rule.observe(config, state, loss)
+    assert rule.observe(config, state, 3.1).action is Action.AT_MAX
+    for validation in (3.0, 2.0):
+        rule.validate(config, state, validation)
+    rule.observe(config, state, 2.0)
+    assert rule.observe(config, state, 2.1)[2:5] == (Action.RAISED, (1.0,), (1 / 0.9,))
+
+
+def test_what_rises_ends_a_climb():
+    config = DefaultConfig(decade_steps=1, start_scale=0.5, min_scale=0.0)
+    state = rule.start(config, [1.0])
+    for loss in (4.0, 3.0):
+        rule.observe(config, state, loss)
+    assert state.scale == pytest.approx(50)
+    for validation in (2.0, 3.0):
+        rule.validate(config, state, validation)
+    decision = rule.observe(config, state, 2.5)
+    assert (decision.action, decision.lr_after[0]) == (ROSE, pytest.approx(50 / 8))
+    assert not state.climbing
+
+
+def test_it_cuts_while_it_anneals_and_beside_what_the_loss_does():
+    config = dataclasses.replace(PLAIN, total_steps=10, anneal=1.0)
+    state = rule.start(config, [1.0])
+    for validation in (2.0, 3.0):
+        rule.validate(config, state, validation)
+    decision = rule.observe(config, state, 4.0)
+    assert (decision.action, decision.lr_after[0]) == (ROSE, 0.45)
+    rule.validate(config, state, 3.0)
+    decision = rule.observe(config, state, NAN)  # both: the loss is what is told
+    assert (decision.action, decision.lr_after[0]) == (Action.NON_FINITE, 0.1)
+
+
+def test_at_the_lower_bound_there_is_nothing_to_cut():
+    config = dataclasses.replace(PLAIN, min_scale=1.0)
+    follow(config, [([2.0, 3.0], NAN, GATHERING, 1.0)])
+
+
+def test_of_a_reward_what_falls_is_worse():
+    config = dataclasses.replace(PLAIN, mode="max")
+    _, decision = follow(config, [([1.0, 2.0], NAN, GATHERING, 1.0), ([1.5], NAN, ROSE, 0.5)])
+    assert decision.evidence == {"validation": 1.5, "lowest_validation": 2.0}
+
+
+def test_what_was_told_is_in_the_state():
+    state, _ = follow(WAITS, [([3.0, 2.0], FAR, CATCHING_UP, 2.0)])
+    rule.validate(WAITS, state, 2.5)
+    saved = json.loads(json.dumps(checkpoint.save(WAITS, state), allow_nan=False))
+    config, again = checkpoint.load(saved, "default")
+    assert again == state
+    assert rule.observe(config, again, 4.0, FAR) == rule.observe(WAITS, state, 4.0, FAR)
+    assert again.lrs == (1.0,)
+    saved["state"]["granted"] = 0.25
+    with pytest.raises(ValueError, match=r"granted in the saved state must be at least scale=2\.0, got 0\.25"):
+        checkpoint.load(saved, "default")
+
+
+def test_the_published_algorithm_has_no_ear_for_it():
+    config = PaperConfig()
+    with pytest.raises(TypeError, match="the published algorithm observes one series of losses"):
+        rule.validate(config, rule.start(config, [0.1]), 1.0)
