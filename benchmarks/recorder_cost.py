@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.reading import read
 from greedylr.pulse.report import render
@@ -65,7 +65,7 @@ def main():
         print(f"{name}: {alone:.2f}", *(f"{one:.2f}" for one in added), sep="; ")
 
     random_ = random.Random(0)
-    watched = GreedyLR(optimizer(), total_steps=MILLION, warmup_steps=0, anneal=0.1, window=20)
+    watched = GreedyLR(optimizer(), total_steps=MILLION, warmup_steps=0, anneal=0.1, config=DefaultConfig(window=20))
     with Recorder(folder / "million", watched) as recorder:
         for step in range(MILLION):
             loss = 2 + 3 * (1 - step / MILLION) ** 2 + random_.gauss(0, 0.3)

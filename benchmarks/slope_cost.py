@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 TURNS, SIZES = 5, {"4 × 16": (4, 16), "6 × 256": (6, 256), "8 × 1024": (8, 1024), "40 × 256": (40, 256)}
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD}
@@ -46,8 +46,8 @@ def measure(name: str, layers: int, width: int) -> str:
     def stepper(hears: bool) -> Callable[[], object]:
         optimizer = OPTIMIZERS[name](model.parameters(), lr=1e-6)
         # The same but for the gradient.
-        settings = {} if hears else {"polyak": math.inf, "catch_up_steps": 0}
-        scheduler = GreedyLR(optimizer, **settings)  # type: ignore[arg-type]
+        config = DefaultConfig() if hears else DefaultConfig(polyak=math.inf, catch_up_steps=0)
+        scheduler = GreedyLR(optimizer, config=config)
 
         def step() -> None:
             optimizer.step()

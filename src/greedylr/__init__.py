@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from greedylr.control.decision import Action, Decision
+from greedylr.control.default.config import DefaultConfig
+from greedylr.control.paper.config import PaperConfig
 
 if TYPE_CHECKING:
     from greedylr.torch.scheduler import GreedyLR
 
-__all__ = ["Action", "Decision", "GreedyLR", "__version__"]
+__all__ = ["Action", "Decision", "DefaultConfig", "GreedyLR", "PaperConfig", "__version__"]
 __version__ = "0.1.0"
 
 

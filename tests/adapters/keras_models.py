@@ -7,7 +7,8 @@ import warnings
 import keras
 import numpy as np
 
-from greedylr.adapters.keras import GreedyLR, PaperConfig
+from greedylr import PaperConfig
+from greedylr.adapters.keras import GreedyLR
 from greedylr.control.decision import Action
 
 keras.utils.set_random_seed(0)
@@ -170,7 +171,7 @@ assert sum("total_steps=20 are over" in str(one.message) for one in told) == 1
 
 # What does not fit is said at once.
 for build, words in (
-    (lambda: GreedyLR("greedy"), "family must be DefaultConfig or PaperConfig, got 'greedy'"),
+    (lambda: GreedyLR("greedy"), "config must be a DefaultConfig or a PaperConfig, got 'greedy'"),
     (lambda: GreedyLR(min_lr=1e-3), "belong to PaperConfig"),
 ):
     try:
@@ -188,7 +189,7 @@ def raises(decision):
 
 seen = Seen()
 try:
-    fit(sequential(), GreedyLR(PaperConfig, observers=[raises, seen]))
+    fit(sequential(), GreedyLR(PaperConfig(), observers=[raises, seen]))
 except RuntimeError as error:
     assert str(error) == "observer"
 assert len(seen) == 1

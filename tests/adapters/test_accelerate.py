@@ -9,7 +9,7 @@ import torch
 import torch.distributed.fsdp
 from torch.nn import functional
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 pytest.importorskip("accelerate")
 
@@ -109,7 +109,7 @@ def test_one_observation_for_each_optimizer_step(accelerator, digits, replay):
 def test_a_recorder_gets_everything(accelerator, digits, tmp_path):
     accelerator = accelerator(gradient_accumulation_steps=2)
     model, optimizer, loader = setting(accelerator, digits)
-    scheduler = prepare(accelerator, GreedyLR(optimizer, window=5))
+    scheduler = prepare(accelerator, GreedyLR(optimizer, config=DefaultConfig(window=5)))
     with Recorder(tmp_path, scheduler):
         for step, (images, labels) in enumerate(loader):
             with accelerator.accumulate(model):

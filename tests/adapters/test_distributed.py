@@ -19,7 +19,7 @@ TRAIN = """
     import torch.distributed as dist
     from sklearn.datasets import load_digits
     from torch.nn.functional import cross_entropy
-    from greedylr import GreedyLR
+    from greedylr import DefaultConfig, GreedyLR
     from greedylr.torch import distributed as ranks
 
     kind, family, when = sys.argv[1:]
@@ -36,7 +36,7 @@ TRAIN = """
             model = torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     if family == "default":
-        scheduler = GreedyLR(optimizer, polyak=math.inf, catch_up_steps=0)
+        scheduler = GreedyLR(optimizer, config=DefaultConfig(polyak=math.inf, catch_up_steps=0))
     elif family == "heard":
         scheduler = GreedyLR(optimizer)
     else:

@@ -27,7 +27,8 @@ SCRIPT = """
     os.environ["KERAS_BACKEND"] = sys.argv[1]
     import keras, numpy as np
     from sklearn.datasets import load_digits
-    from greedylr.adapters.keras import GreedyLR, PaperConfig
+    from greedylr import PaperConfig
+    from greedylr.adapters.keras import GreedyLR
     from greedylr.pulse import Recorder, Trace
 
     images, labels = load_digits(return_X_y=True)
@@ -55,8 +56,8 @@ SCRIPT = """
 
     told = []
 
-    def watched(*family, **settings):
-        return GreedyLR(*family, observers=[told.append], **settings)
+    def watched(*config, **settings):
+        return GreedyLR(*config, observers=[told.append], **settings)
 
     def fit(model, callback, epochs=2, initial_epoch=0, **options):
         told.clear()
@@ -68,7 +69,7 @@ SCRIPT = """
         return [decision.loss for decision in told], reads, list(told)
 
     out = {}
-    greedy = watched(PaperConfig, **MOVES)
+    greedy = watched(PaperConfig(), **MOVES)
     trained = model()
     losses, reads, seen = fit(trained, greedy, validation_data=(images[:64], labels[:64]))
     out["paper"] = [losses, reads.means, reads.lrs]
@@ -78,32 +79,32 @@ SCRIPT = """
     losses, reads, _ = fit(model(), greedy)
     out["default"] = [losses, reads.means, reads.lrs, greedy.state_dict()["config"]]
 
-    first = watched(PaperConfig, **MOVES)
+    first = watched(PaperConfig(), **MOVES)
     half = model()
     fit(half, first, epochs=1)
     half.save("half.keras")
     saved = json.loads(json.dumps(first.state_dict()))
-    second = watched(PaperConfig, min_lr=0.01)
+    second = watched(PaperConfig(), min_lr=0.01)
     second.load_state_dict(saved)
     resumed = keras.models.load_model("half.keras")
     _, _, rest = fit(resumed, second, epochs=2, initial_epoch=1)
     reached = np.concatenate([np.ravel(weight) for weight in resumed.get_weights()])
     out["resumed"] = [rest == seen[20:], bool(np.array_equal(whole, reached)), [d.step for d in rest]]
 
-    losses, reads, _ = fit(model(gradient_accumulation_steps=4), watched(PaperConfig, **MOVES))
+    losses, reads, _ = fit(model(gradient_accumulation_steps=4), watched(PaperConfig(), **MOVES))
     out["accumulated"] = [losses, reads.means, reads.lrs]
 
     again = model()
     again.fit(images, labels, batch_size=32, verbose=0)
-    out["compiled before"] = len(set(fit(again, watched(PaperConfig, **MOVES), epochs=1)[0]))
+    out["compiled before"] = len(set(fit(again, watched(PaperConfig(), **MOVES), epochs=1)[0]))
 
     metric, _, seen = fit(
-        model(), watched(PaperConfig, monitor="val_accuracy", mode="max", **MOVES), epochs=3,
+        model(), watched(PaperConfig(), monitor="val_accuracy", mode="max", **MOVES), epochs=3,
         validation_data=(images[:64], labels[:64]),
     )
     out["monitor"] = len(metric)
     try:
-        fit(model(), watched(PaperConfig, monitor="no_such"), epochs=1)
+        fit(model(), watched(PaperConfig(), monitor="no_such"), epochs=1)
     except ValueError as error:
         out["unknown"] = str(error)
     valid = {"validation_data": (images[:64], labels[:64])}

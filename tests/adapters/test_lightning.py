@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 pytest.importorskip("lightning")
 
@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 from greedylr.adapters.lightning import configure
 from greedylr.pulse import Recorder, Trace
 
-LOSS_ONLY = {"polyak": math.inf, "catch_up_steps": 0}
+LOSS_ONLY = {"config": DefaultConfig(polyak=math.inf, catch_up_steps=0)}
 """Without the gradient, which a replay of the losses does not know."""
 
 BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
@@ -135,7 +135,7 @@ def test_a_recorder_gets_everything(fit, tmp_path, automatic):
         def configure_optimizers(self):
             made_of = {"batch": lambda batch: {"ones": int((batch[1] == 1).sum())}} if automatic else {}
             optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
-            return configure(self, optimizer, observers=[recorder], window=5, **made_of)
+            return configure(self, optimizer, observers=[recorder], config=DefaultConfig(window=5), **made_of)
 
     with Recorder(tmp_path / "trace") as recorder:
         fit(Recorded(), max_epochs=1)

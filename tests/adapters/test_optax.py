@@ -3,7 +3,6 @@
 import math
 import pickle
 import random
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ optax = pytest.importorskip("optax")
 
 import jax.numpy as jnp  # noqa: E402
 
-from greedylr import Action  # noqa: E402
-from greedylr.adapters.optax import PaperConfig, action_of, greedy_lr  # noqa: E402
+from greedylr import Action, DefaultConfig, PaperConfig  # noqa: E402
+from greedylr.adapters.optax import action_of, greedy_lr  # noqa: E402
 from greedylr.control import batched, rule  # noqa: E402
-from greedylr.control.default.config import DefaultConfig  # noqa: E402
 from greedylr.pulse import Recorder, Trace  # noqa: E402
 
 try:
@@ -24,12 +22,8 @@ try:
 except ImportError:  # before jax 0.8
     from jax.experimental import enable_x64
 
-BRISK = {"family": PaperConfig, "patience": 0, "min_lr": 0.0, "max_lr": 100.0, "eps": 0.0}
+BRISK = PaperConfig(patience=0, min_lr=0.0, max_lr=100.0, eps=0.0)
 FAMILIES = [DefaultConfig(), DefaultConfig(total_steps=300), PaperConfig(patience=1, min_lr=1e-4)]
-
-
-def settings_of(config):
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.init}
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def losses_of(seed, n=300):
 @pytest.mark.parametrize("config", FAMILIES, ids=["default", "horizon", "paper"])
 def test_in_float64_as_written_it_is_the_scalar_rule(config):
     with enable_x64(True):
-        transformation = greedy_lr(0.01, type(config), **settings_of(config))
+        transformation = greedy_lr(0.01, config)
         state = transformation.init(None)
         scalar = rule.start(config, [0.01])
         for loss in losses_of(1):
@@ -80,7 +74,7 @@ def test_in_float64_as_written_it_is_the_scalar_rule(config):
 
 @pytest.mark.parametrize("config", FAMILIES, ids=["default", "horizon", "paper"])
 def test_compiled_in_float32_it_is_the_scalar_rule_up_to_rounding(config):
-    transformation = greedy_lr(0.01, type(config), **settings_of(config))
+    transformation = greedy_lr(0.01, config)
     losses = [float(np.float32(loss)) for loss in losses_of(2)]
 
     @jax.jit
@@ -101,7 +95,7 @@ def test_compiled_in_float32_it_is_the_scalar_rule_up_to_rounding(config):
 @pytest.mark.parametrize("inner", [optax.sgd, optax.adam, optax.adamw, optax.lion], ids=lambda make: make.__name__)
 def test_training_compiled_once(problem, replay, inner):
     params, images, labels, loss = problem
-    optimizer = optax.chain(inner(1e-3), greedy_lr(**BRISK))
+    optimizer = optax.chain(inner(1e-3), greedy_lr(config=BRISK))
     step = jax.jit(training_step(optimizer, loss))
     carry, seen, lrs = (params, optimizer.init(params)), [], []
     for batch in zip(images, labels):
@@ -109,14 +103,13 @@ def test_training_compiled_once(problem, replay, inner):
         seen.append(float(value))
         lrs.append(float(lr))
     assert step._cache_size() == 1
-    settings = {name: value for name, value in BRISK.items() if name != "family"}
-    assert lrs == pytest.approx([lr for (lr,) in replay(PaperConfig(**settings), seen, [1.0])[1:]], rel=1e-5)
+    assert lrs == pytest.approx([lr for (lr,) in replay(BRISK, seen, [1.0])[1:]], rel=1e-5)
     assert len(set(lrs)) > 10
 
 
 def test_scanned_equals_stepped(problem):
     params, images, labels, loss = problem
-    optimizer = optax.chain(optax.scale_by_adam(), optax.scale(-1.0), greedy_lr(0.01, **BRISK))
+    optimizer = optax.chain(optax.scale_by_adam(), optax.scale(-1.0), greedy_lr(0.01, config=BRISK))
     step = training_step(optimizer, loss)
     start = (params, optimizer.init(params))
     _, (values, lrs, actions) = jax.jit(lambda: jax.lax.scan(step, start, (images, labels)))()
@@ -134,7 +127,7 @@ def test_observers_are_told_from_within_the_compiled_step(problem, tmp_path, sca
     params, images, labels, loss = problem
     seen = []
     with Recorder(tmp_path) as recorder:
-        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder, seen.append], **BRISK))
+        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder, seen.append], config=BRISK))
         step = training_step(optimizer, loss)
         carry = (params, optimizer.init(params))
         if scanned:
@@ -159,7 +152,7 @@ def test_observers_are_told_from_within_the_compiled_step(problem, tmp_path, sca
 def test_a_state_that_is_put_back_is_nobody_elses_learning_rate(problem, tmp_path):
     params, images, labels, loss = problem
     with Recorder(tmp_path) as recorder:
-        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder], **BRISK))
+        optimizer = optax.chain(optax.sgd(1.0), greedy_lr(0.1, observers=[recorder], config=BRISK))
         step = jax.jit(training_step(optimizer, loss))
         carry = (params, optimizer.init(params))
         for number, batch in enumerate(zip(images, labels)):
@@ -177,7 +170,7 @@ def test_a_state_that_is_put_back_is_nobody_elses_learning_rate(problem, tmp_pat
 
 def test_mapped_over_many_runs_each_follows_its_own_loss(problem):
     params, images, labels, loss = problem
-    optimizer = optax.chain(optax.sgd(0.1), greedy_lr(**BRISK))
+    optimizer = optax.chain(optax.sgd(0.1), greedy_lr(config=BRISK))
     step = training_step(optimizer, loss)
     scales = jnp.array([0.2, 1.0, 9.0])
 
@@ -235,9 +228,9 @@ def test_bad_use_is_named():
     assert action_of(state) is Action.NON_FINITE
 
 
-@pytest.mark.parametrize("family", [{}, {"family": PaperConfig}])
-def test_a_donated_state_has_a_buffer_for_each_field(family):
-    optimizer = optax.chain(optax.adam(1e-2), greedy_lr(**family))
+@pytest.mark.parametrize("config", [None, PaperConfig()])
+def test_a_donated_state_has_a_buffer_for_each_field(config):
+    optimizer = optax.chain(optax.adam(1e-2), greedy_lr(config=config))
 
     def step(params, state):
         loss, gradient = jax.value_and_grad(lambda params: (params**2).sum())(params)
@@ -276,5 +269,5 @@ def test_what_is_no_loss_is_refused(value):
 def test_settings_of_the_other_family_are_answered():
     with pytest.raises(TypeError, match=r"'patience'.*those of the published algorithm belong to PaperConfig"):
         greedy_lr(patience=3)
-    with pytest.raises(TypeError, match="family must be DefaultConfig or PaperConfig, got 'greedy'"):
+    with pytest.raises(TypeError, match="config must be a DefaultConfig or a PaperConfig, got 'greedy'"):
         greedy_lr(0.1, "greedy")

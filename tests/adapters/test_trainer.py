@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -26,7 +26,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-LOSS_ONLY = {"polyak": math.inf, "catch_up_steps": 0}  # without the gradient, which a replay of losses does not know
+LOSS_ONLY = {
+    "config": DefaultConfig(polyak=math.inf, catch_up_steps=0)
+}  # without the gradient, which a replay of losses does not know
 BRISK = {"build": GreedyLR.paper, "patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
 
 
@@ -135,12 +137,12 @@ def test_precision_and_clipping(make, replay, precision):
 def test_the_gradient_is_heard_however_it_is_clipped(make, most):
     """The slope is what it would be without clipping."""
     trainer = make(max_grad_norm=most, max_steps=3, learning_rate=1e-6)
-    attach(trainer, warmup_steps=0, catch_up_steps=0)
+    attach(trainer, warmup_steps=0, config=DefaultConfig(catch_up_steps=0))
     train(trainer)
     slope = trainer.lr_scheduler.state_dict()["state"]["slope"]
     # So small a learning rate leaves the weights as they are.
     without = make(max_grad_norm=1e9, max_steps=3, learning_rate=1e-6, name="without")
-    attach(without, warmup_steps=0, catch_up_steps=0)
+    attach(without, warmup_steps=0, config=DefaultConfig(catch_up_steps=0))
     train(without)
     assert slope == pytest.approx(without.lr_scheduler.state_dict()["state"]["slope"], rel=1e-2)
     assert slope > 0
@@ -555,7 +557,7 @@ def test_ranks_share_one_learning_rate(processes):
 @pytest.mark.parametrize(("first", "then"), [(40, 120), (40, 24)])
 def test_a_resumed_run_of_another_length_follows_the_trainer(make, tmp_path, first, then):
     attached = make(name="a", max_steps=first, save_strategy="steps", save_steps=20)
-    settings = {"warmup_steps": 0, "anneal": 0.4, "polyak": math.inf, "catch_up_steps": 0}
+    settings = {"warmup_steps": 0, "anneal": 0.4, **LOSS_ONLY}
     attach(attached, **settings)
     train(attached)
     seen, reads = [], Reads()
@@ -621,7 +623,7 @@ def tuning(make, tmp_path):
     """A trainer of a model that comes from a folder."""
     trainer = make()
     trainer.model.save_pretrained(tmp_path / "pre-trained")
-    trainer.model = GPT2LMHeadModel.from_pretrained(tmp_path / "pre-trained")
+    trainer.model = trainer.model_wrapped = GPT2LMHeadModel.from_pretrained(tmp_path / "pre-trained")
     return trainer
 
 
@@ -636,6 +638,56 @@ def test_a_pre_trained_model_never_gets_more_than_the_learning_rate_that_was_giv
 
 def test_that_can_be_said_otherwise(tuning):
     assert trained(tuning, max_scale=10).max_scale == 10
+
+
+def test_where_the_trainer_evaluates_a_pre_trained_model_waits_for_the_validation_loss(tuning):
+    tuning.args.eval_strategy, tuning.args.eval_steps, tuning.args.max_steps = "steps", 2, 40
+    tuning.eval_dataset = tuning.train_dataset
+    # So small that a step promises next to nothing: it catches up as far as it may.
+    tuning.args.learning_rate = 1e-5
+    attach(tuning, warmup_steps=0, anneal=0.0, config=DefaultConfig(catch_up_steps=1, window=1000))
+    tuning.train()
+    config = tuning.lr_scheduler.scheduler.config
+    assert (config.await_validation, config.max_scale) == (True, 1000)
+    losses = [log["eval_loss"] for log in tuning.state.log_history if "eval_loss" in log]
+    assert len(losses) == 20
+    assert losses == sorted(losses, reverse=True)
+    state = tuning.lr_scheduler.scheduler.state_dict()["state"]
+    assert state["lowest_validation"] == losses[-1]
+    # The first, after step 2, is compared with nothing; then it may double, until two fifths of the run are over.
+    assert state["scale"] == 2.0**6
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_scale": 3}, {"config": DefaultConfig(max_scale=3)}, {"await_validation": False}]
+)
+def test_it_does_not_where_something_else_is_said(tuning, given):
+    tuning.args.eval_strategy, tuning.args.eval_steps = "steps", 2
+    tuning.eval_dataset = tuning.train_dataset
+    assert not trained(tuning, **given).await_validation
+
+
+def test_of_several_evaluation_sets_none_is_heard(tuning):
+    tuning.args.eval_strategy, tuning.args.eval_steps = "steps", 2
+    tuning.eval_dataset = {"a": tuning.train_dataset, "b": tuning.train_dataset}
+    assert trained(tuning).max_scale == 1
+
+
+def test_evaluations_outside_of_training_and_of_other_rules_are_not_heard(make):
+    trainer = make(eval_strategy="steps", eval_steps=2, max_steps=4, eval_on_start=True)
+    attach(trainer, build=GreedyLR.paper, min_lr=1e-6)
+    trainer.train()
+    trainer = make(eval_strategy="steps", eval_steps=2, max_steps=4, eval_on_start=True, name="b")
+    attach(trainer)
+    trainer.evaluate()
+    trainer.train()
+    losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    lowest = trainer.lr_scheduler.scheduler.state_dict()["state"]["lowest_validation"]
+    assert lowest == min(losses)
+    trainer.lr_scheduler.scheduler.validate(lowest / 2)
+    trainer.evaluate()  # the user's own
+    assert trainer.lr_scheduler.scheduler.state_dict()["state"]["lowest_validation"] == lowest / 2
+    assert not trainer.lr_scheduler.scheduler.state_dict()["state"]["validation_above"]
 
 
 def test_new_weights_are_not_held_down(make):

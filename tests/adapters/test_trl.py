@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer  # noqa: E402
 
-from greedylr import Action, GreedyLR  # noqa: E402
+from greedylr import Action, DefaultConfig, GreedyLR  # noqa: E402
 from greedylr.adapters.trl import attach  # noqa: E402
 
 BRISK = {"build": GreedyLR.paper, "patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
@@ -80,7 +80,7 @@ def test_sft_on_the_loss(model, tokenizer, lines, tmp_path, replay):
         model, settings, train_dataset=datasets.Dataset.from_dict({"text": lines[:100]}), processing_class=tokenizer
     )
     # Without the gradient, which a replay of the losses does not know.
-    attach(trainer, observers=[seen.append], polyak=math.inf, catch_up_steps=0)
+    attach(trainer, observers=[seen.append], config=DefaultConfig(polyak=math.inf, catch_up_steps=0))
     train(trainer)
     losses = [decision.loss for decision in seen]
     # An epoch of 25 micro-batches ends with one that stands alone.

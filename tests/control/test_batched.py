@@ -149,7 +149,7 @@ def test_the_sequences_reach_every_action():
 def test_a_validation_that_rose_is_told_in_both():
     config, state = DefaultConfig(warmup_steps=0), None
     state = batched.start(config, torch.ones(2, dtype=torch.float64), torch)
-    for told in ([3.0, 3.0], [2.0, 4.0]):
+    for told in ([3.0, 3.0], [2.0, 4.0], [2.5, 4.0]):
         state = batched.validate(config, state, torch.tensor(told, dtype=torch.float64), torch)
     state, codes = batched.advance(config, state, torch.ones(2, dtype=torch.float64), torch)
     assert [batched.ACTIONS[code] for code in codes] == [Action.GATHERING, Action.VALIDATION_ROSE]
@@ -199,7 +199,15 @@ def test_every_field_equals_the_scalar_one(config, library):
     # No ceiling is drawn as another number there, and the losses of the unfinished window are sums.
     same -= {"lrs", "initial_lrs", "ceiling"}
     assert {"climbing", "climbed", "total", "weight", "noise", "last", "first", "lowest", "fell", "scale"} <= same
-    assert {"level", "slope", "least_polyak", "lowest_validation", "validation_rose", "granted"} <= same
+    assert {
+        "level",
+        "slope",
+        "least_polyak",
+        "lowest_validation",
+        "validation_above",
+        "validation_rose",
+        "granted",
+    } <= same
     with numpy.errstate(all="ignore"):
         of_rows = [slopes_of(seed, losses) for seed, losses in enumerate(sequences)]
         for step, (losses, slopes) in enumerate(zip(zip(*sequences), zip(*of_rows))):

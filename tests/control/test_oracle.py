@@ -41,7 +41,8 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
     settled = math.ceil(2 * tau)
 
     scale = config.start_scale if climbing else 1.0
-    granted, validated = 1.0, []
+    granted, validated, above_before = 1.0, [], False
+    promises = []  # of the steps since the lowest validation loss
 
     def bounded(scale):
         return min(max(scale, min(lows)), min(max(highs), granted if config.await_validation else math.inf))
@@ -112,12 +113,18 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
         for validation in told:
             lower = validation if config.mode == "min" else -validation
             lowest = min(validated, default=None)
-            rose = rose or (lowest is not None and not (math.isfinite(lower) and lower <= lowest))
-            if lowest is not None and math.isfinite(lower) and lower < lowest:
-                granted = max(granted, 2 * scale)
+            above = lowest is not None and not (math.isfinite(lower) and lower <= lowest)
+            rose = rose or (above and above_before)
+            if math.isfinite(lower) and (lowest is None or lower < lowest):
+                if lowest is not None and lowest - lower >= math.fsum(promises) / 20:
+                    granted = max(granted, 2 * scale)
+                promises = []
+            if lower != lowest:
+                above_before = above
             validated += [lower] if math.isfinite(lower) else []
         if config.mode == "min" and math.isfinite(given_loss) and math.isfinite(slope) and slope >= 0:
             heard.append((given_loss, slope))
+            promises.append(slope * (rates_before[0] / initial_lrs[0]))
             polyaks.append(polyak())
             known = [one for one in polyaks if one is not None]
             end = 500 if total is None else 0.4 * total

@@ -5,7 +5,7 @@ import math
 import torch
 from sklearn.datasets import load_digits
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 from greedylr.pulse import Recorder
 from greedylr.torch.rescue import Rescue
 
@@ -43,7 +43,12 @@ def _train(path, plant, rescue, seed, steps, meta):
     model = torch.nn.Linear(64, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
     scheduler = GreedyLR(
-        optimizer, total_steps=steps, max_scale=5.0, decade_steps=steps // 5, anneal=0.4, polyak=math.inf
+        optimizer,
+        total_steps=steps,
+        max_scale=5.0,
+        decade_steps=steps // 5,
+        anneal=0.4,
+        config=DefaultConfig(polyak=math.inf),
     )
     batches = torch.Generator().manual_seed(seed)
     loss_of = torch.nn.functional.cross_entropy

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import signal
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.control.decision import Decision
 from greedylr.control.levels import Levels
 from greedylr.pulse import Recorder, Trace
@@ -199,7 +199,7 @@ def two_domains(level_by, path, seed=0, steps=4000):
     generator = torch.Generator().manual_seed(seed)
     model = torch.nn.Linear(8, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = GreedyLR(optimizer, level_by=level_by, decade_steps=100, polyak=math.inf)
+    scheduler = GreedyLR(optimizer, level_by=level_by, decade_steps=100, config=DefaultConfig(polyak=math.inf))
     truth = torch.randn(8, generator=generator)
     with Recorder(path, scheduler):
         for step in range(steps):

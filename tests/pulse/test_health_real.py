@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.health import Kind, examine
@@ -37,7 +37,7 @@ def held(optimizer):
 
 
 def default(**settings):
-    return partial(GreedyLR, **settings)
+    return partial(GreedyLR, config=DefaultConfig(**settings))
 
 
 def published(**settings):

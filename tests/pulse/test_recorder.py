@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from greedylr import Action, Decision, GreedyLR
+from greedylr import Action, Decision, DefaultConfig, GreedyLR
 from greedylr.control.observers import hand_on
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.recording import recorder, storage
@@ -497,7 +497,11 @@ def test_a_million_decisions_fit_in_fifty_megabytes(tmp_path):
 @pytest.mark.parametrize("make", MAKERS[::2])
 def test_a_state_that_was_loaded_is_nobody_elses_and_its_settings_are_in_force(tmp_path, monkeypatch, make):
     monkeypatch.setattr(recorder, "WRITE_EVERY", 0.0)
-    other = GreedyLR(optimizer(), window=33) if make is GreedyLR else GreedyLR.paper(optimizer(), patience=33)
+    other = (
+        GreedyLR(optimizer(), config=DefaultConfig(window=33))
+        if make is GreedyLR
+        else GreedyLR.paper(optimizer(), patience=33)
+    )
     for loss in troubled_losses(60):
         other.step(loss)
     scheduler = make(optimizer())
@@ -862,7 +866,7 @@ HOSTILE = [None, -1, 10**11, 1e308, "x", "\x1b[2J", [], {}, True, "\ud800", [[1]
 
 
 def test_lines_that_no_recorder_wrote_are_a_value_error_at_worst(tmp_path):
-    scheduler = GreedyLR(optimizer(), window=3, decade_steps=5)
+    scheduler = GreedyLR(optimizer(), decade_steps=5, config=DefaultConfig(window=3))
     with Recorder(tmp_path / "a", scheduler) as kept:
         for number in range(40):
             scheduler.step(2.0 + 0.1 * (number % 3), batch={"domain": "ab"[number % 2]})
@@ -1103,7 +1107,7 @@ def test_a_group_may_join_while_it_is_thinned(tmp_path, monkeypatch):
 
 def test_going_back_in_a_thinned_run_leaves_nothing_of_what_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "THIN_FROM", 1)
-    scheduler = GreedyLR(optimizer(), total_steps=3000, window=5)
+    scheduler = GreedyLR(optimizer(), total_steps=3000, config=DefaultConfig(window=5))
     with Recorder(tmp_path, scheduler) as kept:
         for step in range(1, 301):
             if step % 40 == 0:
@@ -1181,7 +1185,7 @@ def test_a_warmup_does_not_go_on_under_the_limit(tmp_path):
     """The gradient holds the learning rate down from step 6 on, and lets go while the horizon anneals it."""
     weight = torch.nn.Parameter(torch.ones(1))
     trained_by = torch.optim.SGD([weight], lr=0.1)
-    scheduler = GreedyLR(trained_by, total_steps=200, warmup_steps=10, catch_up_steps=0)
+    scheduler = GreedyLR(trained_by, total_steps=200, warmup_steps=10, config=DefaultConfig(catch_up_steps=0))
     with Recorder(tmp_path, scheduler):
         for step in range(1, 201):
             weight.grad = torch.full((1,), 77.7777 if 5 < step < 100 else 0.0777777)

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.control import rule
-from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.health import Kind, examine
@@ -338,7 +337,7 @@ def test_without_rescue_it_is_lost(tmp_path, planted):
 def test_new_data_are_not_the_models_fault(tmp_path):
     scheduler = None
     with Recorder(tmp_path) as recorder:
-        loop = Loop(lambda o: GreedyLR(o, warmup_steps=0, window=20), recorder=recorder, every=20)
+        loop = Loop(lambda o: GreedyLR(o, warmup_steps=0, config=DefaultConfig(window=20)), recorder=recorder, every=20)
         scheduler = loop.scheduler
         recorder.watch(scheduler)
         noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).mul(0.01).tolist()
@@ -357,7 +356,9 @@ def one_weight(lr=0.1, build=torch.optim.SGD, **settings):
 
 
 @pytest.mark.parametrize("at", [30, 101, 150, 199, 239, 241, 250, 333, 355, 390, 399])
-@pytest.mark.parametrize("chosen", [{"warmup_steps": 0, "window": 50, "anneal": 0.1}, {}, {"anneal": 1.0}])
+@pytest.mark.parametrize(
+    "chosen", [{"warmup_steps": 0, "anneal": 0.1, "config": DefaultConfig(window=50)}, {}, {"anneal": 1.0}]
+)
 def test_a_rescue_does_not_miss_the_horizon(chosen, at):
     model, optimizer = one_weight()
     scheduler = GreedyLR(optimizer, total_steps=400, **chosen)

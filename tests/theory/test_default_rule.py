@@ -136,7 +136,7 @@ def test_adam_moves_a_weight_at_most_twice_as_far_as_the_solution_is_away(size, 
     solution = torch.randn(size, generator=random, dtype=torch.float64)
     x = torch.zeros(size, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([x], lr)
-    scheduler = GreedyLR(optimizer, warmup_steps=0, **QUIET)
+    scheduler = GreedyLR(optimizer, warmup_steps=0, config=DefaultConfig(**QUIET))
     furthest = 0.0
     for _ in range(30):
         furthest = max(furthest, (x.detach() - solution).abs().max().item())

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 NAN = math.nan
 
@@ -75,14 +75,20 @@ def noisy_losses(seed, n):
     return [loss(step) for step in range(n)]
 
 
-QUICK = {"warmup_steps": 0, "window": 4, "significance": 1.0, "spike": 3.0}
+QUICK = {"warmup_steps": 0, "config": DefaultConfig(window=4, significance=1.0, spike=3.0)}
 MAKERS = {
     "default": lambda optimizer: GreedyLR(optimizer),
     "quick": lambda optimizer: GreedyLR(optimizer, **QUICK),
-    "climb": lambda optimizer: GreedyLR(optimizer, start_scale=1e-4, decade_steps=25, spike=30.0, objection=2.0),
-    "climb, horizon": lambda optimizer: GreedyLR(optimizer, total_steps=150, decade_steps=30, window=4, spike=30.0),
+    "climb": lambda optimizer: GreedyLR(
+        optimizer, decade_steps=25, config=DefaultConfig(start_scale=1e-4, spike=30.0, objection=2.0)
+    ),
+    "climb, horizon": lambda optimizer: GreedyLR(
+        optimizer, total_steps=150, decade_steps=30, config=DefaultConfig(window=4, spike=30.0)
+    ),
     "horizon": lambda optimizer: GreedyLR(optimizer, **QUICK, total_steps=150, anneal=0.3),
-    "reward": lambda optimizer: GreedyLR(optimizer, mode="max", window=3, min_scale=0.5, max_scale=2.0),
+    "reward": lambda optimizer: GreedyLR(
+        optimizer, mode="max", min_scale=0.5, max_scale=2.0, config=DefaultConfig(window=3)
+    ),
     "paper": lambda optimizer: GreedyLR.paper(optimizer, patience=2, min_lr=1e-6),
     "paper, all on": lambda optimizer: GreedyLR.paper(
         optimizer,
@@ -153,7 +159,7 @@ def test_resuming_anywhere_in_a_climb(end, through, tensors):
     }[end]
 
     def make():
-        return GreedyLR(sgd(0.1, 0.07, tensors=tensors), decade_steps=40, window=5)
+        return GreedyLR(sgd(0.1, 0.07, tensors=tensors), decade_steps=40, config=DefaultConfig(window=5))
 
     straight = make()
     actions = []
@@ -186,14 +192,14 @@ def test_looking_at_the_state_changes_nothing(make):
 TRAINING = """
 import json, sys
 import torch
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 path, begin, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 if sys.argv[4] == "default":
-    scheduler = GreedyLR(optimizer, window=5, decade_steps=40, total_steps=120)
+    scheduler = GreedyLR(optimizer, decade_steps=40, total_steps=120, config=DefaultConfig(window=5))
 else:
     scheduler = GreedyLR.paper(optimizer, patience=2, smooth=True, window_size=5, min_lr=1e-4)
 if begin:
@@ -283,7 +289,7 @@ def of_other_groups(n):
 
 def changed(path, value):
     def make():
-        data = GreedyLR(sgd(0.1), window=5).state_dict()
+        data = GreedyLR(sgd(0.1), config=DefaultConfig(window=5)).state_dict()
         *parents, name = path
         inner = data
         for parent in parents:
@@ -343,7 +349,7 @@ def test_a_wrong_checkpoint_raises_and_changes_nothing(name):
     wrong = make()
     if "groups" in wrong and name not in ("more groups", "fewer groups"):
         wrong["groups"] = 2  # everything else as it should be
-    scheduler, reference = (GreedyLR(sgd(0.1, 0.2), window=3) for _ in range(2))
+    scheduler, reference = (GreedyLR(sgd(0.1, 0.2), config=DefaultConfig(window=3)) for _ in range(2))
     losses = noisy_losses(1, 100)
     trajectory(scheduler, losses[:50]), trajectory(reference, losses[:50])
     with pytest.raises(ValueError, match=message):
@@ -455,8 +461,8 @@ def entries(tree, path=()):
 
 BAD = [None, -1, -1.5, 0, 1e308, -1e308, "x", "inf", [], [1], [None], {}, True, 2**70, math.nan, math.inf, 1e-320]
 DAMAGED = {
-    "default": lambda: GreedyLR(sgd(0.1), window=5, decade_steps=20, total_steps=200),
-    "levels": lambda: GreedyLR(sgd(0.1), warmup_steps=0, window=4, level_by="d"),
+    "default": lambda: GreedyLR(sgd(0.1), decade_steps=20, total_steps=200, config=DefaultConfig(window=5)),
+    "levels": lambda: GreedyLR(sgd(0.1), warmup_steps=0, level_by="d", config=DefaultConfig(window=4)),
     "paper": lambda: GreedyLR.paper(sgd(0.1), patience=1, smooth=True, window_size=5, min_lr=1e-4),
     "core": lambda: GreedyLR.core(sgd(0.1)),
 }
@@ -531,9 +537,13 @@ def test_the_core_rule_never_reaches_an_infinite_learning_rate():
 def test_numbers_of_other_libraries_are_settings():
     np = pytest.importorskip("numpy")
     scheduler = GreedyLR(
-        sgd(0.1, 0.2), total_steps=np.int64(500), window=np.array(7), factor=np.float32(0.5), anneal=torch.tensor(0.25),
-        max_scale=np.array([2.0, 4.0]), min_scale=[np.float64(0.1), torch.tensor(0.5)],
-    )  # fmt: skip
+        sgd(0.1, 0.2),
+        total_steps=np.int64(500),
+        anneal=torch.tensor(0.25),
+        max_scale=np.array([2.0, 4.0]),
+        min_scale=[np.float64(0.1), torch.tensor(0.5)],
+        config=DefaultConfig(window=np.array(7), factor=np.float32(0.5)),
+    )
     config = scheduler.config
     assert (config.total_steps, config.window, config.factor, config.anneal) == (500, 7, 0.5, 0.25)
     assert (config.max_scale, config.min_scale) == ((2.0, 4.0), (0.1, 0.5))
@@ -542,7 +552,7 @@ def test_numbers_of_other_libraries_are_settings():
     paper = GreedyLR.paper(sgd(0.1), patience=np.int32(3), min_lr=np.float64(1e-3))
     assert (paper.config.patience, type(paper.config.patience)) == (3, int)
     with pytest.raises(TypeError, match="window must be an integer"):
-        GreedyLR(sgd(0.1), window=np.array([7, 8]))
+        GreedyLR(sgd(0.1), config=DefaultConfig(window=np.array([7, 8])))
 
 
 # Distributed checkpoints restore the entries that the target has, and no others.
@@ -550,7 +560,7 @@ def test_numbers_of_other_libraries_are_settings():
 FAMILIES = {
     "default": lambda: GreedyLR(sgd(0.1, 0.2), decade_steps=10),
     "horizon": lambda: GreedyLR(sgd(0.1, 0.2), total_steps=200, min_scale=[0.0, 0.1]),
-    "levels": lambda: GreedyLR(sgd(0.1, 0.2), warmup_steps=0, window=5, level_by="domain"),
+    "levels": lambda: GreedyLR(sgd(0.1, 0.2), warmup_steps=0, level_by="domain", config=DefaultConfig(window=5)),
     "paper": lambda: GreedyLR.paper(sgd(0.1, 0.2), patience=2, smooth=True),
 }
 

@@ -12,7 +12,7 @@ import random
 import pytest
 import torch
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 from greedylr.torch.device_reader import DeferredReader, Observed, observed
 
 
@@ -77,7 +77,7 @@ def test_acts_exactly_one_step_later(device):
     "make",
     [
         GreedyLR,
-        lambda optimizer: GreedyLR(optimizer, warmup_steps=0, window=20),
+        lambda optimizer: GreedyLR(optimizer, warmup_steps=0, config=DefaultConfig(window=20)),
         lambda optimizer: GreedyLR.paper(optimizer, patience=2),
     ],
     ids=["climb", "windows", "paper"],
@@ -170,7 +170,7 @@ def test_a_loss_on_its_way_is_in_the_checkpoint(device, loss, copied):
 def test_a_checkpoint_at_any_step_resumes_exactly(device):
     losses = random_losses(120)
     for cut in (1, 19, 20, 21, 60):
-        straight, resumed = GreedyLR(sgd(), window=5), GreedyLR(sgd())
+        straight, resumed = GreedyLR(sgd(), config=DefaultConfig(window=5)), GreedyLR(sgd())
         for loss in losses[:cut]:
             straight.step(put(loss, device))
         resumed.load_state_dict(json.loads(json.dumps(straight.state_dict())))
@@ -255,7 +255,7 @@ def test_no_step_waits_for_the_device(tensor_lr, watched):
     model = torch.nn.Linear(64, 64).cuda()
     lr = torch.tensor(1e-3, device="cuda") if tensor_lr else 1e-3
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, capturable=tensor_lr)
-    scheduler = GreedyLR(optimizer, window=5)
+    scheduler = GreedyLR(optimizer, config=DefaultConfig(window=5))
     if watched:
         scheduler.subscribe(lambda decision: None)
     x = torch.randn(32, 64, device="cuda")
@@ -270,7 +270,7 @@ def test_no_step_waits_for_the_device(tensor_lr, watched):
         losses.append(loss.detach())
     if tensor_lr:
         assert optimizer.param_groups[0]["lr"] is lr
-    host = GreedyLR(sgd(1e-3), window=5)
+    host = GreedyLR(sgd(1e-3), config=DefaultConfig(window=5))
     for loss in losses[:-1]:
         host.step(loss.item())
     assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(lr_of(host), rel=1e-6)

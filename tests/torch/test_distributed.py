@@ -10,14 +10,15 @@ RANK = """
 import json, math, os, random, sys
 import torch
 import torch.distributed as dist
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 file, rank, world, family, average, kind = sys.argv[1], *map(int, sys.argv[2:4]), *sys.argv[4:]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
 optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 average = average == "average"
 if family == "default":
-    scheduler = GreedyLR(optimizer, decade_steps=10, window=5, significance=1.0, average_ranks=average)
+    config = DefaultConfig(window=5, significance=1.0)
+    scheduler = GreedyLR(optimizer, decade_steps=10, average_ranks=average, config=config)
 else:
     scheduler = GreedyLR.paper(optimizer, patience=1, smooth=True, min_lr=1e-4, average_ranks=average)
 seen = []
@@ -88,7 +89,7 @@ import json, os, sys, time
 from datetime import timedelta
 import torch
 import torch.distributed as dist
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 from greedylr.torch import distributed
 
 file, rank, scenes = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
@@ -214,7 +215,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
 
 file, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=20))

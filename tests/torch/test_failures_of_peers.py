@@ -1,5 +1,6 @@
 """What goes wrong elsewhere goes right here; the peers' failures are shown beside it."""
 
+import inspect
 import itertools
 import math
 import random
@@ -10,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.optimization import GreedyLR as Peer
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 
 NAN, INF = math.nan, math.inf
 
@@ -48,9 +49,9 @@ def test_default_bounds_fit_a_fine_tuning_learning_rate():
     better = [100 - 0.01 * step for step in range(5000)]
     assert feed(Peer(sgd(FINE_TUNING)), worse) == FINE_TUNING
     assert feed(Peer(sgd(FINE_TUNING)), better) == 1.0
-    for settings in ({}, {"warmup_steps": 0, "window": 20}):
-        assert feed(GreedyLR(sgd(FINE_TUNING), **settings), worse) < FINE_TUNING * 0.8
-        assert FINE_TUNING < feed(GreedyLR(sgd(FINE_TUNING), **settings), better) <= 1000 * FINE_TUNING * (1 + 1e-12)
+    for config in (DefaultConfig(), DefaultConfig(warmup_steps=0, window=20)):
+        assert feed(GreedyLR(sgd(FINE_TUNING), config=config), worse) < FINE_TUNING * 0.8
+        assert FINE_TUNING < feed(GreedyLR(sgd(FINE_TUNING), config=config), better) <= 1000 * FINE_TUNING * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("right", [1e-5, 2e-5, 2e-4])
@@ -105,7 +106,7 @@ def test_a_tiny_learning_rate_can_be_cut():
 
 SMOOTH = {"smooth": True, "window_size": 10, "patience": 3, "min_lr": 1e-6}
 MAKERS = {
-    "default": lambda optimizer: GreedyLR(optimizer, warmup_steps=0, window=20),
+    "default": lambda optimizer: GreedyLR(optimizer, warmup_steps=0, config=DefaultConfig(window=20)),
     "paper": lambda optimizer: GreedyLR.paper(optimizer, patience=3, min_lr=1e-6),
     "paper smoothed": lambda optimizer: GreedyLR.paper(optimizer, **SMOOTH),
 }
@@ -151,7 +152,9 @@ def test_one_bad_loss_costs_the_climb_one_step(bad, at):
     """Whatever is learnt afterwards is learnt as ever, to the last bit; a second one in a row ends it."""
     r = random.Random(at)
     losses = [4 - step / 100 + r.gauss(0, 0.05) for step in range(at + 300)]
-    scheduler, spared, twice = (GreedyLR(sgd(0.1), start_scale=0.05, decade_steps=100) for _ in range(3))
+    scheduler, spared, twice = (
+        GreedyLR(sgd(0.1), decade_steps=100, config=DefaultConfig(start_scale=0.05)) for _ in range(3)
+    )
     before = feed(scheduler, losses[:at])
     assert feed(scheduler, [bad]) == before
     assert feed(scheduler, losses[at:]) == feed(spared, losses) > before
@@ -182,7 +185,7 @@ def test_a_spike_does_not_sink_the_learning_rate(size, length):
             r = random.Random(seed)
             before = [2 + r.gauss(0, noise) for _ in range(100)]
             after = [2 - step / 300 + r.gauss(0, noise) for step in range(300)]
-            scheduler = GreedyLR(sgd(1e-3), warmup_steps=0, window=20)
+            scheduler = GreedyLR(sgd(1e-3), warmup_steps=0, config=DefaultConfig(window=20))
             start = feed(scheduler, before)
             feed(scheduler, [2 * size] * length)
             if noise < 0.3:  # else 1.5 times is nothing out of the ordinary
@@ -245,6 +248,9 @@ def test_what_the_peer_accepts_without_a_word():
             GreedyLR.paper(sgd(0.1), **bad)
 
 
+ARGUMENTS = inspect.signature(GreedyLR).parameters.keys()
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -258,7 +264,7 @@ def test_what_the_peer_accepts_without_a_word():
 def test_invalid_arguments_are_named_at_construction(bad):
     optimizer = sgd(0.1)
     with pytest.raises((ValueError, TypeError), match=rf"^{next(iter(bad))} (must be .*, got |has 2 values, but)"):
-        GreedyLR(optimizer, **bad)
+        GreedyLR(optimizer, **bad) if bad.keys() & ARGUMENTS else GreedyLR(optimizer, config=DefaultConfig(**bad))
     assert lr_of(GreedyLR(optimizer, warmup_steps=0)) == 0.1
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from greedylr import Action, GreedyLR
+from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.torch.gradient import Slope, is_round, norm_order
 
 ADAMS = ["Adam", "AdamW", "NAdam", "RAdam", "Adamax"]
@@ -317,7 +317,10 @@ def test_finds_its_way_from_learning_rates_that_are_far_off(kind):
             parts = weights(50)
             optimizer = getattr(torch.optim, kind)(parts, lr=lr, weight_decay=0.0)
             scheduler = GreedyLR(
-                optimizer, total_steps=400, polyak=polyak, headroom=headroom, catch_up_steps=catch_up, max_scale=1e6
+                optimizer,
+                total_steps=400,
+                max_scale=1e6,
+                config=DefaultConfig(polyak=polyak, headroom=headroom, catch_up_steps=catch_up),
             )
             seen = []
             scheduler.subscribe(lambda decision, seen=seen: seen.append(decision.action))
@@ -335,7 +338,7 @@ def test_is_not_measured_where_it_is_not_heard(monkeypatch):
     monkeypatch.setattr(Slope, "_measure", refuse)
     for make in (
         lambda optimizer: GreedyLR(optimizer, mode="max"),
-        lambda optimizer: GreedyLR(optimizer, polyak=math.inf, catch_up_steps=0),
+        lambda optimizer: GreedyLR(optimizer, config=DefaultConfig(polyak=math.inf, catch_up_steps=0)),
         GreedyLR.paper,
         GreedyLR.core,
     ):

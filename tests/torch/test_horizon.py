@@ -33,12 +33,8 @@ def feed(scheduler, values):
     return lr_of(scheduler)
 
 
-SETTINGS = {
-    "warmup_steps": 0,
-    "window": 5,
-    "significance": 1e9,
-    "anneal": 0.4,
-}  # The annealing alone moves the learning rate.
+# The annealing alone moves the learning rate.
+SETTINGS = {"warmup_steps": 0, "anneal": 0.4, "config": DefaultConfig(window=5, significance=1e9)}
 
 
 def test_another_length_counts_at_once_and_is_told_once():
@@ -74,7 +70,7 @@ def test_after_a_move_the_learning_rates_are_those_of_the_new_length(first, then
 
 def test_what_annealing_made_of_the_losses_is_no_measure_for_what_follows():
     """Down at the floor the loss is calm; with the learning rate back it is noisier: that is no explosion."""
-    scheduler = GreedyLR(sgd(), total_steps=60, warmup_steps=0, window=10)
+    scheduler = GreedyLR(sgd(), total_steps=60, warmup_steps=0, config=DefaultConfig(window=10))
     seen = []
     scheduler.subscribe(lambda decision: seen.append(decision.action))
     feed(scheduler, [1.0 + 0.001 * (step % 3) for step in range(60)])

@@ -17,7 +17,7 @@ from greedylr.control import rule
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.paper.config import PaperConfig
 
-QUICK = {"warmup_steps": 0, "window": 2, "significance": 1.0, "factor": 0.5, "reflex_factor": 0.5}
+QUICK = {"warmup_steps": 0, "config": DefaultConfig(window=2, significance=1.0, factor=0.5, reflex_factor=0.5)}
 RAISE = [15.0, 13.0, 12.0, 10.0]  # two windows of two: one raise; twice two better ones: two
 NAN = math.nan
 
@@ -48,7 +48,10 @@ def quick_paper(optimizer, **settings):
 
 FAMILIES = {"default": lambda optimizer: GreedyLR(optimizer, **QUICK), "paper": quick_paper}
 families = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
-WITH_CLIMB = {**FAMILIES, "climb": lambda optimizer: GreedyLR(optimizer, decade_steps=30, window=5, significance=1.0)}
+WITH_CLIMB = {
+    **FAMILIES,
+    "climb": lambda optimizer: GreedyLR(optimizer, decade_steps=30, config=DefaultConfig(window=5, significance=1.0)),
+}
 with_climb = pytest.mark.parametrize("make", WITH_CLIMB.values(), ids=WITH_CLIMB)
 
 
@@ -107,12 +110,22 @@ def test_config_is_what_was_chosen():
     assert GreedyLR(sgd()).config == DefaultConfig()
     assert GreedyLR.paper(sgd()).config == PaperConfig()
     assert GreedyLR.core(sgd(), factor=0.5, mode="max").config == PaperConfig.core(0.5, "max")
-    chosen = {
-        "total_steps": 900, "mode": "max", "start_scale": 0.5, "decade_steps": 70, "objection": 4.0, "back_off": 5.0,
-        "window": 7, "significance": 3.0, "factor": 0.8, "reflex_factor": 0.4, "spike": 3.0, "min_scale": 0.1,
-        "max_scale": 9.0, "anneal": 0.3,
-    }  # fmt: skip
-    assert GreedyLR(sgd(), **chosen).config == DefaultConfig(**chosen)
+    given = {"total_steps": 900, "mode": "max", "decade_steps": 70, "warmup_steps": 3}
+    given |= {"min_scale": 0.1, "max_scale": 9.0, "await_validation": True, "anneal": 0.3}
+    rest = {"start_scale": 0.5, "objection": 4.0, "back_off": 5.0, "window": 7, "significance": 3.0, "factor": 0.8}
+    rest |= {"reflex_factor": 0.4, "spike": 3.0, "polyak": 1.0, "headroom": 9.0, "catch_up_steps": 11}
+    whole = DefaultConfig(**given, **rest)
+    assert {field.name for field in dataclasses.fields(whole) if field.init} == {*given, *rest}
+    assert GreedyLR(sgd(), config=whole).config == whole
+    assert GreedyLR(sgd(), **given, config=DefaultConfig(**rest)).config == whole
+    # What is given by name counts, its default included.
+    others = {"total_steps": None, "mode": "min", "decade_steps": 0, "warmup_steps": None}
+    others |= {"min_scale": 1e-5, "max_scale": 1e3, "await_validation": False, "anneal": 0.9}
+    assert GreedyLR(sgd(), **others, config=whole).config == DefaultConfig(**rest)
+    with pytest.raises(TypeError, match=r"config must be a greedylr\.DefaultConfig, got PaperConfig\("):
+        GreedyLR(sgd(), config=PaperConfig())
+    with pytest.raises(TypeError, match=r"no argument 'window' \(.*config=greedylr\.DefaultConfig\(window=20\)\)"):
+        GreedyLR(sgd(), window=20)
     chosen = {
         "mode": "max", "factor": 0.8, "patience": 3, "threshold": 0.1, "threshold_mode": "rel", "cooldown": 2,
         "warmup": 4, "min_lr": 0.05, "max_lr": 0.5, "eps": 1e-5, "smooth": True, "window_size": 9, "reset_start": 8,
@@ -121,26 +134,22 @@ def test_config_is_what_was_chosen():
     assert GreedyLR.paper(sgd(), **chosen).config == PaperConfig(**chosen)
 
 
-@pytest.mark.parametrize(("function", "config"), [(GreedyLR.__init__, DefaultConfig), (GreedyLR.paper, PaperConfig)])
-def test_defaults_are_those_of_the_configuration(function, config):
+@pytest.mark.parametrize("function", [GreedyLR.__init__, GreedyLR.paper])
+def test_everything_but_the_optimizer_is_said_by_name(function):
     parameters = inspect.signature(function).parameters
-    fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
-    assert {name: parameters[name].default for name in fields} == fields
-    others = {"optimizer", "read", "average_ranks", "unknown"} | (
-        {"self", "level_by"} if config is DefaultConfig else set()
-    )
-    assert set(parameters) - set(fields) == others
-    assert (parameters["read"].default, parameters["average_ranks"].default) == ("later", True)
-    # Everything but the optimizer is said by name.
-    kinds = {parameter.kind for name, parameter in parameters.items() if name not in ("self", "optimizer", "unknown")}
-    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+    others = [parameter for name, parameter in parameters.items() if name not in ("self", "optimizer")]
+    assert {parameter.kind for parameter in others[:-1]} == {inspect.Parameter.KEYWORD_ONLY}
+    assert others[-1].kind is inspect.Parameter.VAR_KEYWORD
+    # Settings have their defaults in one place.
+    shared = [parameters[field.name] for field in dataclasses.fields(DefaultConfig) if field.name in parameters]
+    assert {repr(parameter.default) for parameter in shared} <= {"<as in config>"}
 
 
 @pytest.mark.parametrize("function", [GreedyLR, GreedyLR.paper, GreedyLR.core, GreedyLR.step, GreedyLR.load_state_dict])
 def test_every_argument_is_in_the_docstring(function):
     described = inspect.getdoc(function).split("Args:")[1]
     for name in inspect.signature(function).parameters:
-        assert name == "self" or f"    {'**' * (name == 'unknown')}{name}: " in described
+        assert name == "self" or f"    {'**' * (name in ('unknown', 'settings'))}{name}: " in described
 
 
 @families
@@ -245,7 +254,9 @@ def test_an_added_group_may_bring_an_initial_learning_rate(make):
 
 
 def test_an_added_group_climbs_with_the_others():
-    early, late = (GreedyLR(sgd(*lrs), start_scale=0.25, decade_steps=1) for lrs in ((0.1, 0.01), (0.1,)))
+    early, late = (
+        GreedyLR(sgd(*lrs), decade_steps=1, config=DefaultConfig(start_scale=0.25)) for lrs in ((0.1, 0.01), (0.1,))
+    )
     assert feed(late, [1.0]) == [0.1 * 2.5]
     add_group(late.optimizer, 0.01)
     feed(early, [1.0])
@@ -457,7 +468,7 @@ def test_the_default_family_goes_on_from_a_learning_rate_that_was_set_by_hand(wa
 
 
 def test_before_the_first_step_a_learning_rate_that_was_set_by_hand_is_the_initial_one():
-    scheduler = GreedyLR(sgd(0.1), start_scale=0.25, decade_steps=10)
+    scheduler = GreedyLR(sgd(0.1), decade_steps=10, config=DefaultConfig(start_scale=0.25))
     scheduler.optimizer.param_groups[0]["lr"] = 1e-3
     assert scheduler.get_last_lr() == [1e-3]
     assert feed(scheduler, [2.0]) == pytest.approx([1e-3 * 0.25 * 10**0.1])
@@ -529,7 +540,9 @@ def test_decisions_are_those_of_the_rule(make):
     assert expected <= {decision.action for decision in seen}
 
 
-@pytest.mark.parametrize("settings", [QUICK, {"start_scale": 0.25, "decade_steps": 1, "max_scale": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [QUICK, {"decade_steps": 1, "max_scale": 2.0, "config": DefaultConfig(start_scale=0.25)}], ids=str
+)
 def test_observers_see_the_learning_rate_in_the_optimizer(settings):
     scheduler = GreedyLR(sgd(), **settings)
     pairs = []
@@ -544,7 +557,7 @@ def test_observers_see_the_learning_rate_in_the_optimizer(settings):
 def test_the_climb_reaches_the_optimizer_at_every_step(watched, as_tensor):
     """From before the first step on, with every way of observing and for learning rates of either kind."""
     optimizer = sgd(0.5, torch.tensor(0.25, dtype=torch.float64))
-    scheduler = GreedyLR(optimizer, start_scale=0.125, decade_steps=4)
+    scheduler = GreedyLR(optimizer, decade_steps=4, config=DefaultConfig(start_scale=0.125))
     if watched:
         scheduler.subscribe(lambda decision: None)
     for step in range(8):

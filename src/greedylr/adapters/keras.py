@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from greedylr.control import checkpoint, rule
@@ -20,7 +21,6 @@ from greedylr.control.default.config import DefaultConfig, cautions
 from greedylr.control.default.state import DefaultState
 from greedylr.control.families import Config, State, chosen, family_of
 from greedylr.control.observers import Observer, hand_on, introduce, tell
-from greedylr.control.paper.config import PaperConfig
 from greedylr.extras import missing
 
 try:
@@ -39,15 +39,16 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
     Keras' guide has it, call ``compute_loss`` (not on JAX), or return the loss as ``batch_loss`` among its logs.
 
     Args:
-        family: :class:`~greedylr.control.default.config.DefaultConfig`, or
-            :class:`~greedylr.control.paper.config.PaperConfig` for the published algorithm.
+        config: A :class:`greedylr.DefaultConfig`, or a :class:`greedylr.PaperConfig` for the published algorithm. None:
+            the defaults of the former.
         monitor: The name of a metric, ``"val_loss"`` say, to be observed at the end of every epoch in place of the
             training loss.
         observers: Each is called with every decision: a recorder, say. One that has a method ``watch`` is told by it of
             this callback at the beginning of every ``fit``, when the settings are known. One that has a method ``log``
             is handed the metrics of validations, ``val_loss`` and so on, at the end of their epoch.
-        **settings: Those of the family. For the default family on the loss, ``total_steps`` is the length of the run
-            unless given, if Keras knows it: a ``fit`` that goes on moves it; ``total_steps=None`` is open-ended.
+        **settings: Settings by name, in place of those in ``config``. For the default family on the loss,
+            ``total_steps`` is the length of the run unless given, if Keras knows it: a ``fit`` that goes on moves it;
+            ``total_steps=None`` is open-ended.
 
     Raises:
         ValueError: If a setting is outside its range; in ``fit``, if ``steps_per_execution`` is not 1, or the loss
@@ -60,15 +61,15 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        family: Callable[..., Config] = DefaultConfig,
+        config: Config | None = None,
         *,
         monitor: str | None = None,
         observers: Iterable[Observer] = (),
         **settings: Any,
     ) -> None:
         super().__init__()
-        self._config = chosen(family, settings)
-        self._family, self._monitor, self._settings = family, monitor, settings
+        self._config = self._given = chosen(DefaultConfig() if config is None else config, settings)
+        self._monitor, self._open_ended = monitor, "total_steps" in settings
         self._state: State | None = None
         self._observers = tuple(observers)
         self._losses: list[float] = []
@@ -110,10 +111,11 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             self._state = None  # another model, or another fold: none of this is its past
         self._optimizer = optimizer
         if self._state is None:
-            self._config = self._family(**self._settings)
+            self._config = self._given
             if self._length_is_keras():
-                self._config = DefaultConfig(**self._settings, total_steps=self._steps(0))
-                for caution in cautions(self._config):
+                assert isinstance(self._given, DefaultConfig)
+                self._config = known = replace(self._given, total_steps=self._steps(0))
+                for caution in cautions(known):
                     warnings.warn(caution, UserWarning, stacklevel=2)
             self._state = rule.start(self._config, [float(keras.ops.convert_to_numpy(optimizer.learning_rate))])
         self._first_epoch, self._over = True, False
@@ -197,7 +199,9 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.optimizer.learning_rate = self._state.lrs[0]
 
     def _length_is_keras(self) -> bool:
-        return self._family is DefaultConfig and self._monitor is None and "total_steps" not in self._settings
+        if self._monitor is not None or not isinstance(self._given, DefaultConfig):
+            return False
+        return self._given.total_steps is None and not self._open_ended
 
     def _steps(self, first_epoch: int) -> int | None:
         """Optimizer steps from that epoch on."""
@@ -293,6 +297,3 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
         else:
             own.pop(name, None)
-
-
-__all__ = ["DefaultConfig", "GreedyLR", "PaperConfig"]

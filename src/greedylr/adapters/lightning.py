@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps
+from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, with_length
 from greedylr.control.observers import Observer, hand_on
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
@@ -72,9 +72,9 @@ def configure(
         scheduler = _observed(build(optimizer, **settings), known)
         _watch(module, _Fit(known, made, None))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-    if build is GreedyLR and "total_steps" not in settings:
+    if build is GreedyLR:
         steps = module.trainer.estimated_stepping_batches
-        settings["total_steps"] = int(steps) if math.isfinite(steps) else None
+        settings = with_length(settings, int(steps) if math.isfinite(steps) else None)
     stepped = _Stepped(_observed(build(optimizer, **settings), known), module)
     step = _TrainingStep(module, stepped, batch)
     vars(module)["training_step"] = step

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from greedylr.control.default.config import DefaultConfig
 from greedylr.torch.scheduler import GreedyLR
 
 Composition = Callable[[Any], Mapping[str, Any]]
@@ -116,6 +117,13 @@ def _together(batches: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         else:
             together[name] = sum(map(float, values)) / len(values)
     return together
+
+
+def with_length(settings: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
+    """Settings of :class:`GreedyLR` with the length of the run as the loop knows it, unless they say it."""
+    config = settings.get("config")
+    said = "total_steps" in settings or (isinstance(config, DefaultConfig) and config.total_steps is not None)
+    return dict(settings) if said else {**settings, "total_steps": steps}
 
 
 def hear_clipping(accelerator: Any, loop: LoopScheduler) -> None:

@@ -8,7 +8,7 @@ where a comparison is that close, may a decision.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from greedylr.control import batched
@@ -16,7 +16,6 @@ from greedylr.control.decision import Action, Decision
 from greedylr.control.default.config import DefaultConfig, cautions
 from greedylr.control.families import Config, chosen
 from greedylr.control.observers import Observer, introduce, tell
-from greedylr.control.paper.config import PaperConfig
 from greedylr.extras import missing
 
 try:
@@ -49,7 +48,7 @@ class GreedyLRState(NamedTuple):
 
 def greedy_lr(
     learning_rate: float = 1.0,
-    family: Callable[..., Config] = DefaultConfig,
+    config: Config | None = None,
     *,
     observers: Iterable[Observer] = (),
     **settings: Any,
@@ -63,12 +62,12 @@ def greedy_lr(
     Args:
         learning_rate: The initial one. Chained behind an optimizer that has one of its own, 1: the result is then a
             multiple of the optimizer's.
-        family: :class:`~greedylr.control.default.config.DefaultConfig`, or
-            :class:`~greedylr.control.paper.config.PaperConfig` for the published algorithm.
+        config: A :class:`greedylr.DefaultConfig`, or a :class:`greedylr.PaperConfig` for the published algorithm. None:
+            the defaults of the former.
         observers: Each is called on the host with every decision, in order, from within the compiled step: a recorder,
             say. Decisions come without evidence, and after the step that they belong to: ``jax.effects_barrier()``
             waits for them. Not under ``vmap``.
-        **settings: Those of the family.
+        **settings: Settings by name, in place of those in ``config``.
 
     Returns:
         The transformation; its state is a :class:`GreedyLRState`.
@@ -94,7 +93,7 @@ def greedy_lr(
     """
     if not learning_rate >= 0:
         raise ValueError(f"learning_rate must be at least 0, got {learning_rate!r}")
-    config = chosen(family, settings)
+    config = chosen(DefaultConfig() if config is None else config, settings)
     for caution in cautions(config) if isinstance(config, DefaultConfig) else ():
         warnings.warn(caution, UserWarning, stacklevel=2)
     told = tuple(observers)
@@ -158,4 +157,4 @@ def action_of(state: GreedyLRState) -> Action:
     return batched.ACTIONS[code]
 
 
-__all__ = ["DefaultConfig", "GreedyLRState", "PaperConfig", "action_of", "greedy_lr"]
+__all__ = ["GreedyLRState", "action_of", "greedy_lr"]

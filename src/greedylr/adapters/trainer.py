@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
 
-from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, hear_clipping
+from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, hear_clipping, with_length
 from greedylr.control.decision import Action, Decision
+from greedylr.control.default.config import DefaultConfig
 from greedylr.control.observers import Observer, hand_on
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
@@ -71,7 +72,11 @@ def attach(
         **settings: Handed to ``build``. For :class:`GreedyLR` on the loss, ``total_steps`` is the trainer's own number
             of steps unless given; ``total_steps=None`` is open-ended. For :class:`GreedyLR`, ``max_scale`` is 1 unless
             given where the model is pre-trained, see :func:`is_pretrained`: where data are scarce, a falling training
-            loss is no argument for a higher learning rate than the one that was given.
+            loss is no argument for a higher learning rate than the one that was given. A falling validation loss is:
+            where the trainer evaluates, ``await_validation`` is set instead.
+
+    The ``eval_loss`` of every evaluation while it trains is told to a default scheduler that observes the loss, see
+    :meth:`GreedyLR.validate`. Of several evaluation sets none is.
 
     Raises:
         TypeError: If ``trainer`` is no ``Trainer``, ``build`` no function, or a setting unknown.
@@ -89,7 +94,7 @@ def attach(
             f"attach(trainer, ...) takes a transformers.Trainer, got {type(trainer).__name__}: in a loop of your own "
             "use GreedyLR(optimizer)"
         )
-    settings = defaults_for(trainer, build) | settings
+    settings = safe_for(trainer, build, settings) | settings
     _check_build(build, settings)
     if trainer.lr_scheduler is not None:
         raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
@@ -111,9 +116,19 @@ def attach(
     _Attached(trainer, build, observe, tuple(observers), batch, settings)
 
 
-def defaults_for(trainer: Trainer, build: Callable[..., GreedyLR]) -> dict[str, Any]:
-    """Settings of :class:`GreedyLR` that follow from the trainer's model: see :func:`attach`."""
-    return {"max_scale": 1} if build is GreedyLR and is_pretrained(trainer.model) else {}
+def safe_for(trainer: Trainer, build: Callable[..., GreedyLR], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of :class:`GreedyLR` that follow from the trainer's model, unless others say it: see :func:`attach`."""
+    config = settings.get("config")
+    said = isinstance(config, DefaultConfig) and config.max_scale != DefaultConfig().max_scale
+    said = said or "max_scale" in settings or "await_validation" in settings
+    if build is not GreedyLR or said or not is_pretrained(trainer.model):
+        return {}
+    return {"await_validation": True} if _evaluates(trainer) else {"max_scale": 1}
+
+
+def _evaluates(trainer: Trainer) -> bool:
+    """True if there will be an ``eval_loss``."""
+    return trainer.args.eval_strategy != "no" and not isinstance(trainer.eval_dataset, dict)
 
 
 def is_pretrained(model: Any) -> bool:
@@ -134,7 +149,9 @@ def _check_build(build: Any, settings: dict[str, Any]) -> None:
         )
     if build not in (GreedyLR, GreedyLR.paper, GreedyLR.core):
         return
-    groups = max((len(bound) for bound in settings.values() if isinstance(bound, (list, tuple))), default=1)
+    config = settings.get("config")
+    bounds = [*settings.values(), *(getattr(config, name, None) for name in DefaultConfig.bounds)]
+    groups = max((len(bound) for bound in bounds if isinstance(bound, (list, tuple))), default=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of learning rates that are not the real ones
         build(SGD([{"params": [Parameter(torch.zeros(1))]} for _ in range(groups)], lr=1.0), **settings)
@@ -180,6 +197,7 @@ class _Attached(TrainerCallback):
         self._counts: Counter[Action] = Counter()
         self._trained = False  # whether there was an optimizer step since the last evaluation
         self._training = False  # whether there was one since training began, which has not ended
+        self._begun = False  # whether training has begun, and not ended
         self._skips = SkippedSteps()
         self._training_step, self._log = trainer.training_step, trainer.log
         for name in ("create_scheduler", "training_step", "log"):
@@ -192,7 +210,7 @@ class _Attached(TrainerCallback):
         """Called once in every ``train()``, when the optimizer is there and before a checkpoint is loaded."""
         trainer, settings = self._trainer, dict(self._settings)
         if self._build is GreedyLR and self._observe == "loss":
-            settings.setdefault("total_steps", num_training_steps)
+            settings = with_length(settings, num_training_steps)
         scheduler = self._build(trainer.optimizer if optimizer is None else optimizer, **settings)
         for observer in (self._count, *self._observers):
             scheduler.subscribe(observer)
@@ -223,6 +241,7 @@ class _Attached(TrainerCallback):
     ) -> None:
         """Start anew: an earlier ``train()`` may have been interrupted anywhere."""
         self._trained = self._training = False
+        self._begun = True
         self._counts.clear()
         self._skips.start(self._trainer.accelerator.scaler)
         # The Trainer swallows what is said when a checkpoint is loaded.
@@ -259,6 +278,10 @@ class _Attached(TrainerCallback):
                 self._loop.add(float(metrics[name]))
                 self._loop.step()
                 self._trained = False
+        loop = self._loop
+        heard = self._begun and self._observe == "loss" and "eval_loss" in metrics
+        if heard and loop is not None and isinstance(loop.config, DefaultConfig):
+            loop.scheduler.validate(float(metrics["eval_loss"]))
         if self._training:
             known = {name: one for name, one in metrics.items() if name.startswith("eval_")}
             hand_on(self._observers, {name: one for name, one in known.items() if not name.endswith(_TAKEN)})
@@ -267,7 +290,7 @@ class _Attached(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluations from here on are the user's own."""
-        self._trained = self._training = False
+        self._trained = self._training = self._begun = False
 
     def _count(self, decision: Decision) -> None:
         self._counts[decision.action] += 1

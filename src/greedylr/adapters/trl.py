@@ -14,7 +14,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from greedylr.adapters import trainer as loss
-from greedylr.adapters.loop import Composition
+from greedylr.adapters.loop import Composition, with_length
 from greedylr.control.observers import Observer
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
@@ -59,10 +59,10 @@ def attach(
 
     def with_horizon(optimizer: Optimizer, **settings: Any) -> GreedyLR:
         if build is GreedyLR:
-            settings.setdefault("total_steps", math.ceil(trainer.state.max_steps / every))
+            settings = with_length(settings, math.ceil(trainer.state.max_steps / every))
         return build(optimizer, **settings)
 
-    settings = {"mode": "max"} | loss.defaults_for(trainer, build) | settings
+    settings = {"mode": "max"} | loss.safe_for(trainer, build, settings) | settings
     loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, batch=batch, **settings)
 
 

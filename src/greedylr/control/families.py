@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from greedylr.control.default import state as default_state
 from greedylr.control.default import step as default_step
@@ -53,20 +53,24 @@ def family_of(config: Config) -> Family:
     return _BY_CONFIG[type(config)]
 
 
-def chosen(family: Callable[..., Config], settings: dict[str, Any]) -> Config:
-    """The settings of a family that was given by its class.
+_C = TypeVar("_C", bound=Config)
+
+
+def chosen(config: _C, settings: dict[str, Any]) -> _C:
+    """A configuration with some of its settings replaced.
 
     Raises:
-        TypeError: If it is no family, or a setting is unknown.
+        TypeError: If it is no configuration, or a setting is unknown.
         ValueError: If a setting is outside its range.
     """
-    if not callable(family):
-        raise TypeError(f"family must be DefaultConfig or PaperConfig, got {family!r}")
-    try:
-        return family(**settings)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error) or not is_dataclass(family):
-            raise
-        known = ", ".join(field.name for field in fields(family) if field.init)
-        hint = "; those of the published algorithm belong to PaperConfig" if family is DefaultConfig else ""
-        raise TypeError(f"{error}: the settings of {family.__name__} are {known}{hint}") from None
+    if not isinstance(config, (DefaultConfig, PaperConfig)):
+        raise TypeError(f"config must be a DefaultConfig or a PaperConfig, got {config!r}")
+    known = [field.name for field in fields(config) if field.init]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        hint = "; those of the published algorithm belong to PaperConfig" if isinstance(config, DefaultConfig) else ""
+        raise TypeError(
+            f"no setting {unknown[0]!r}: the settings of {type(config).__name__} are {', '.join(known)}{hint}"
+        )
+    changed: _C = replace(config, **settings)
+    return changed

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import inspect
 import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, SupportsFloat
 
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr.control import checkpoint, plain, rule
+from greedylr.control import checkpoint, rule
 from greedylr.control.decision import Action
 from greedylr.control.default.config import DefaultConfig, cautions
 from greedylr.control.families import Config, family_of
@@ -27,9 +25,10 @@ from greedylr.control.paper import step as paper
 from greedylr.control.paper.config import PaperConfig
 from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
-from greedylr.torch import parameter_groups
+from greedylr.torch import parameter_groups, saved
+from greedylr.torch.arguments import PAPER_SETTINGS, UNSET, Unset, check_batch, checked, refuse_unknown, settings_given
 from greedylr.torch.device_reader import Decode, DeferredReader, Observed, observed
-from greedylr.torch.gradient import Slope, whole
+from greedylr.torch.gradient import Slope
 
 # Looked up at every step.
 _GATHERING = Action.GATHERING
@@ -59,33 +58,22 @@ class GreedyLR(LRScheduler):
             initial one, and the rule goes on from one that is set later. Learning rates that are tensors stay tensors
             and are written in place; those on a device are not compared with what was written, and overwritten.
         total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
-            its lower bound over the last part. None: open-ended.
-        mode: ``"min"`` for a loss, ``"max"`` for a reward.
-        warmup_steps: Number of :meth:`step` calls over which the learning rates rise to the initial ones. None: a
-            twentieth of ``total_steps``, or 20 if those are not known.
-        polyak: How much of the loss a step may promise, more than 0. Infinite: there is no limit.
-        headroom: How many times less than the whole loss a step must promise for the rates to grow, at least 1.
-        catch_up_steps: Number of :meth:`step` calls in which they then grow tenfold; 0: they never do. None: 0.06
-            ``total_steps``, at least 10, or 50 if those are not known.
+            its lower bound over the last part. None, the default: open-ended.
+        mode: ``"min"``, the default, for a loss, ``"max"`` for a reward.
+        warmup_steps: Number of :meth:`step` calls over which the learning rates rise to the initial ones. None, the
+            default: a twentieth of ``total_steps``, or 20 if those are not known.
         decade_steps: For an initial learning rate that is a guess, where the gradient is not heard: number of
-            :meth:`step` calls in which the learning rates grow tenfold, from ``start_scale`` on, until the smoothed
-            loss rises significantly above its lowest; they are then divided by ``back_off``, or by up to twice that
-            where it brings them to the initial ones. This climb takes the place of the warmup. 0: no climb.
-        start_scale: Where the climb starts, as a multiple of each group's initial learning rate, in (0, 1].
-        objection: Standard errors that the smoothed loss must rise above its lowest to end the climb, at least 0.
-        back_off: What the learning rate is divided by then, more than 1.
-        window: Losses per window, at least 2. None: a twentieth of ``total_steps``, from 20 to 200, or 50 if those are
-            not known.
-        significance: Standard errors that the means of two windows must differ by, at least 0.
-        factor: What a cut by comparison multiplies by, and a raise divides by, in (0, 1).
-        reflex_factor: What the cuts multiply by that do not wait for the window, in (0, 1).
-        spike: Standard deviations above the usual loss from which a loss is extraordinary.
+            :meth:`step` calls in which the learning rates grow tenfold, from a twentieth on, until the smoothed
+            loss rises significantly above its lowest; they are then divided by four, or by up to twice that
+            where it brings them to the initial ones. This climb takes the place of the warmup. 0, the default: none.
         min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1]; a number, or
             one per group.
         max_scale: Upper bound likewise, at least 1; with 1, never above the initial learning rate.
         await_validation: Whether the learning rates rise above the initial ones only on a falling validation loss, see
             :meth:`validate`. For what was pre-trained.
         anneal: The last part of ``total_steps`` that is annealed, in [0, 1].
+        config: All settings of the rule, those above included, which replace what they are in it if they are given.
+            None: the defaults.
         read: How the loss of a device is read. ``"later"``: copied asynchronously and acted on at the next call, always
             exactly one later, so that no step waits for the device. ``"now"``: waited for. Losses
             on the CPU are always read at once.
@@ -141,51 +129,35 @@ class GreedyLR(LRScheduler):
         self,
         optimizer: Optimizer,
         *,
-        total_steps: int | None = None,
-        mode: Literal["min", "max"] = "min",
-        warmup_steps: int | None = None,
-        polyak: float = 2.0,
-        headroom: float = 5.0,
-        catch_up_steps: int | None = None,
-        decade_steps: int = 0,
-        start_scale: float = 0.05,
-        objection: float = 3.0,
-        back_off: float = 4.0,
-        window: int | None = None,
-        significance: float = 2.0,
-        factor: float = 0.9,
-        reflex_factor: float = 0.5,
-        spike: float = 6.0,
-        min_scale: Bound = 1e-5,
-        max_scale: Bound = 1e3,
-        await_validation: bool = False,
-        anneal: float = 0.9,
+        total_steps: int | Unset | None = UNSET,
+        mode: Literal["min", "max"] | Unset = UNSET,
+        warmup_steps: int | Unset | None = UNSET,
+        decade_steps: int | Unset = UNSET,
+        min_scale: Bound | Unset = UNSET,
+        max_scale: Bound | Unset = UNSET,
+        await_validation: bool | Unset = UNSET,
+        anneal: float | Unset = UNSET,
+        config: DefaultConfig | None = None,
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
         level_by: str | None = None,
         **unknown: NoReturn,
     ) -> None:
-        _refuse_unknown("GreedyLR", unknown)
-        config = DefaultConfig(
-            mode=mode,
-            warmup_steps=warmup_steps,
-            polyak=polyak,
-            headroom=headroom,
-            catch_up_steps=catch_up_steps,
-            decade_steps=decade_steps,
-            start_scale=start_scale,
-            objection=objection,
-            back_off=back_off,
-            window=window,
-            significance=significance,
-            factor=factor,
-            reflex_factor=reflex_factor,
-            spike=spike,
-            min_scale=min_scale,
-            max_scale=max_scale,
-            await_validation=await_validation,
-            total_steps=total_steps,
-            anneal=anneal,
+        refuse_unknown("GreedyLR", GreedyLR.__init__, unknown)
+        if config is not None and not isinstance(config, DefaultConfig):
+            raise TypeError(f"config must be a greedylr.DefaultConfig, got {config!r}")
+        config = replace(
+            config or DefaultConfig(),
+            **settings_given(
+                total_steps=total_steps,
+                mode=mode,
+                warmup_steps=warmup_steps,
+                decade_steps=decade_steps,
+                min_scale=min_scale,
+                max_scale=max_scale,
+                await_validation=await_validation,
+                anneal=anneal,
+            ),
         )
         self._attach(optimizer, config, read, average_ranks)
         if level_by is not None:
@@ -199,23 +171,9 @@ class GreedyLR(LRScheduler):
         cls,
         optimizer: Optimizer,
         *,
-        mode: Literal["min", "max"] = "min",
-        factor: float = 0.95,
-        patience: int = 10,
-        threshold: float = 1e-6,
-        threshold_mode: Literal["abs", "rel"] = "abs",
-        cooldown: int = 0,
-        warmup: int = 0,
-        min_lr: Bound = 1e-3,
-        max_lr: Bound = 1.0,
-        eps: float = 1e-8,
-        smooth: bool = False,
-        window_size: int = 50,
-        reset_start: int = 500,
-        compare: Literal["best", "previous"] = "best",
         read: Literal["later", "now"] = "later",
         average_ranks: bool = True,
-        **unknown: NoReturn,
+        **settings: Any,
     ) -> GreedyLR:
         """The published algorithm, with the arguments, defaults and decisions of its implementation.
 
@@ -225,23 +183,10 @@ class GreedyLR(LRScheduler):
 
         Args:
             optimizer: Any optimizer.
-            mode: See :class:`greedylr.control.paper.config.PaperConfig`, as for all up to ``compare``.
-            factor: F in (0, 1).
-            patience: Observations in a row before a move: acts on number ``patience + 1``.
-            threshold: Changes smaller than this do not count as better.
-            threshold_mode: ``"abs"`` or ``"rel"``.
-            cooldown: Observations ignored after a cut.
-            warmup: Observations ignored after a raise.
-            min_lr: Lower bound; a number or one per group.
-            max_lr: Upper bound; a number or one per group.
-            eps: Smallest change that is applied.
-            smooth: Whether to compare running averages.
-            window_size: Losses in the running average.
-            reset_start: Cut attempts at the lower bound before the reset.
-            compare: With the ``"best"`` so far or the ``"previous"`` observation.
             read: As for :class:`GreedyLR`.
             average_ranks: As for :class:`GreedyLR`.
-            **unknown: Refused, with what to write instead.
+            **settings: Those of :class:`greedylr.PaperConfig`, whose names and defaults are those of the published
+                implementation: ``factor=0.95``, ``patience=10``, ``min_lr=1e-3`` and so on.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -259,23 +204,9 @@ class GreedyLR(LRScheduler):
             >>> scheduler.get_last_lr()
             [0.2]
         """
-        _refuse_unknown("GreedyLR.paper", unknown)
-        config = PaperConfig(
-            mode=mode,
-            factor=factor,
-            patience=patience,
-            threshold=threshold,
-            threshold_mode=threshold_mode,
-            cooldown=cooldown,
-            warmup=warmup,
-            min_lr=min_lr,
-            max_lr=max_lr,
-            eps=eps,
-            smooth=smooth,
-            window_size=window_size,
-            reset_start=reset_start,
-            compare=compare,
-        )
+        unknown = {name: value for name, value in settings.items() if name not in PAPER_SETTINGS}
+        refuse_unknown("GreedyLR.paper", GreedyLR.paper, unknown)
+        config = PaperConfig(**settings)
         scheduler = cls._from_config(optimizer, config, read, average_ranks)
         for caution in paper.cautions(config, scheduler._state.initial_lrs):
             warnings.warn(caution, UserWarning, stacklevel=2)
@@ -303,7 +234,7 @@ class GreedyLR(LRScheduler):
         Raises:
             ValueError: If an argument is outside its range.
         """
-        _refuse_unknown("GreedyLR.core", unknown)
+        refuse_unknown("GreedyLR.core", GreedyLR.core, unknown)
         return cls._from_config(optimizer, PaperConfig.core(factor, mode), "later", True)
 
     def step(
@@ -337,7 +268,7 @@ class GreedyLR(LRScheduler):
                 self._settle(action)
             return
         if loss.__class__ is float and not self._indirect:
-            _check_batch(batch)
+            check_batch(batch)
             self.batch = batch
             self._observe(loss, self._slope.number(grad_norm))
             return
@@ -360,8 +291,8 @@ class GreedyLR(LRScheduler):
     def validate(self, loss: SupportsFloat) -> None:
         """Tell of a validation loss, whenever there is one; it is acted on in the next :meth:`step`.
 
-        One above the lowest cuts the learning rates by ``reflex_factor``. With ``await_validation`` one that is the
-        lowest lets them rise, to twice what they were at most.
+        From the second in a row on, one above the lowest cuts the learning rates by ``reflex_factor``. With
+        ``await_validation`` one that is the lowest lets them rise, to twice what they were at most.
 
         Args:
             loss: The validation loss: a float, or a tensor with one element, which is waited for. On several ranks the
@@ -375,14 +306,14 @@ class GreedyLR(LRScheduler):
             >>> import torch
             >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
             >>> scheduler = GreedyLR(optimizer, warmup_steps=0)
-            >>> for training, validation in ((3.0, 3.2), (2.0, 2.9), (1.0, 3.1)):
+            >>> for training, validation in ((3.0, 3.2), (2.0, 2.9), (1.0, 3.1), (0.9, 3.0)):
             ...     scheduler.step(training)
             ...     scheduler.validate(validation)
-            >>> scheduler.step(0.9)
+            >>> scheduler.step(0.8)
             >>> scheduler
-            GreedyLR(step=4, lr=0.05)
+            GreedyLR(step=5, lr=0.05)
         """
-        value = _checked(loss)
+        value = checked(loss)
         self._synchronize()
         rule.validate(self._config, self._state, float(value))
 
@@ -526,10 +457,10 @@ class GreedyLR(LRScheduler):
         return {
             **checkpoint.save(self._config, self._state),
             "levels": None if self._levels is None else self._levels.state_dict(),
-            "pending_loss": _strict(None if pending is None else pending.loss),
-            "pending_slope": None if pending is None or math.isnan(pending.slope) else _strict(pending.slope),
+            "pending_loss": saved.strict(None if pending is None else pending.loss),
+            "pending_slope": None if pending is None or math.isnan(pending.slope) else saved.strict(pending.slope),
             "pending_domain": domain,
-            "measured": None if measured is None else [_strict(one) for one in measured],
+            "measured": None if measured is None else [saved.strict(one) for one in measured],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -550,7 +481,7 @@ class GreedyLR(LRScheduler):
         """
         given, given_levels = self._config, None if self._levels is None else self._levels.by
         self._load(state_dict)
-        said = _differences(given, self._config)
+        said = saved.differences(given, self._config)
         levels = None if self._levels is None else self._levels.by
         if given_levels != levels:
             said.append(f"level_by={levels!r} in place of {given_levels!r}")
@@ -576,9 +507,9 @@ class GreedyLR(LRScheduler):
         if not isinstance(state_dict, Mapping):
             raise ValueError(f"not a state dict of GreedyLR: it is {state_dict!r}")
         entries = dict(state_dict)
-        loss = _pending("pending_loss", entries.pop("pending_loss", None))
-        pending_slope = _pending("pending_slope", entries.pop("pending_slope", None))
-        measured = _measured(entries.pop("measured", None))
+        loss = saved.pending("pending_loss", entries.pop("pending_loss", None))
+        pending_slope = saved.pending("pending_slope", entries.pop("pending_slope", None))
+        measured = saved.measured(entries.pop("measured", None))
         domain = entries.pop("pending_domain", None)
         if domain is not None and not isinstance(domain, str):
             raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
@@ -647,9 +578,9 @@ class GreedyLR(LRScheduler):
             "state_dict": self.state_dict(),
         }
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        self._set_up(saved["optimizer"], saved["config"], saved["read"], saved["average_ranks"])
-        self._load(saved["state_dict"])
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        self._set_up(pickled["optimizer"], pickled["config"], pickled["read"], pickled["average_ranks"])
+        self._load(pickled["state_dict"])
 
     @classmethod
     def _from_config(cls, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> GreedyLR:
@@ -729,8 +660,8 @@ class GreedyLR(LRScheduler):
             if not joined:
                 ranks.notify_join_context(self)
         try:
-            _check_batch(batch)
-            value = math.nan if joined else _checked(loss)
+            check_batch(batch)
+            value = math.nan if joined else checked(loss)
             if averaged and self._levels is not None:
                 raise ValueError(
                     f"level_by={self._levels.by!r} is for one process: the mean over ranks belongs to no one domain"
@@ -883,105 +814,3 @@ class GreedyLR(LRScheduler):
     def _note_what_is_set(self, in_optimizer: tuple[float, ...]) -> None:
         self._written, self._in_optimizer = self._state.lrs, in_optimizer
         self._remembered.initial, self._remembered.in_optimizer = self._state.initial_lrs, in_optimizer
-
-
-def _check_batch(batch: object) -> None:
-    if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
-        raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
-
-
-def _checked(loss: SupportsFloat | None) -> float | Tensor:
-    if isinstance(loss, Tensor):
-        tensor = whole(loss)
-        if tensor.numel() != 1 or tensor.is_complex() or tensor.device.type == "meta":
-            raise ValueError(
-                f"loss must be one real number, got a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, "
-                f"on {tensor.device}"
-            )
-        return tensor.detach()
-    if loss is None:
-        raise TypeError(
-            "GreedyLR.step() needs the loss: call scheduler.step(loss) after optimizer.step(). What steps schedulers "
-            "without a loss (SequentialLR, ChainedScheduler, some trainers) cannot step this one"
-        )
-    if isinstance(loss, (str, bytes)) or getattr(getattr(loss, "dtype", None), "kind", "f") == "c":
-        raise TypeError(f"loss must be a float or a tensor with one element, got {loss!r}")
-    return float(loss)
-
-
-def _strict(value: float | None) -> float | str | None:
-    """For strict JSON, which has no NaN and no infinities."""
-    return str(value) if value is not None and not math.isfinite(value) else value
-
-
-def _pending(name: str, value: Any) -> float | None:
-    try:
-        return None if value is None else math.nan if isinstance(value, str) and value == "nan" else plain.real(value)
-    except ValueError as error:
-        raise ValueError(f"{name} in the saved state must be {error} or None, got {value!r}") from None
-
-
-def _measured(values: Any) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    if not isinstance(values, list) or len(values) != 2:
-        raise ValueError(f"measured in the saved state must be two numbers or None, got {values!r}")
-    slope, norm = [_pending("measured", value) for value in values]
-    if slope is None or norm is None:
-        raise ValueError(f"measured in the saved state must be two numbers or None, got {values!r}")
-    return slope, norm
-
-
-def _differences(given: Config, saved: Config) -> list[str]:
-    """Settings that a load replaces, but for ``total_steps`` and what follows from it."""
-    said = []
-    for name in (field.name for field in fields(given) if field.init and field.name != "total_steps"):
-        mine, other = getattr(given, name), getattr(saved, name)
-        if name in ("warmup_steps", "window") and isinstance(saved, DefaultConfig):
-            if mine is None:
-                continue
-            other = saved.warmup if name == "warmup_steps" else saved.window_length
-        if mine != other:
-            said.append(f"{name}={other!r} in place of {mine!r}")
-    return said
-
-
-_ELSEWHERE = {
-    "it belongs to the published algorithm: GreedyLR.paper(optimizer, {name}=...)": (
-        *("patience", "threshold", "threshold_mode", "cooldown", "warmup"),
-        *("eps", "smooth", "window_size", "reset_start"),
-    ),
-    "write min_scale=..., a multiple of the initial one, or GreedyLR.paper(optimizer, min_lr=...)": (
-        *("min_lr", "eta_min", "final_lr"),
-    ),
-    "write max_scale=..., a multiple of the initial one, or GreedyLR.paper(optimizer, max_lr=...)": (
-        *("max_lr", "base_lr"),
-    ),
-    "write total_steps=..., the number of optimizer steps in the whole run": (
-        *("T_max", "T_0", "num_training_steps", "max_steps", "epochs", "steps_per_epoch", "total_iters"),
-    ),
-    "write warmup_steps=..., the number of optimizer steps": (
-        *("num_warmup_steps", "warmup_ratio", "warmup_epochs", "pct_start"),
-    ),
-    "to go on with an earlier run, load its state_dict": ("last_epoch",),
-    "the initial learning rates are those in the optimizer": ("lr",),
-    "write start_scale=..., a multiple of the initial learning rate": ("start_lr",),
-}
-"""Arguments of other schedulers, with what to write here instead."""
-
-
-def _refuse_unknown(call: str, unknown: Mapping[str, Any]) -> None:
-    if not unknown:
-        return
-    method: Any = {"GreedyLR": GreedyLR.__init__, "GreedyLR.paper": GreedyLR.paper, "GreedyLR.core": GreedyLR.core}[
-        call
-    ]
-    known = [name for name in inspect.signature(method).parameters if name not in ("self", "optimizer", "unknown")]
-    said = []
-    for name in unknown:
-        hints = [hint.format(name=name) for hint, names in _ELSEWHERE.items() if name in names]
-        hint = hints[0] if hints and call == "GreedyLR" else ""
-        near = difflib.get_close_matches(name, known, 1)
-        hint = hint or (f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}")
-        said.append(f"no argument {name!r} ({hint})")
-    raise TypeError(f"{call} has {'; '.join(said)}")

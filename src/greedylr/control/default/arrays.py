@@ -9,7 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from greedylr.control.decision import Action
-from greedylr.control.default.config import GRANT, DefaultConfig
+from greedylr.control.default.config import GRANT, KEPT, DefaultConfig
 from greedylr.control.default.step import LEAST_NOISE, NOISE_SHARE
 
 Array = Any
@@ -59,8 +59,10 @@ class DefaultArrays(NamedTuple):
     ceiling: Array
     spike_step: Array
     lowest_validation: Array
+    validation_above: Array
     validation_rose: Array
     granted: Array
+    promised: Array
 
 
 def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
@@ -99,8 +101,10 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         ceiling=zero + math.inf,
         spike_step=none - 1,
         lowest_validation=zero + xp.finfo(initial_lrs.dtype).max,
+        validation_above=none != 0,
         validation_rose=none != 0,
         granted=zero + 1.0,
+        promised=zero,
     )
 
 
@@ -171,10 +175,14 @@ def advance(
 ) -> tuple[DefaultArrays, Array]:
     """Take in one loss, lower is better, and its slope, if known, for each element."""
     step = state.step + 1
+    none = state.step * 0
     told = None if slopes is None else slopes == slopes
     grew, level, slope, least_polyak = None, state.level, state.slope, state.least_polyak
     if slopes is not None and config.mode == "min":
         heard = xp.isfinite(losses) & xp.isfinite(slopes) & (slopes >= 0)
+        made = xp.where(state.initial_lrs > 0, state.lrs / xp.where(state.initial_lrs > 0, state.initial_lrs, 1.0), 0.0)
+        promised = xp.clip(state.promised + xp.where(heard, slopes, 0.0) * made, None, xp.finfo(losses.dtype).max)
+        state = state._replace(promised=xp.where(heard, promised, state.promised))
         gamma = config.memory
         level = xp.where(heard, gamma * state.level + (1 - gamma) * losses, state.level)
         slope = xp.where(heard, gamma * state.slope + (1 - gamma) * slopes, state.slope)
@@ -299,8 +307,10 @@ def advance(
         ceiling=ceiling,
         spike_step=spike_step,
         lowest_validation=state.lowest_validation,
-        validation_rose=state.validation_rose & False,
+        validation_above=state.validation_above,
+        validation_rose=none != 0,
         granted=state.granted,
+        promised=state.promised,
     )
     return state, action
 
@@ -309,13 +319,16 @@ def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
     """Take in one validation loss, lower is better, for each element."""
     none = xp.finfo(losses.dtype).max
     losses = xp.where(xp.isfinite(losses), losses, none)
-    lower = losses < state.lowest_validation
+    lower, above = losses < state.lowest_validation, losses > state.lowest_validation
     wider = GRANT * state.scale
-    grants = lower & (state.lowest_validation < none) & (wider > state.granted)
+    kept = state.lowest_validation - losses >= KEPT * state.promised
+    grants = lower & (state.lowest_validation < none) & kept & (wider > state.granted)
     return state._replace(
         lowest_validation=xp.where(lower, losses, state.lowest_validation),
-        validation_rose=state.validation_rose | (losses > state.lowest_validation),
+        validation_above=~lower & (above | state.validation_above),
+        validation_rose=state.validation_rose | (above & state.validation_above),
         granted=xp.where(grants, wider, state.granted),
+        promised=xp.where(lower, 0.0, state.promised),
     )
 
 

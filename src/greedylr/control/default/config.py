@@ -13,7 +13,9 @@ from greedylr.control.settings import Bound, take_bound, take_choice, take_flag,
 CATCH_UP = 0.06
 """The part of a run in which the scale grows tenfold while it catches up."""
 GRANT = 2.0
-"""How far above itself a validation loss that is the lowest lets the scale rise."""
+"""Factor by which a validation loss that is the lowest lets the scale rise."""
+KEPT = 0.05
+"""The share of what the steps promised by which the validation loss must fall for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,18 @@ class DefaultConfig:
     :math:`s`, is compared with the lowest before it:
 
     .. math::
-        \text{granted} &\leftarrow \max(\text{granted}, 2 s) && \text{if } v_j < \min_{i < j} v_i, \\
+        \text{granted} &\leftarrow \max(\text{granted}, 2 s)
+            && \text{if } v_j < \min_{i < j} v_i \text{ and } \min_{i < j} v_i - v_j \ge \tfrac{1}{20} P, \\
         \text{scale} &\leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale}
-            && \text{if } v_j > \min_{i < j} v_i \text{ or it is not finite,}
+            && \text{if } v_j > \min_{i < j} v_i \text{ for the second time in a row, or more.}
 
-    the second with the next loss; it ends a climb as an objection does. With ``await_validation`` nothing raises the
-    scale above what is granted, which is 1 at the start: the learning rate that was given is left behind only as long
-    as the validation loss falls, and by a factor of two from one validation to the next at most.
+    :math:`P` is what the steps since the lowest promised together, where the slope is known: the slope, times the
+    multiple of the initial learning rate that the step was made at. (Where steps are far too small, the loss falls
+    nearly as steeply as it begins to, and otherwise by a small part of that.) A validation loss that is not finite is
+    above all others. The cut comes with the next loss, and ends a climb as an objection does. With
+    ``await_validation`` nothing raises the scale above what is granted, which is 1 at the start: the learning rate that
+    was given is left behind only as long as the validation loss falls as the gradient has promised, and by a factor of
+    two from one validation to the next at most.
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and

@@ -49,9 +49,11 @@ class DefaultState:
             not settled.
         spike_step: The step of the last of them; negative while there is none.
         lowest_validation: The lowest validation loss; :data:`NO_CEILING` while there is none.
-        validation: The last one that was above it.
-        validation_rose: Whether no loss has come since.
+        validation: The last one that was above it for the second time in a row, or more.
+        validation_above: Whether the last one that was not equal to it was above it.
+        validation_rose: Whether no loss has come since ``validation``.
         granted: The scale up to which it may rise, if that is for the validation loss to say.
+        promised: The sum of what the steps since the lowest validation loss have promised.
         moved_from: ``total_steps`` before they were last changed, infinite if there were none; negative if they never
             were.
         horizon_moved: Whether no decision has told of that change yet.
@@ -84,8 +86,10 @@ class DefaultState:
     spike_step: int = -1
     lowest_validation: float = NO_CEILING
     validation: float = NO_CEILING
+    validation_above: bool = False
     validation_rose: bool = False
     granted: float = 1.0
+    promised: float = 0.0
     moved_from: float = -1.0
     horizon_moved: bool = False
 
@@ -111,7 +115,7 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
     for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling", "validation"):
         yield name, "finite", finite([getattr(state, name)])
-    for name in ("noise", "slope"):
+    for name in ("noise", "slope", "promised"):
         yield name, "finite and at least 0", 0 <= getattr(state, name) <= NO_CEILING
     for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from greedylr.control.decision import Action, Decision
-from greedylr.control.default.config import GRANT, DefaultConfig
+from greedylr.control.default.config import GRANT, KEPT, DefaultConfig
 from greedylr.control.default.state import NO_CEILING, DefaultState
 from greedylr.control.settings import bounds_of
 
@@ -103,18 +103,21 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
 
 
 def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
-    """Compare a validation loss with the lowest: it lets the scale rise if it falls, and cuts it with the next loss."""
+    """Compare a validation loss with the lowest: what is lower lets the scale rise, what is above may cut it."""
     if config.mode == "max":
         loss = -loss
     if not math.isfinite(loss):
         loss = NO_CEILING
     if loss < state.lowest_validation:
-        if state.lowest_validation < NO_CEILING:
+        lowest = state.lowest_validation
+        if lowest < NO_CEILING and lowest - loss >= KEPT * state.promised:
             state.granted = min(max(state.granted, GRANT * state.scale), NO_CEILING)
-        state.lowest_validation = loss
+        state.lowest_validation, state.validation_above, state.promised = loss, False, 0.0
     elif loss > state.lowest_validation:
-        state.validation, state.validation_rose = loss, True
-        state.stop = 0  # The next loss does not go the fast way.
+        if state.validation_above:
+            state.validation, state.validation_rose = loss, True
+            state.stop = 0  # The next loss does not go the fast way.
+        state.validation_above = True
 
 
 def _hear_validation(config: DefaultConfig, state: DefaultState) -> bool:
@@ -220,6 +223,9 @@ def _compare_with_slope(config: DefaultConfig, state: DefaultState, loss: float,
     """Smooth both, and grow where a step is far smaller than it could be; whether it did."""
     if not (_MINUS_INFINITY < loss <= NO_CEILING and 0 <= slope <= NO_CEILING):
         return False
+    if state.initial_lrs[0] > 0:
+        # Of the step that was made: at the learning rates before this loss is heard.
+        state.promised = min(state.promised + slope * (state.lrs[0] / state.initial_lrs[0]), NO_CEILING)
     gamma = config.memory
     state.level = gamma * state.level + (1 - gamma) * loss
     state.slope = gamma * state.slope + (1 - gamma) * slope

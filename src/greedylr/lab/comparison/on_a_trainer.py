@@ -19,7 +19,7 @@ from torch.optim import SGD, Optimizer
 
 from greedylr import Action, Decision, GreedyLR
 from greedylr.adapters.trainer import attach as on_the_loss
-from greedylr.adapters.trainer import defaults_for
+from greedylr.adapters.trainer import safe_for
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.observers import Observer, introduce, tell
 from greedylr.lab.catalogue.grammar import read, write
@@ -108,7 +108,7 @@ def _for_a_trainer(chosen: Chosen, trainer: Trainer, mode: Literal["min", "max"]
     name = chosen.registered
     if isinstance(made, GreedyLR) and isinstance(made.config, DefaultConfig):
         entry, settings = read(name)
-        name = write(entry, defaults_for(trainer, GreedyLR) | settings)
+        name = write(entry, safe_for(trainer, GreedyLR, settings) | settings)
     return replace(chosen, make=partial(SCHEDULERS[name].build, mode=mode))
 
 

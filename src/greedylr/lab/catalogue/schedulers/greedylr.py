@@ -8,16 +8,18 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from greedylr import GreedyLR
+from greedylr import DefaultConfig, GreedyLR
+from greedylr.control.families import chosen
 from greedylr.lab.catalogue.schedulers.scheduler import BOUNDS, Horizon, Scheduler, bounds
 
 
 def _greedylr(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
-    return GreedyLR(optimizer, **{"total_steps": horizon.steps, "mode": horizon.mode} | settings)
+    known = DefaultConfig(total_steps=horizon.steps, mode=horizon.mode)
+    return GreedyLR(optimizer, config=chosen(known, settings))
 
 
 def _open(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
-    return GreedyLR(optimizer, **{"mode": horizon.mode} | settings)
+    return GreedyLR(optimizer, config=chosen(DefaultConfig(mode=horizon.mode), settings))
 
 
 def _loss_only(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
