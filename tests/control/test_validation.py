@@ -19,6 +19,7 @@ PLAIN = DefaultConfig(
 )
 """Catching up is tenfold in one step."""
 WAITS = dataclasses.replace(PLAIN, await_validation=True)
+OPEN = dataclasses.replace(WAITS, total_steps=None)
 FAR = 1e-6
 """A slope with which a step promises next to nothing."""
 
@@ -68,7 +69,7 @@ def test_more_than_one_between_two_losses_cuts_once():
 
 def test_awaited_nothing_rises_before_it_falls_and_then_by_twice():
     follow(
-        WAITS,
+        OPEN,
         [
             ([], FAR, GATHERING, 1.0),
             ([3.0], FAR, GATHERING, 1.0),  # there is nothing to compare it with
@@ -87,7 +88,7 @@ def test_awaited_nothing_rises_before_it_falls_and_then_by_twice():
 def test_it_rises_only_where_a_twentieth_of_what_the_steps_promised_was_kept():
     """A step at 1 promises 0.5, of a loss of 4: more than it could. (Polyak's step is 8, more than headroom.)"""
     follow(
-        WAITS,
+        OPEN,
         [
             ([4.0], 0.5, GATHERING, 1.0),
             ([], 0.5, GATHERING, 1.0),
@@ -101,12 +102,23 @@ def test_it_rises_only_where_a_twentieth_of_what_the_steps_promised_was_kept():
     )
 
 
+def test_it_does_not_rise_where_the_run_is_long_enough_as_it_is():
+    """After 8 steps of 400, the 392 that are left count for half."""
+    for fell, lr in ((0.162, 1.0), (0.156, 2.0)):  # 4 - fell would be gone after 4 x 8 / fell more steps, or 196
+        state = rule.start(WAITS, [1.0])
+        rule.validate(WAITS, state, 4.0)
+        for _ in range(8):
+            rule.observe(WAITS, state, 4.0, FAR)
+        rule.validate(WAITS, state, 4.0 - fell)
+        assert rule.observe(WAITS, state, 4.0, FAR).lr_after[0] == lr
+
+
 def test_without_waiting_it_rises_by_itself():
     follow(PLAIN, [([], FAR, CATCHING_UP, 10.0), ([3.0], FAR, CATCHING_UP, 100.0), ([4.0, 4.0], NAN, ROSE, 50.0)])
 
 
 def test_a_raise_waits_too():
-    config = dataclasses.replace(WAITS, window=2)
+    config = dataclasses.replace(OPEN, window=2)
     state = rule.start(config, [1.0])
     for loss in (4.0, 4.1, 3.0):
         rule.observe(config, state, loss)
@@ -154,13 +166,13 @@ def test_of_a_reward_what_falls_is_worse():
 
 
 def test_what_was_told_is_in_the_state():
-    state, _ = follow(WAITS, [([3.0, 2.0], FAR, CATCHING_UP, 2.0)])
+    state, _ = follow(OPEN, [([3.0, 2.0], FAR, CATCHING_UP, 2.0)])
     for validation in (2.5, 2.5):
-        rule.validate(WAITS, state, validation)
-    saved = json.loads(json.dumps(checkpoint.save(WAITS, state), allow_nan=False))
+        rule.validate(OPEN, state, validation)
+    saved = json.loads(json.dumps(checkpoint.save(OPEN, state), allow_nan=False))
     config, again = checkpoint.load(saved, "default")
     assert again == state
-    assert rule.observe(config, again, 4.0, FAR) == rule.observe(WAITS, state, 4.0, FAR)
+    assert rule.observe(config, again, 4.0, FAR) == rule.observe(OPEN, state, 4.0, FAR)
     assert again.lrs == (1.0,)
     saved["state"]["granted"] = 0.25
     with pytest.raises(ValueError, match=r"granted in the saved state must be at least scale=2\.0, got 0\.25"):

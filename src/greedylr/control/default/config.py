@@ -75,22 +75,26 @@ class DefaultConfig:
             \text{scale} & \text{otherwise.}
         \end{cases}
 
-    **Hear the validation.** A validation loss :math:`v_j` that was told since the last loss, at a scale of
-    :math:`s`, is compared with the lowest before it:
+    **Hear the validation.** A validation loss :math:`v`, told after :math:`t` losses at a scale of :math:`s`, is
+    compared with the lowest before it, :math:`v^*` after :math:`t^*` losses. If it is above it for the second time in a
+    row, or more:
+
+    .. math:: \text{scale} \leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale},
+
+    with the next loss, which ends a climb as an objection does. If it is the lowest, has fallen by a twentieth of what
+    the steps promised, where the slope is known, and would not be zero before the run ends at that pace:
 
     .. math::
-        \text{granted} &\leftarrow \max(\text{granted}, 2 s)
-            && \text{if } v_j < \min_{i < j} v_i \text{ and } \min_{i < j} v_i - v_j \ge \tfrac{1}{20} P, \\
-        \text{scale} &\leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale}
-            && \text{if } v_j > \min_{i < j} v_i \text{ for the second time in a row, or more.}
+        \text{granted} \leftarrow \max(\text{granted}, 2 s) \quad
+            \text{if } v < v^*, \quad
+        v^* - v \ge \tfrac{1}{20} \sum_{t^* < i \le t} g_i \, \eta_i / \eta_{\text{initial}}, \quad
+        \frac{v^* - v}{t - t^*} \cdot \frac{T - t}{2} < v,
 
-    :math:`P` is what the steps since the lowest promised together, where the slope is known: the slope, times the
-    multiple of the initial learning rate that the step was made at. (Where steps are far too small, the loss falls
-    nearly as steeply as it begins to, and otherwise by a small part of that.) A validation loss that is not finite is
-    above all others. The cut comes with the next loss, and ends a climb as an objection does. With
-    ``await_validation`` nothing raises the scale above what is granted, which is 1 at the start: the learning rate that
-    was given is left behind only as long as the validation loss falls as the gradient has promised, and by a factor of
-    two from one validation to the next at most.
+    with :math:`\eta_i` the learning rate that step :math:`i` was made at. (Half of what is left, for the annealing;
+    without ``total_steps``, and for a loss below zero, the last does not count.) With ``await_validation`` nothing
+    raises the scale above what is granted, which is 1 at the start: the learning rate that was given is left behind only
+    as long as the validation loss falls as the gradient promised and yet too slowly, and by a factor of two from one
+    validation to the next at most. A validation loss that is not finite is above all others.
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and

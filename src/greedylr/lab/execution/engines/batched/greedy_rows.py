@@ -65,7 +65,8 @@ class GreedyRows:
     def validate(self, losses: Floats) -> None:
         if self.hears_validation:
             self.validations[len(self.notable)] = losses
-            self.state = batched.validate(self.config, self.state, losses, np)
+            with np.errstate(all="ignore"):
+                self.state = batched.validate(self.config, self.state, losses, np)
 
     def account(self, results: Sequence[Result], observed: Floats) -> None:
         notable = np.array(self.notable)
