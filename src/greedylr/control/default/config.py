@@ -92,9 +92,9 @@ class DefaultConfig:
 
     with :math:`\eta_i` the learning rate that step :math:`i` was made at. (Half of what is left, for the annealing;
     without ``total_steps``, and for a loss below zero, the last does not count.) With ``await_validation`` nothing
-    raises the scale above what is granted, which is 1 at the start: the learning rate that was given is left behind only
-    as long as the validation loss falls as the gradient promised and yet too slowly, and by a factor of two from one
-    validation to the next at most. A validation loss that is not finite is above all others.
+    raises the scale above what is granted, which is 1 at the start: the learning rate that was given is left behind
+    only as long as the validation loss falls as the gradient promised and yet too slowly, and by a factor of two from
+    one validation to the next at most. A validation loss that is not finite is above all others.
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
