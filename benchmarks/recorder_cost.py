@@ -40,7 +40,7 @@ def cost(watched, recorder=None, batch=False, log=False):
         begin = time.perf_counter()
         for loss in LOSSES:
             if batch:
-                watched.step(loss, batch={"domain": "web", "length": 512})
+                watched.step(loss, composition={"domain": "web", "length": 512})
             else:
                 watched.step(loss)
             if log:
@@ -69,7 +69,7 @@ def main():
     with Recorder(folder / "million", watched) as recorder:
         for step in range(MILLION):
             loss = 2 + 3 * (1 - step / MILLION) ** 2 + random_.gauss(0, 0.3)
-            watched.step(loss, batch={"domain": "abcd"[step * 7 % 4], "length": step % 512})
+            watched.step(loss, composition={"domain": "abcd"[step * 7 % 4], "length": step % 512})
             recorder.log(grad_norm=loss)
     print(f"a million steps: {(folder / 'million' / 'trace.jsonl').stat().st_size / 1e6:.1f} MB", end=", ")
     begin = time.perf_counter()

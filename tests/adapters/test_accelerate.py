@@ -16,7 +16,7 @@ pytest.importorskip("accelerate")
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from greedylr.adapters.accelerate import prepare
+from greedylr.adapters.accelerate import attach
 from greedylr.pulse import Recorder, Trace
 
 BRISK = {"patience": 0, "min_lr": 1e-6, "eps": 0.0}  # a move at nearly every step
@@ -72,7 +72,7 @@ def train(accelerator, model, optimizer, loader, scheduler, epochs=1, poison=())
 def test_the_gradient_is_heard_however_it_is_clipped(accelerator, digits, most):
     accelerator = accelerator(gradient_accumulation_steps=2)
     model, optimizer, loader = setting(accelerator, digits, torch.optim.AdamW)
-    scheduler = prepare(accelerator, GreedyLR(optimizer, warmup_steps=0, max_scale=1))
+    scheduler = attach(accelerator, GreedyLR(optimizer, warmup_steps=0, max_scale=1))
     images, labels = next(iter(loader))
     for _ in range(2):
         with accelerator.accumulate(model):
@@ -91,7 +91,7 @@ def test_the_gradient_is_heard_however_it_is_clipped(accelerator, digits, most):
 def test_one_observation_for_each_optimizer_step(accelerator, digits, replay):
     accelerator = accelerator(gradient_accumulation_steps=3)
     model, optimizer, loader = setting(accelerator, digits)
-    scheduler = prepare(accelerator, GreedyLR.paper(optimizer, **BRISK))
+    scheduler = attach(accelerator, GreedyLR.paper(optimizer, **BRISK))
     seen = []
     scheduler.subscribe(seen.append)
     assert accelerator.prepare(scheduler) is scheduler
@@ -109,19 +109,19 @@ def test_one_observation_for_each_optimizer_step(accelerator, digits, replay):
 def test_a_recorder_gets_everything(accelerator, digits, tmp_path):
     accelerator = accelerator(gradient_accumulation_steps=2)
     model, optimizer, loader = setting(accelerator, digits)
-    scheduler = prepare(accelerator, GreedyLR(optimizer, config=DefaultConfig(window=5)))
+    scheduler = attach(accelerator, GreedyLR(optimizer, config=DefaultConfig(window=5)))
     with Recorder(tmp_path, scheduler):
         for step, (images, labels) in enumerate(loader):
             with accelerator.accumulate(model):
                 loss = functional.cross_entropy(model(images), labels)
                 accelerator.backward(loss)
                 optimizer.step()
-                scheduler.step(loss, batch={"domain": "abc"[step % 3], "number": step})
+                scheduler.step(loss, composition={"domain": "abc"[step % 3], "number": step})
                 optimizer.zero_grad()
     trace = Trace.load(tmp_path)
     assert trace.config["window"] == 5
-    assert trace.batch["domain"][:3].tolist() == ["a + b", "a + c", "b + c"]
-    assert trace.batch["number"].tolist() == [2 * step + 0.5 for step in range(11)]
+    assert trace.composition["domain"][:3].tolist() == ["a + b", "a + c", "b + c"]
+    assert trace.composition["number"].tolist() == [2 * step + 0.5 for step in range(11)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_recorder_gets_everything(accelerator, digits, tmp_path):
 def test_a_skipped_step_is_no_observation(accelerator, digits, optimizer, options, prepared):
     accelerator = accelerator(scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
     model, optimizer, loader = setting(accelerator, digits, optimizer, **options)
-    scheduler = prepare(accelerator, GreedyLR.paper(optimizer if prepared else optimizer.optimizer, **BRISK))
+    scheduler = attach(accelerator, GreedyLR.paper(optimizer if prepared else optimizer.optimizer, **BRISK))
     seen = []
     scheduler.subscribe(seen.append)
     losses, _ = train(accelerator, model, optimizer, loader, scheduler, poison=(0, 5, 6))
@@ -142,7 +142,7 @@ def test_a_skipped_step_is_no_observation(accelerator, digits, optimizer, option
 def test_resumed_equals_uninterrupted(accelerator, digits, tmp_path):
     first = accelerator()
     model, optimizer, loader = setting(first, digits)
-    scheduler = prepare(first, GreedyLR.paper(optimizer, **BRISK))
+    scheduler = attach(first, GreedyLR.paper(optimizer, **BRISK))
     train(first, model, optimizer, loader, scheduler)
     first.save_state(tmp_path / "state")
     _, whole = train(first, model, optimizer, loader, scheduler)
@@ -150,7 +150,7 @@ def test_resumed_equals_uninterrupted(accelerator, digits, tmp_path):
 
     second = accelerator()
     model, optimizer, loader = setting(second, digits)
-    scheduler = prepare(second, GreedyLR.paper(optimizer, **BRISK))
+    scheduler = attach(second, GreedyLR.paper(optimizer, **BRISK))
     second.load_state(tmp_path / "state")
     _, resumed = train(second, model, optimizer, loader, scheduler)
     assert scheduler.last_epoch == 44
@@ -164,7 +164,7 @@ SCRIPT = """
     from torch.nn.functional import cross_entropy
     from accelerate import Accelerator
     from greedylr import GreedyLR
-    from greedylr.adapters.accelerate import prepare
+    from greedylr.adapters.accelerate import attach
 
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
@@ -181,7 +181,7 @@ SCRIPT = """
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    scheduler = prepare(accelerator, GreedyLR.paper(optimizer, patience=0, min_lr=1e-6))
+    scheduler = attach(accelerator, GreedyLR.paper(optimizer, patience=0, min_lr=1e-6))
     seen, own, lrs = [], [], []
     scheduler.subscribe(seen.append)
 
@@ -227,7 +227,7 @@ DEEPSPEED = """
     from sklearn.datasets import load_digits
     from torch.nn.functional import cross_entropy
     from greedylr import GreedyLR
-    from greedylr.adapters.accelerate import prepare
+    from greedylr.adapters.accelerate import attach
 
     config = {"train_micro_batch_size_per_gpu": 32, "gradient_accumulation_steps": 2}
     config |= {"zero_optimization": {"stage": int(sys.argv[1])}, "zero_allow_untested_optimizer": True}
@@ -238,7 +238,7 @@ DEEPSPEED = """
     data = torch.utils.data.TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
     loader = torch.utils.data.DataLoader(data, batch_size=32, drop_last=True)
     model, optimizer, loader = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.05), loader)
-    scheduler = prepare(accelerator, GreedyLR.paper(optimizer, patience=0, min_lr=1e-6))
+    scheduler = attach(accelerator, GreedyLR.paper(optimizer, patience=0, min_lr=1e-6))
     seen, own, lrs = [], [], []
     scheduler.subscribe(seen.append)
     for images, labels in loader:

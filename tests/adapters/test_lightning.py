@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from greedylr.adapters.lightning import configure
+from greedylr.adapters.lightning import attach
 from greedylr.pulse import Recorder, Trace
 
 LOSS_ONLY = {"config": DefaultConfig(polyak=math.inf, catch_up_steps=0)}
@@ -47,7 +47,7 @@ class Model(LightningModule):
         return {"loss": loss} if index % 2 else loss
 
     def configure_optimizers(self):
-        chosen = configure(self, torch.optim.SGD(self.parameters(), lr=0.05), self.build, **self.settings)
+        chosen = attach(self, torch.optim.SGD(self.parameters(), lr=0.05), self.build, **self.settings)
         greedy = chosen["lr_scheduler"]["scheduler"]
         greedy.subscribe(self.seen.append)
         return chosen
@@ -129,20 +129,20 @@ def test_a_recorder_gets_everything(fit, tmp_path, automatic):
         def training_step(self, batch, index):
             loss = super().training_step(batch, index)
             if not automatic:
-                self.lr_schedulers().step(self.micro[-1], batch={"ones": int((batch[1] == 1).sum())})
+                self.lr_schedulers().step(self.micro[-1], composition={"ones": int((batch[1] == 1).sum())})
             return loss
 
         def configure_optimizers(self):
-            made_of = {"batch": lambda batch: {"ones": int((batch[1] == 1).sum())}} if automatic else {}
+            made_of = {"composition": lambda batch: {"ones": int((batch[1] == 1).sum())}} if automatic else {}
             optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
-            return configure(self, optimizer, observers=[recorder], config=DefaultConfig(window=5), **made_of)
+            return attach(self, optimizer, observers=[recorder], config=DefaultConfig(window=5), **made_of)
 
     with Recorder(tmp_path / "trace") as recorder:
         fit(Recorded(), max_epochs=1)
     trace = Trace.load(tmp_path / "trace")
     assert trace.last == 22
     assert (trace.config["window"], trace.config["total_steps"]) == (5, 22 if automatic else None)
-    assert 22 < trace.batch["ones"].sum() < 22 * 6
+    assert 22 < trace.composition["ones"].sum() < 22 * 6
 
 
 @pytest.mark.parametrize("automatic", [True, False])
@@ -167,7 +167,7 @@ def test_validation_is_recorded(fit, digits, tmp_path, automatic):
             self.log("val_loss", loss)
 
         def configure_optimizers(self):
-            return configure(self, torch.optim.SGD(self.parameters(), lr=0.05), observers=[recorder])
+            return attach(self, torch.optim.SGD(self.parameters(), lr=0.05), observers=[recorder])
 
     model = Validated()
     with Recorder(tmp_path / "trace") as recorder:
@@ -215,7 +215,7 @@ def test_manual_optimization(fit, replay):
             self.micro.append(loss.detach())
 
         def configure_optimizers(self):
-            chosen = configure(self, torch.optim.SGD(self.parameters(), lr=0.05), GreedyLR.paper, **BRISK)
+            chosen = attach(self, torch.optim.SGD(self.parameters(), lr=0.05), GreedyLR.paper, **BRISK)
             chosen["lr_scheduler"].subscribe(self.seen.append)
             return chosen
 
@@ -282,7 +282,7 @@ def test_ranks_share_one_learning_rate(processes):
         from torch.nn.functional import cross_entropy
         from lightning.pytorch import LightningModule, Trainer
         from greedylr import GreedyLR
-        from greedylr.adapters.lightning import configure
+        from greedylr.adapters.lightning import attach
 
         torch.set_num_threads(1)
         own, seen = [], []
@@ -299,7 +299,7 @@ def test_ranks_share_one_learning_rate(processes):
 
             def configure_optimizers(self):
                 optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
-                chosen = configure(self, optimizer, GreedyLR.paper, patience=0, min_lr=1e-6)
+                chosen = attach(self, optimizer, GreedyLR.paper, patience=0, min_lr=1e-6)
                 chosen["lr_scheduler"]["scheduler"].subscribe(seen.append)
                 return chosen
 
@@ -346,7 +346,7 @@ def own(lr=0.05, **settings):
             self.lr = lr
 
         def configure_optimizers(self):
-            return configure(self, torch.optim.SGD(self.parameters(), lr=self.lr), self.build, **self.settings)
+            return attach(self, torch.optim.SGD(self.parameters(), lr=self.lr), self.build, **self.settings)
 
     return Own()
 
@@ -458,7 +458,7 @@ def test_two_optimizers_have_a_recorder_each_that_hears_of_validation(pairs, tmp
 
         def configure_optimizers(self):
             return [
-                configure(self, torch.optim.SGD(net.parameters(), lr=0.05), warmup_steps=0, observers=[recorder])
+                attach(self, torch.optim.SGD(net.parameters(), lr=0.05), warmup_steps=0, observers=[recorder])
                 for net, recorder in zip(self.nets, self.recorders)
             ]
 
@@ -480,4 +480,4 @@ def test_two_optimizers_have_a_recorder_each_that_hears_of_validation(pairs, tmp
 )
 def test_what_does_not_fit_is_said_at_once(arguments, message):
     with pytest.raises(TypeError, match=message):
-        configure(Model(), *arguments)
+        attach(Model(), *arguments)

@@ -38,7 +38,7 @@ def test_micro_batches_make_one_observation(scheduler, mean, expected):
 
 def test_what_micro_batches_were_made_of_is_put_together(scheduler):
     seen = []
-    scheduler.subscribe(lambda decision: seen.append(scheduler.batch))
+    scheduler.subscribe(lambda decision: seen.append(scheduler.composition))
     loop = LoopScheduler(scheduler)
     for micro in (
         [{"domain": "web", "length": 10}],

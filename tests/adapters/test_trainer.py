@@ -380,13 +380,13 @@ def test_a_recorder_gets_everything(domains, tmp_path):
     made, of = domains
     trainer = made()
     with Recorder(tmp_path / "trace") as recorder:
-        attach(trainer, observers=[recorder], batch=of)
+        attach(trainer, observers=[recorder], composition=of)
         train(trainer)
     trace = Trace.load(tmp_path / "trace")
     assert trace.last == 20
     assert (trace.config["family"], trace.config["total_steps"]) == ("DefaultConfig", 20)
-    assert trace.batch["domain"][:4].tolist() == ["a + b", "a + c", "b + c", "a + b"]
-    assert trace.batch["tokens"].tolist() == [64.0] * 20
+    assert trace.composition["domain"][:4].tolist() == ["a + b", "a + c", "b + c", "a + b"]
+    assert trace.composition["tokens"].tolist() == [64.0] * 20
 
 
 def evaluated(trainer, name="eval_loss"):
@@ -453,7 +453,7 @@ def test_each_of_several_evaluation_sets_is_recorded(make, data, tmp_path, obser
 def test_losses_are_compared_with_their_own_domains(domains):
     made, of = domains
     trainer = made(gradient_accumulation_steps=1)
-    attach(trainer, batch=of, level_by="domain")
+    attach(trainer, composition=of, level_by="domain")
     train(trainer)
     assert sorted(trainer.lr_scheduler.state_dict()["levels"]["names"]) == ["a", "b", "c"]
 
@@ -505,7 +505,7 @@ def test_what_cannot_be_attached(make):
     with pytest.raises(ValueError, match=r"metric_for_best_model and an eval_strategy .* got None and 'no'"):
         attach(trainer, observe="metric")
     with pytest.raises(ValueError, match="observe='metric' does not look at"):
-        attach(trainer, observe="metric", batch=dict)
+        attach(trainer, observe="metric", composition=dict)
     attach(trainer)
     with pytest.raises(ValueError, match="only once"):
         attach(trainer)

@@ -42,7 +42,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
 
     scale = config.start_scale if climbing else 1.0
     granted, validated, above_before = 1.0, [], False
-    promises, lowest_at = [], 0  # of the steps since the lowest validation loss, and when that was
+    promises = []  # of the steps since the lowest validation loss
 
     def bounded(scale):
         return min(max(scale, min(lows)), min(max(highs), granted if config.await_validation else math.inf))
@@ -116,11 +116,16 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
             above = lowest is not None and not (math.isfinite(lower) and lower <= lowest)
             rose = rose or (above and above_before)
             if math.isfinite(lower) and (lowest is None or lower < lowest):
-                fell, seen = math.inf if lowest is None else lowest - lower, step - 1
-                enough = total is not None and lower > 0 and fell * (total - seen) / 2 >= lower * (seen - lowest_at)
-                if lowest is not None and fell >= math.fsum(promises) / 20 and not enough:
+                fell, promised = math.inf if lowest is None else lowest - lower, math.fsum(promises)
+                enough = False
+                if total is not None and lower > 0 and promised > 0:
+                    slope_now = math.fsum(
+                        (1 - gamma) * gamma ** (len(heard) - i) * g for i, (_, g) in enumerate(heard, 1)
+                    )
+                    enough = fell / promised * slope_now * scale * (total - step + 1) / 2 >= lower
+                if lowest is not None and fell >= promised / 20 and not enough:
                     granted = max(granted, 2 * scale)
-                promises, lowest_at = [], seen
+                promises = []
             if lower != lowest:
                 above_before = above
             validated += [lower] if math.isfinite(lower) else []

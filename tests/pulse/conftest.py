@@ -49,7 +49,7 @@ class Script:
 
         self.config = DefaultConfig(window=window)
         self.optimizer = optimizer(lr=lr)
-        self.batch = None
+        self.composition = None
         self.step_number, self.lr = 0, (lr,)
         self.observers = []
 
@@ -58,9 +58,9 @@ class Script:
         self.observers.append(observer)
         return lambda: self.observers.remove(observer)
 
-    def step(self, loss, action=Action.GATHERING, factor=1.0, batch=None, **evidence):
+    def step(self, loss, action=Action.GATHERING, factor=1.0, composition=None, **evidence):
         self.step_number += 1
-        self.batch = batch
+        self.composition = composition
         before = self.lr
         self.lr = before if factor == 1.0 else (before[0] * factor,)
         if self.lr is not before:

@@ -68,7 +68,7 @@ def _train(path, plant, rescue, seed, steps, meta):
             loss.backward()
             norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
             optimizer.step()
-            scheduler.step(loss, batch={"ones": int((y == 1).sum())})
+            scheduler.step(loss, composition={"ones": int((y == 1).sum())})
             recorder.log(grad_norm=norm)
             if saver is not None:
                 saver.step()

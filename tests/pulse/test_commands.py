@@ -100,7 +100,7 @@ def test_text_of_others_gives_the_terminal_no_orders(call, tmp_path, script, mon
     for name in (f"a{ORDERS}", f"b{ORDERS}"):
         rule = script()
         with Recorder(tmp_path / name, rule, meta={f"m{ORDERS}": ORDERS}) as recorder:
-            rule.step(1.0, batch={f"c{ORDERS}": 1.0})
+            rule.step(1.0, composition={f"c{ORDERS}": 1.0})
             play(rule, recorder)
             recorder.log(**{f"val_{ORDERS}": 1.0})
             recorder.mark(ORDERS)

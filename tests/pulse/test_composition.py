@@ -27,7 +27,7 @@ def mixed(of_domain, of_length=0.0, noise=1.0, steps=4000, seed=0, block=1):
         losses = 5 - np.arange(steps) / steps + of_domain * (domains - 1) + of_length * lengths / 512
         losses += noise * r.standard_normal(steps)
         for loss, domain, length in zip(losses.tolist(), domains.tolist(), lengths.tolist()):
-            script.step(loss, batch={"domain": "abc"[domain], "length": length, "shard": 7})
+            script.step(loss, composition={"domain": "abc"[domain], "length": length, "shard": 7})
 
     return play
 
@@ -87,7 +87,7 @@ def test_chance_is_as_seldom_as_it_is_said_to_be(record, kind, runs):
     significant = 0
     for seed in range(runs):
         losses, column = NOTHING[kind](np.random.default_rng(seed))
-        significant += explain(replace(trace, losses=losses, batch={"x": column})).p_value < 0.05
+        significant += explain(replace(trace, losses=losses, composition={"x": column})).p_value < 0.05
     assert significant <= (0.1 if runs > 100 else 0.12) * runs
 
 
@@ -98,7 +98,7 @@ def test_a_part_of_the_noise_is_found_be_it_large_or_small(record, decays):
     effect, noise = (DECAY if decays == "both" else 1.0), (1.0 if decays == "neither" else DECAY)
     trace = record(mixed(0.0, steps=STEPS))
     losses = 2 * effect * domains + noise * r.standard_normal(STEPS)
-    found = explain(replace(trace, losses=losses, batch={"domain": np.array(["a", "b"], dtype=object)[domains]}))
+    found = explain(replace(trace, losses=losses, composition={"domain": np.array(["a", "b"], dtype=object)[domains]}))
     share = np.mean((effect / noise) ** 2 / (1 + (effect / noise) ** 2))
     assert found.explained == pytest.approx(share, abs=0.05)
 
@@ -122,11 +122,11 @@ def test_a_number_is_not_advised_as_a_domain(record):
 
 def test_a_long_label_does_not_make_all_of_them_long(record):
     trace = record(mixed(0.5, steps=STEPS))
-    labels = trace.batch["domain"].copy()
+    labels = trace.composition["domain"].copy()
     labels[7] = 100_000 * "x"
     spiked = [Decision(step, 9.0, Action.SPIKE, (0.1,), (0.1,), {}) for step in (8, 9)]
     tracemalloc.start()
-    found = explain(replace(trace, batch={"domain": labels}, decisions=spiked))
+    found = explain(replace(trace, composition={"domain": labels}, decisions=spiked))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.explained == pytest.approx(1 / 7, abs=0.06)
@@ -137,8 +137,8 @@ def test_a_long_label_does_not_make_all_of_them_long(record):
 def test_no_size_of_a_number_or_a_loss_breaks_it(record, large):
     trace = record(mixed(0.0, of_length=4.0, steps=STEPS))
     plain = explain(trace)
-    lengths = large / 512 * trace.batch["length"]
-    found = explain(replace(trace, batch={**trace.batch, "length": lengths}))
+    lengths = large / 512 * trace.composition["length"]
+    found = explain(replace(trace, composition={**trace.composition, "length": lengths}))
     assert found.explained == pytest.approx(plain.explained, abs=1e-3)
     found = explain(replace(trace, losses=large / 20 * trace.losses))
     assert found.explained == pytest.approx(plain.explained, abs=1e-3)
@@ -156,7 +156,7 @@ def test_spikes_are_traced_to_their_domain_and_band(record):
             domain, length = "abcd"[int(r.integers(4))], int(r.integers(1, 1001))
             spiked = domain == "b" and length > 700 and r.random() < 0.2
             batch = {"domain": domain, "length": length}
-            script.step(9.0 if spiked else 1.0, Action.SPIKE if spiked else Action.GATHERING, batch=batch)
+            script.step(9.0 if spiked else 1.0, Action.SPIKE if spiked else Action.GATHERING, composition=batch)
 
     found = explain(record(play))
     assert {source.column for source in found.sources} == {"domain", "length"}
@@ -178,7 +178,7 @@ def test_moves_that_composition_made_are_told_apart(record):
                         loss,
                         action,
                         0.9 if at_end else 1.0,
-                        batch={"domain": domain if rests_on_domain else "ab"[step % 2]},
+                        composition={"domain": domain if rests_on_domain else "ab"[step % 2]},
                     )
 
         return run
@@ -210,7 +210,7 @@ def two_domains(level_by, path, seed=0, steps=4000):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            scheduler.step(loss, batch={"domain": "hard" if hard else "easy"})
+            scheduler.step(loss, composition={"domain": "hard" if hard else "easy"})
     return Trace.load(path)
 
 
@@ -255,7 +255,7 @@ def stepped(one, losses, first=0):
     decisions = []
     unsubscribe = one.subscribe(decisions.append)
     for number, loss in enumerate(losses, start=first):
-        one.step(float(loss), batch={"domain": "ab"[number // 7 % 2]})
+        one.step(float(loss), composition={"domain": "ab"[number // 7 % 2]})
     unsubscribe()
     return decisions
 
@@ -357,7 +357,7 @@ def test_one_outlier_is_a_spike_and_nothing_else(size, mode, domains):
         one.subscribe(lambda decision, actions=actions: actions.append(decision.action))
         for step in range(600):
             loss = 2 + 0.5 * (step % domains) + r.normal(0, 0.1)
-            one.step(sign * loss * (size if step == 300 else 1), batch={"domain": str(step % domains)})
+            one.step(sign * loss * (size if step == 300 else 1), composition={"domain": str(step % domains)})
         # The first window is of levels that were not known yet.
         assert [at for at, action in enumerate(actions) if action is Action.SPIKE and at >= 150] == [300]
         assert Action.EXPLOSION not in actions
@@ -393,7 +393,7 @@ def actions_of(losses, **settings):
     one, actions = scheduler(warmup_steps=0, level_by="domain", **settings), []
     one.subscribe(lambda decision: actions.append(decision.action))
     for loss, name in losses:
-        one.step(loss, batch={"domain": name})
+        one.step(loss, composition={"domain": name})
     return actions
 
 
@@ -488,12 +488,12 @@ def test_damaged_levels_are_refused(entry, bad):
 )
 def test_a_measure_is_no_domain(number):
     with pytest.raises(TypeError, match=r"level_by='domain' must hold the name of a domain.* got .*put a measure into"):
-        scheduler(level_by="domain").step(1.0, batch={"domain": number})
+        scheduler(level_by="domain").step(1.0, composition={"domain": number})
 
 
 @pytest.mark.parametrize("name", [3, 3.0, np.int64(3), torch.tensor(3), True, None, "0.5"])
 def test_labels_and_whole_numbers_are_domains(name):
-    scheduler(level_by="domain").step(1.0, batch={"domain": name})
+    scheduler(level_by="domain").step(1.0, composition={"domain": name})
 
 
 def test_a_thousand_domains_are_enough():
@@ -517,7 +517,7 @@ def test_with_one_domain_it_changes_nothing_to_speak_of():
 @pytest.mark.parametrize("batch", [None, {}, {"other": 1}])
 def test_a_batch_without_its_domain_is_an_error(batch):
     with pytest.raises(ValueError, match="level_by='domain' needs step"):
-        scheduler(level_by="domain").step(1.0, batch=batch)
+        scheduler(level_by="domain").step(1.0, composition=batch)
 
 
 @pytest.mark.parametrize("name", ["", 3])
@@ -531,4 +531,4 @@ def test_the_mean_over_ranks_belongs_to_no_domain(monkeypatch):
 
     monkeypatch.setattr(distributed, "is_active", lambda: True)
     with pytest.raises(ValueError, match="level_by='domain' is for one process"):
-        scheduler(level_by="domain").step(1.0, batch={"domain": "web"})
+        scheduler(level_by="domain").step(1.0, composition={"domain": "web"})

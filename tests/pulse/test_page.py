@@ -41,7 +41,7 @@ def play(moves=6, spikes=(), marks=(), domain="web"):
             if step % 40 or step > 40 * moves:
                 action, factor = Action.SPIKE if step in spikes else Action.GATHERING, 1.0
             loss = 20.0 if step in spikes else 3 - step / 200 + 0.1 * r.standard_normal()
-            script.step(loss, action, factor, batch={"domain": domain}, mean=1.25)
+            script.step(loss, action, factor, composition={"domain": domain}, mean=1.25)
             if step % 20 == 0:
                 recorder.log(val_loss=3 - step / 300)
             if step in marks:
@@ -233,7 +233,7 @@ def test_ten_runs_leave_room_for_the_chart(browser, show, resize, reading, tmp_p
 def test_long_names_of_others_wrap(show, resize, record, tmp_path):
     def run(script, recorder):
         for step in range(400):
-            script.step(1.0 + 0.1 * np.sin(step), batch={"c" * 300: float(step % 7), "d": "ab"[step % 2]})
+            script.step(1.0 + 0.1 * np.sin(step), composition={"c" * 300: float(step % 7), "d": "ab"[step % 2]})
         recorder.mark("m" * 2000)
         recorder.log(**{"v" * 300: 1.0})
         recorder.fail(RuntimeError("e" * 900))

@@ -18,7 +18,7 @@ def course(seed=0, best=1.0, disrupted=False, steps=1000, turning=False, end=Non
             if disrupted and 500 < step <= 560:
                 loss += 10
             action = (Action.RAISED if raised else Action.CUT) if moves else Action.GATHERING
-            script.step(loss, action, (1.1 if raised else 0.9) if moves else 1.0, batch={"kind": "ab"[step % 2]})
+            script.step(loss, action, (1.1 if raised else 0.9) if moves else 1.0, composition={"kind": "ab"[step % 2]})
             if step % 100 == 0:
                 recorder.log(val_loss=max(best, 3 - 4 * step / steps) + 0.001 * seed)
             if disrupted and step == 500:

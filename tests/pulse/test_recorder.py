@@ -148,7 +148,7 @@ def test_batches_metrics_marks_and_meta_come_back(tmp_path):
     with Recorder(tmp_path, scheduler, meta={"task": "digits", "seed": 3}) as kept:
         for step in range(1, 101):
             batch = None if step % 10 == 0 else {"domain": "web" if step % 2 else "code", "length": step}
-            scheduler.step(1.0, batch=batch)
+            scheduler.step(1.0, composition=batch)
             kept.log(grad_norm=torch.tensor(step / 2, requires_grad=True))
             if step == 50:
                 kept.log(val_loss=0.5, step=49)
@@ -156,10 +156,10 @@ def test_batches_metrics_marks_and_meta_come_back(tmp_path):
             if step % 33 == 0:
                 kept.flush()
     trace = Trace.load(tmp_path)
-    assert trace.batch["domain"][:10].tolist() == ["web", "code"] * 4 + ["web", ""]
-    assert trace.batch["length"][8] == 9.0
-    assert math.isnan(trace.batch["length"][9])
-    assert trace.batch["length"][98] == 99.0
+    assert trace.composition["domain"][:10].tolist() == ["web", "code"] * 4 + ["web", ""]
+    assert trace.composition["length"][8] == 9.0
+    assert math.isnan(trace.composition["length"][9])
+    assert trace.composition["length"][98] == 99.0
     assert trace.metrics["grad_norm"].values.tolist() == [step / 2 for step in range(1, 101)]
     assert trace.metrics["val_loss"].steps.tolist() == [49]
     assert trace.validation == "val_loss"
@@ -204,9 +204,9 @@ def test_a_batch_stays_beside_its_loss_when_that_is_read_later(tmp_path):
     )
     with Recorder(tmp_path, scheduler):
         for number in range(5):
-            scheduler.step(torch.tensor(float(number)), batch={"number": number})
+            scheduler.step(torch.tensor(float(number)), composition={"number": number})
     trace = Trace.load(tmp_path)
-    assert trace.losses.tolist() == trace.batch["number"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert trace.losses.tolist() == trace.composition["number"].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_a_resumed_run_replaces_what_it_does_again(tmp_path):
@@ -429,7 +429,7 @@ def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monke
     with Recorder(tmp_path, scheduler) as kept:
         for step in range(1, 20_001):
             loss = 50.0 if step % 997 == 0 else 2.0 + r.gauss(0, 0.1)
-            scheduler.step(loss, batch={"domain": "ab"[step % 2]})
+            scheduler.step(loss, composition={"domain": "ab"[step % 2]})
             kept.log(grad_norm=loss)
             if step % 1000 == 0:
                 kept.log(val_loss=float(step))
@@ -449,7 +449,7 @@ def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monke
     assert np.sum(trace.highs == 50.0) == 20_000 // 997
     late = trace.steps > 10_000
     assert {step % 2 for step in trace.steps[late].tolist()} == {0}
-    assert set(trace.batch["domain"][late]) == {"a"}
+    assert set(trace.composition["domain"][late]) == {"a"}
 
 
 def test_evidence_comes_back_to_the_sign_of_zero(record):
@@ -591,10 +591,10 @@ def test_a_batch_that_its_owner_uses_again_is_recorded_as_it_was(tmp_path):
     with Recorder(tmp_path, scheduler):
         for step in range(6):
             batch.update(length=step, domain="ab"[step % 2])
-            scheduler.step(2.0, batch=batch)
+            scheduler.step(2.0, composition=batch)
     trace = Trace.load(tmp_path)
-    assert trace.batch["length"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert trace.batch["domain"].tolist() == ["a", "b"] * 3
+    assert trace.composition["length"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert trace.composition["domain"].tolist() == ["a", "b"] * 3
 
 
 class Odd:
@@ -618,8 +618,8 @@ def test_a_batch_of_anything_costs_no_run(tmp_path, values, found):
     scheduler = GreedyLR(optimizer())
     with Recorder(tmp_path, scheduler):
         for value in values:
-            scheduler.step(1.0, batch={"column": value})
-    got = Trace.load(tmp_path).batch["column"].tolist()
+            scheduler.step(1.0, composition={"column": value})
+    got = Trace.load(tmp_path).composition["column"].tolist()
     assert list(map(repr, got)) == list(map(repr, found))
     Trace.load(tmp_path).to_arrow()
 
@@ -628,8 +628,8 @@ def test_a_batch_of_anything_costs_no_run(tmp_path, values, found):
 @pytest.mark.parametrize("batch", ["news", ["a"], 3])
 def test_a_batch_is_a_mapping(tmp_path, batch, loss):
     scheduler = GreedyLR(optimizer())
-    with Recorder(tmp_path, scheduler), pytest.raises(TypeError, match="batch must be a mapping of names"):
-        scheduler.step(loss, batch=batch)
+    with Recorder(tmp_path, scheduler), pytest.raises(TypeError, match="composition must be a mapping of names"):
+        scheduler.step(loss, composition=batch)
     assert scheduler.last_epoch == 0
 
 
@@ -869,7 +869,7 @@ def test_lines_that_no_recorder_wrote_are_a_value_error_at_worst(tmp_path):
     scheduler = GreedyLR(optimizer(), decade_steps=5, config=DefaultConfig(window=3))
     with Recorder(tmp_path / "a", scheduler) as kept:
         for number in range(40):
-            scheduler.step(2.0 + 0.1 * (number % 3), batch={"domain": "ab"[number % 2]})
+            scheduler.step(2.0 + 0.1 * (number % 3), composition={"domain": "ab"[number % 2]})
             kept.log(val_loss=1.0)
         kept.mark("here", why="x")
         scheduler.step(float("nan"))
@@ -1004,7 +1004,7 @@ def test_spikes_of_a_thinned_run_keep_their_batches(tmp_path, monkeypatch):
                 "domain": "bad" if bad or r.random() < 0.02 else "good",
                 "length": 900 + step % 7 if bad else step % 300,
             }
-            scheduler.step(50.0 if bad else 2.0 + r.gauss(0, 0.1), batch=batch)
+            scheduler.step(50.0 if bad else 2.0 + r.gauss(0, 0.1), composition=batch)
             if step % 50 == 0:
                 kept.flush()
     trace = Trace.load(tmp_path)
@@ -1066,7 +1066,7 @@ def test_what_is_not_recorded_is_not_kept(tmp_path, monkeypatch, how):
     scheduler.subscribe(kept)
     if how == "closed":
         kept.close()
-    steps(scheduler, 1000, batch={"domain": "a"})
+    steps(scheduler, 1000, composition={"domain": "a"})
     if how == "rank":
         kept.log(val_loss=1.0)
     assert not any((kept._losses, kept._decisions, kept._batches, kept._changes, kept._metrics))

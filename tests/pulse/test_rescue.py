@@ -486,7 +486,7 @@ def test_one_outlier_of_a_domain_restores_nothing():
         rescue = Rescue(model, optimizer, scheduler)
         for step in range(600):
             loss = 2 + 0.5 * (step % 4) + r.gauss(0, 0.1)
-            scheduler.step(loss * (10 if step == 300 else 1), batch={"d": str(step % 4)})
+            scheduler.step(loss * (10 if step == 300 else 1), composition={"d": str(step % 4)})
             assert not rescue.step()
 
 

@@ -476,7 +476,7 @@ def test_a_damaged_state_is_refused_or_can_be_gone_on_from_for_ever(make):
     for at in (0, 17):
         scheduler = make()
         for step in range(at):
-            scheduler.step(2 - step / 100 + r.gauss(0, 0.1), batch={"d": str(step % 2)})
+            scheduler.step(2 - step / 100 + r.gauss(0, 0.1), composition={"d": str(step % 2)})
         good = scheduler.state_dict()
         for path in entries(good):
             for bad in r.sample(BAD, 6):
@@ -495,7 +495,7 @@ def test_a_damaged_state_is_refused_or_can_be_gone_on_from_for_ever(make):
                 if path == ("levels", "by"):
                     continue  # Its batches name another column.
                 for step in range(100):
-                    other.step(r.choice([1.0, 2.0, 1e30, NAN, math.inf, -5.0, 1.5]), batch={"d": str(step % 2)})
+                    other.step(r.choice([1.0, 2.0, 1e30, NAN, math.inf, -5.0, 1.5]), composition={"d": str(step % 2)})
                     assert math.isfinite(other.optimizer.param_groups[0]["lr"])
                 make().load_state_dict(other.state_dict())
 
@@ -574,7 +574,7 @@ def test_a_distributed_checkpoint_brings_everything_back(family, steps, pending,
 
     def stepped(scheduler, some):
         for number, loss in enumerate(some):
-            scheduler.step(loss, batch={"domain": "abc"[number % 3]})
+            scheduler.step(loss, composition={"domain": "abc"[number % 3]})
         return scheduler.state_dict()
 
     trained, fresh = FAMILIES[family](), FAMILIES[family]()

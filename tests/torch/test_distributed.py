@@ -128,7 +128,7 @@ def play(optimizer, scheduler):
             loss = {"bad": "two", "two": torch.ones(2)}.get(scene, loss)
         batch = 7 if scene == "batch" and rank and step == 3 else None
         norm = "high" if scene == "norm" and rank and step == 3 else None
-        scheduler.step(torch.tensor(loss) if scene == "mixed" and rank else loss, batch=batch, grad_norm=norm)
+        scheduler.step(torch.tensor(loss) if scene == "mixed" and rank else loss, composition=batch, grad_norm=norm)
         if scene == "several":
             other.step(1.0 + step / 50)
 

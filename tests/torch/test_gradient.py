@@ -348,7 +348,7 @@ def test_is_not_measured_where_it_is_not_heard(monkeypatch):
     scheduler = GreedyLR(torch.optim.SGD(parts, lr=0.1), level_by="domain")
     parts[0].square().sum().backward()
     scheduler.optimizer.step()
-    scheduler.step(1.0, batch={"domain": "one"})
+    scheduler.step(1.0, composition={"domain": "one"})
 
 
 def test_a_watched_scheduler_hears_the_same():

@@ -2,7 +2,7 @@
 
 ``accelerator.prepare(scheduler)`` is not for GreedyLR. The wrapper that it returns drops the losses of all
 micro-batches but the last, and calls ``step`` once for each process, because it is made for schedules that count
-samples. What :func:`prepare` returns takes its place.
+samples. What :func:`attach` returns takes its place.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ except ModuleNotFoundError as error:
     raise missing(error, "accelerate") from error
 
 
-class PreparedGreedyLR:
-    """GreedyLR in an accelerated loop; made by :func:`prepare`. Everything but ``step`` is the scheduler's.
+class AttachedGreedyLR:
+    """GreedyLR in an accelerated loop; made by :func:`attach`. Everything but ``step`` is the scheduler's.
 
     Attributes:
         scheduler: The scheduler itself.
@@ -37,7 +37,7 @@ class PreparedGreedyLR:
         self._skips.start(accelerator.scaler)
         hear_clipping(accelerator, self._loop)
 
-    def step(self, loss: float | Tensor, *, batch: Mapping[str, Any] | None = None) -> None:
+    def step(self, loss: float | Tensor, *, composition: Mapping[str, Any] | None = None) -> None:
         """Take in the loss of one micro-batch, after ``optimizer.step()``.
 
         The learning rates follow once per optimizer step that was made: on the mean over the micro-batches of the
@@ -45,10 +45,10 @@ class PreparedGreedyLR:
 
         Args:
             loss: What was given to ``accelerator.backward``, which divides it by the accumulation steps itself.
-            batch: What the micro-batch was made of, see :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers
-                and all labels that occurred.
+            composition: What the micro-batch was made of, see :meth:`GreedyLR.step`. Of an accumulation, the mean of
+                numbers and all labels that occurred.
         """
-        self._loop.add(loss, batch)
+        self._loop.add(loss, composition)
         if not self._accelerator.sync_gradients:
             return
         # Of its own optimizer, where that is the prepared one; others may skip on their own.
@@ -73,7 +73,7 @@ class PreparedGreedyLR:
         return getattr(self.scheduler, name)
 
 
-def prepare(accelerator: Accelerator, scheduler: GreedyLR) -> PreparedGreedyLR:
+def attach(accelerator: Accelerator, scheduler: GreedyLR) -> AttachedGreedyLR:
     """Fit GreedyLR into a loop with gradient accumulation, several processes, mixed precision, FSDP or DeepSpeed.
 
     ``accelerator.save_state`` and ``load_state`` include it from here on.
@@ -90,7 +90,7 @@ def prepare(accelerator: Accelerator, scheduler: GreedyLR) -> PreparedGreedyLR:
         >>> accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
         >>> model = torch.nn.Linear(2, 1)
         >>> model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
-        >>> scheduler = prepare(accelerator, GreedyLR(optimizer))
+        >>> scheduler = attach(accelerator, GreedyLR(optimizer))
         >>> for batch in torch.ones(6, 4, 2):
         ...     with accelerator.accumulate(model):
         ...         loss = model(batch).square().mean()
@@ -101,6 +101,6 @@ def prepare(accelerator: Accelerator, scheduler: GreedyLR) -> PreparedGreedyLR:
         >>> scheduler.last_epoch
         3
     """
-    prepared = PreparedGreedyLR(accelerator, scheduler)
+    prepared = AttachedGreedyLR(accelerator, scheduler)
     accelerator.register_for_checkpointing(prepared)
     return prepared

@@ -2,7 +2,7 @@
 
 In automatic optimization Lightning steps the scheduler without a loss. What ``training_step`` returns is the loss of a
 micro-batch; the hooks around the backward pass see it scaled, in float16, and the end of the batch comes after the
-scheduler's step. So :func:`configure` wraps ``training_step`` on the one module, until the fit is over. In manual
+scheduler's step. So :func:`attach` wraps ``training_step`` on the one module, until the fit is over. In manual
 optimization the module calls ``self.lr_schedulers().step(loss)`` itself, on a GreedyLR that nothing stands in front of.
 """
 
@@ -27,13 +27,13 @@ except ModuleNotFoundError as error:
     raise missing(error, "lightning") from error
 
 
-def configure(
+def attach(
     module: LightningModule,
     optimizer: Optimizer,
     build: Callable[..., GreedyLR] = GreedyLR,
     *,
     observers: Iterable[Observer] | Callable[[], Iterable[Observer]] = (),
-    batch: Composition | None = None,
+    composition: Composition | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Return value for ``configure_optimizers`` that lets GreedyLR observe the training loss at every optimizer step.
@@ -49,7 +49,7 @@ def configure(
             that makes them. Lightning configures optimizers anew for every fit, a search for a learning rate included:
             what the function makes is closed when that fit is over. One that has a method ``log`` is handed, at the
             end of every validation, what the module logged under names that begin with ``val`` or ``eval``.
-        batch: Called with every micro-batch that ``training_step`` gets, says what it is made of, see
+        composition: Called with every micro-batch that ``training_step`` gets, says what it is made of, see
             :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers and all labels that occurred are observed.
             In manual optimization the module hands it to ``step`` itself.
         **settings: Handed to ``build``. For :class:`GreedyLR` in automatic optimization ``total_steps`` is the
@@ -76,7 +76,7 @@ def configure(
         steps = module.trainer.estimated_stepping_batches
         settings = with_length(settings, int(steps) if math.isfinite(steps) else None)
     stepped = _Stepped(_observed(build(optimizer, **settings), known), module)
-    step = _TrainingStep(module, stepped, batch)
+    step = _TrainingStep(module, stepped, composition)
     vars(module)["training_step"] = step
     _watch(module, _Fit(known, made, step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": stepped, "interval": "step"}}
@@ -169,16 +169,16 @@ class _Stepped(LoopScheduler):
 class _TrainingStep:
     """In place of a module's ``training_step``. A copy of the module, pickled or not, has its own again."""
 
-    def __init__(self, module: LightningModule, stepped: _Stepped, batch: Composition | None) -> None:
+    def __init__(self, module: LightningModule, stepped: _Stepped, composition: Composition | None) -> None:
         before = vars(module).get("training_step")  # somebody else's wrapper
         self._before: Any = before.original if isinstance(before, _TrainingStep) else before
-        self._module, self._stepped, self._batch = module, stepped, batch
+        self._module, self._stepped, self._composition = module, stepped, composition
         functools.update_wrapper(self, type(module).training_step)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._stepped.start()
         # Before the module, which may take out what its network does not know.
-        made_of = None if self._batch is None else self._batch(args[0] if args else kwargs["batch"])
+        made_of = None if self._composition is None else self._composition(args[0] if args else kwargs["batch"])
         original = type(self._module).training_step.__get__(self._module) if self._before is None else self._before
         output = original(*args, **kwargs)
         loss = output.get("loss") if isinstance(output, Mapping) else output

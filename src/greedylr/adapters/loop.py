@@ -50,15 +50,15 @@ class LoopScheduler(LRScheduler):
         self.said: list[str] = []
         self.clear()
 
-    def add(self, loss: float | Tensor, batch: Mapping[str, Any] | None = None) -> None:
+    def add(self, loss: float | Tensor, composition: Mapping[str, Any] | None = None) -> None:
         """Take in the loss of one micro-batch and what it was made of; on a device nothing is waited for."""
         if isinstance(loss, Tensor):
             # At least float32, as half precision would lose the later shares.
             loss = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
         self._loss = loss if self._loss is None else self._loss + loss
         self._count += 1
-        if batch is not None:
-            self._batches.append(batch)
+        if composition is not None:
+            self._batches.append(composition)
 
     def clear(self) -> None:
         """Forget what was added: the optimizer step was skipped, or never came."""
@@ -66,10 +66,12 @@ class LoopScheduler(LRScheduler):
 
     def step(self) -> None:  # type: ignore[override]
         """Observe what was added since the last step, if anything was."""
-        loss, count, batch, norm = self._loss, self._count, _together(self._batches), self.grad_norm
+        loss, count, composition, norm = self._loss, self._count, _together(self._batches), self.grad_norm
         self.clear()
         if loss is not None:
-            self.scheduler.step(loss / count if self._mean and count > 1 else loss, batch=batch, grad_norm=norm)
+            self.scheduler.step(
+                loss / count if self._mean and count > 1 else loss, composition=composition, grad_norm=norm
+            )
 
     def get_lr(self) -> list[float | Tensor]:
         """The scheduler's."""

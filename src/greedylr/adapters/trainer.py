@@ -48,7 +48,7 @@ def attach(
     *,
     observe: str | Observe = "loss",
     observers: Iterable[Observer] = (),
-    batch: Composition | None = None,
+    composition: Composition | None = None,
     **settings: Any,
 ) -> None:
     """Let GreedyLR set the learning rates of a ``Trainer``, of any subclass, in place of its ``lr_scheduler_type``.
@@ -66,9 +66,9 @@ def attach(
             observe, None; on all ranks alike.
         observers: Each is called with every decision, see :meth:`GreedyLR.subscribe`: a recorder, say. One that has a
             method ``log`` is handed the metrics of evaluations, ``eval_loss`` and so on, at the step that they follow.
-        batch: Called with the inputs of every micro-batch before the model sees them, says what they are made of, see
-            :meth:`GreedyLR.step`; it may take out what the model does not know. Of an accumulation, the mean of numbers
-            and all labels that occurred are observed.
+        composition: Called with the inputs of every micro-batch before the model sees them, says what they are made of,
+            see :meth:`GreedyLR.step`; it may take out what the model does not know. Of an accumulation, the mean of
+            numbers and all labels that occurred are observed.
         **settings: Handed to ``build``. For :class:`GreedyLR` on the loss, ``total_steps`` is the trainer's own number
             of steps unless given; ``total_steps=None`` is open-ended. For :class:`GreedyLR`, ``max_scale`` is 1 unless
             given where the model is pre-trained, see :func:`is_pretrained`: where data are scarce, a falling training
@@ -81,7 +81,7 @@ def attach(
     Raises:
         TypeError: If ``trainer`` is no ``Trainer``, ``build`` no function, or a setting unknown.
         ValueError: If a setting is outside its range; if the trainer has a scheduler already, or no metric that could
-            be observed; if ``batch`` is given and the loss is not observed.
+            be observed; if ``composition`` is given and the loss is not observed.
 
     Warns:
         UserWarning: If the training arguments ask for a schedule or a warmup, which are not used.
@@ -102,8 +102,10 @@ def attach(
         raise ValueError("this trainer has been given GreedyLR already: attach only once")
     if not callable(observe) and observe not in ("loss", "metric"):
         raise ValueError(f"observe must be 'loss', 'metric' or a function of the trainer, got {observe!r}")
-    if batch is not None and observe != "loss":
-        raise ValueError(f"batch says what the training loss was made of, which observe={observe!r} does not look at")
+    if composition is not None and observe != "loss":
+        raise ValueError(
+            f"composition says what the training loss was made of, which observe={observe!r} does not look at"
+        )
     if observe == "metric":
         metric, strategy = trainer.args.metric_for_best_model, trainer.args.eval_strategy
         if metric is None or strategy == "no":
@@ -113,7 +115,7 @@ def attach(
             )
         settings.setdefault("mode", "max" if trainer.args.greater_is_better else "min")
     _say_what_is_dropped(trainer.args)
-    _Attached(trainer, build, observe, tuple(observers), batch, settings)
+    _Attached(trainer, build, observe, tuple(observers), composition, settings)
 
 
 def safe_for(trainer: Trainer, build: Callable[..., GreedyLR], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,12 +189,12 @@ class _Attached(TrainerCallback):
         build: Callable[..., GreedyLR],
         observe: str | Observe,
         observers: tuple[Observer, ...],
-        batch: Composition | None,
+        composition: Composition | None,
         settings: dict[str, Any],
     ) -> None:
         self._trainer: Any = trainer  # its annotations know fewer schedulers than it takes
         self._build, self._observe, self._observers, self._settings = build, observe, observers, settings
-        self._batch = batch
+        self._composition = composition
         self._loop: LoopScheduler | None = None
         self._counts: Counter[Action] = Counter()
         self._trained = False  # whether there was an optimizer step since the last evaluation
@@ -220,10 +222,10 @@ class _Attached(TrainerCallback):
 
     def training_step(self, model: Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch: forward, backward, and its share of the loss back."""
-        batch = None if self._batch is None else self._batch(inputs)
+        composition = None if self._composition is None else self._composition(inputs)
         loss: Tensor = self._training_step(model, inputs, *args, **kwargs)
         if self._observe == "loss" and self._loop is not None:
-            self._loop.add(loss, batch)
+            self._loop.add(loss, composition)
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -31,7 +31,7 @@ def attach(
     build: Callable[..., GreedyLR] = GreedyLR,
     *,
     observers: Iterable[Observer] = (),
-    batch: Composition | None = None,
+    composition: Composition | None = None,
     **settings: Any,
 ) -> None:
     """Let GreedyLR set the learning rates of a TRL trainer: on the reward if it earns one, else on the loss.
@@ -43,7 +43,7 @@ def attach(
         trainer: The trainer; it must have been given no scheduler.
         build: As for :func:`greedylr.adapters.trainer.attach`.
         observers: Likewise.
-        batch: Likewise, on the loss only.
+        composition: Likewise, on the loss only.
         **settings: Likewise. On a reward ``mode`` is ``"max"``, and ``total_steps`` counts generations.
 
     Raises:
@@ -53,7 +53,7 @@ def attach(
         See ``docs/adapters.md``.
     """
     if not earns_rewards(trainer):
-        loss.attach(trainer, build, observers=observers, batch=batch, **settings)
+        loss.attach(trainer, build, observers=observers, composition=composition, **settings)
         return
     every = steps_per_generation(trainer)
 
@@ -63,7 +63,7 @@ def attach(
         return build(optimizer, **settings)
 
     settings = {"mode": "max"} | loss.safe_for(trainer, build, settings) | settings
-    loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, batch=batch, **settings)
+    loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, composition=composition, **settings)
 
 
 class _NewRewards:

@@ -54,7 +54,7 @@ class Levels:
     far, at most :math:`S` where that is known; where there is no other domain, all as they are.
 
     Args:
-        by: Name of the column of the batch that holds the domain: a label, or a whole number; a thousand at most.
+        by: Name of the column of the composition that holds the domain: a label, or a whole number; a thousand at most.
 
     Example:
         Two domains far apart, none of which improves:
@@ -66,22 +66,24 @@ class Levels:
 
     def __init__(self, by: str) -> None:
         if not isinstance(by, str) or not by:
-            raise ValueError(f"level_by must be the name of a column of the batch, got {by!r}")
+            raise ValueError(f"level_by must be the name of a column of the composition, got {by!r}")
         self.by = by
         self._domains: dict[str, _Domain] = {}
         self._common, self._spread = 0.0, 0.0  # R and the square of S
         self._seen = 0.0  # losses of the domains that are known
 
-    def correct(self, loss: float, batch: Mapping[str, Any] | None) -> float:
+    def correct(self, loss: float, composition: Mapping[str, Any] | None) -> float:
         """The loss without its domain's level; what is not finite is passed on, and changes no level.
 
         Raises:
             ValueError: If the batch does not name its domain, or the column turns out to have too many.
             TypeError: If the domain is a number that is not whole.
         """
-        if batch is None or self.by not in batch:
-            raise ValueError(f"level_by={self.by!r} needs step(loss, batch={{{self.by!r}: ...}}), got batch={batch!r}")
-        name = batch[self.by]
+        if composition is None or self.by not in composition:
+            raise ValueError(
+                f"level_by={self.by!r} needs step(loss, composition={{{self.by!r}: ...}}), got {composition!r}"
+            )
+        name = composition[self.by]
         if not isinstance(name, str):
             self._refuse_measure(name)
         if not math.isfinite(loss):

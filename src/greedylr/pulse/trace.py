@@ -137,8 +137,8 @@ class Trace:
         lrs: Learning rate of each parameter group after each of these steps, ``[row, group]``; NaN before the group
             joined.
         first_lrs: Learning rate of each parameter group before the first step; NaN where the record does not say.
-        batch: What each batch was made of, by name: numbers (NaN where there is none) or labels (empty where there is
-            none).
+        composition: What each batch was made of, by name: numbers (NaN where there is none) or labels (empty where
+            there is none).
         troubled: What the batches of spikes, explosions and losses not finite were made of at steps that have no row,
             by step.
         decisions: All that compared or moved something, in order.
@@ -162,7 +162,7 @@ class Trace:
     highs: Floats
     lrs: NDArray[np.float64]
     first_lrs: Floats
-    batch: dict[str, NDArray[Any]]
+    composition: dict[str, NDArray[Any]]
     troubled: dict[int, dict[str, Any]]
     decisions: list[Decision]
     phases: list[Phase]
@@ -264,7 +264,7 @@ class Trace:
         columns: dict[str, Any] = {"step": self.steps, "loss": self.losses, "mean": self.means, "high": self.highs}
         for group in range(self.lrs.shape[1]):
             columns["lr" if group == 0 else f"lr_{group}"] = self.lrs[:, group]
-        columns.update({f"batch_{name}": values for name, values in self.batch.items()})
+        columns.update({f"batch_{name}": values for name, values in self.composition.items()})
         actions = np.full(len(self.steps), None, dtype=object)
         rows = {int(step): row for row, step in enumerate(self.steps)} if self.decisions or self.metrics else {}
         for one in self.decisions:
@@ -444,7 +444,7 @@ class _Reading:
             highs=_joined([block["highs"] for block in self.blocks], float),
             lrs=self._lrs(steps),
             first_lrs=np.full(1, np.nan) if self.first_lrs is None else self.first_lrs,
-            batch=self._batch(),
+            composition=self._batch(),
             troubled=self.troubled,
             decisions=self.decisions,
             phases=self._phases(),

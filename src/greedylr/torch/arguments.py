@@ -1,4 +1,4 @@
-"""Arguments of :class:`greedylr.GreedyLR`: what was given, what is not known, and what a loss and a batch may be."""
+"""Arguments of :class:`greedylr.GreedyLR`: what was given, what is not known, what a loss may be."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def refuse_unknown(call: str, function: Callable[..., Any], unknown: Mapping[str
     raise TypeError(f"{call} has {'; '.join(said)}")
 
 
-def check_batch(batch: object) -> None:
+def check_composition(composition: object) -> None:
     """Raise if a composition of a batch is none.
 
     Raises:
         TypeError: If it is no mapping.
     """
-    if batch is not None and batch.__class__ is not dict and not isinstance(batch, Mapping):
-        raise TypeError(f"batch must be a mapping of names to numbers and labels, got {batch!r}")
+    if composition is not None and composition.__class__ is not dict and not isinstance(composition, Mapping):
+        raise TypeError(f"composition must be a mapping of names to numbers and labels, got {composition!r}")
 
 
 def checked(loss: SupportsFloat | None) -> float | Tensor:

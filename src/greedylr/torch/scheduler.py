@@ -26,7 +26,15 @@ from greedylr.control.paper.config import PaperConfig
 from greedylr.control.settings import Bound
 from greedylr.torch import distributed as ranks
 from greedylr.torch import parameter_groups, saved
-from greedylr.torch.arguments import PAPER_SETTINGS, UNSET, Unset, check_batch, checked, refuse_unknown, settings_given
+from greedylr.torch.arguments import (
+    PAPER_SETTINGS,
+    UNSET,
+    Unset,
+    check_composition,
+    checked,
+    refuse_unknown,
+    settings_given,
+)
 from greedylr.torch.device_reader import Decode, DeferredReader, Observed, observed
 from greedylr.torch.gradient import Slope
 
@@ -81,8 +89,8 @@ class GreedyLR(LRScheduler):
             that all ranks have the same learning rate. Its process group must be initialised before the first
             :meth:`step`, and every rank must step, equally often: what differs is an error on all ranks. False: the
             loss already is the same on all ranks. Uneven inputs: ``Join([model, scheduler])``.
-        level_by: Name of a column of ``batch`` (see :meth:`step`) that holds each batch's domain: every loss is then
-            compared with the running level of its own domain, so that a change of composition is no change of the
+        level_by: Name of a column of ``composition`` (see :meth:`step`) that holds each batch's domain: every loss is
+            then compared with the running level of its own domain, so that a change of composition is no change of the
             loss; in one process only. None: losses are compared as they are.
         **unknown: Refused, with what to write instead.
 
@@ -122,7 +130,7 @@ class GreedyLR(LRScheduler):
     _levels: Levels | None
     _batches: list[Mapping[str, Any] | None]
     _over: bool
-    batch: Mapping[str, Any] | None
+    composition: Mapping[str, Any] | None
     """Composition of the batch whose decision observers are being told, as given to :meth:`step`."""
 
     def __init__(
@@ -241,7 +249,7 @@ class GreedyLR(LRScheduler):
         self,
         loss: SupportsFloat | None = None,
         *,
-        batch: Mapping[str, Any] | None = None,
+        composition: Mapping[str, Any] | None = None,
         grad_norm: SupportsFloat | None = None,
     ) -> None:
         """Observe one loss and set the learning rates for the next optimizer step.
@@ -249,12 +257,13 @@ class GreedyLR(LRScheduler):
         Args:
             loss: The loss that was just optimised: a float, or a tensor with one element on any device. NaN
                 and infinities are observations: they cut the learning rate and enter no average.
-            batch: What the batch was made of, by name: numbers and labels, for observers (see :attr:`batch`).
+            composition: What the batch was made of, by name: numbers and labels, for observers.
             grad_norm: The norm of the gradient before it was clipped, as ``torch.nn.utils.clip_grad_norm_`` returns
                 it. Without it a clipped gradient is not heard.
 
         Raises:
-            TypeError: If there is no loss, or it is no number; if ``batch`` is no mapping, or ``grad_norm`` no number.
+            TypeError: If there is no loss, or it is no number; if ``composition`` is no mapping, or ``grad_norm`` no
+                number.
             ValueError: If the loss is a tensor with more than one element.
         """
         if len(self.optimizer.param_groups) != self._group_count:
@@ -268,24 +277,24 @@ class GreedyLR(LRScheduler):
                 self._settle(action)
             return
         if loss.__class__ is float and not self._indirect:
-            check_batch(batch)
-            self.batch = batch
+            check_composition(composition)
+            self.composition = composition
             self._observe(loss, self._slope.number(grad_norm))
             return
-        self._take_in(loss, batch, grad_norm)
+        self._take_in(loss, composition, grad_norm)
 
     def _take_in(
         self,
         loss: SupportsFloat | None,
-        batch: Mapping[str, Any] | None,
+        composition: Mapping[str, Any] | None,
         grad_norm: SupportsFloat | None = None,
         joined: bool = False,
     ) -> None:
-        values = self._read(loss, batch, grad_norm, joined)
+        values = self._read(loss, composition, grad_norm, joined)
         # Beside the loss, which may be acted on one call later, when the caller may have put something else in it.
-        self._batches.append(None if batch is None else dict(batch))
+        self._batches.append(None if composition is None else dict(composition))
         for value, slope in values:
-            self.batch = self._batches.pop(0)
+            self.composition = self._batches.pop(0)
             self._observe(value, slope)
 
     def validate(self, loss: SupportsFloat) -> None:
@@ -629,7 +638,7 @@ class GreedyLR(LRScheduler):
         self._read_mode = read
         self._reader = DeferredReader()
         self._slope = Slope(optimizer, self._initial_lrs_now())
-        self._levels, self._batches, self.batch = None, [], None
+        self._levels, self._batches, self.composition = None, [], None
         self._average_ranks = average_ranks
         self._averages = ranks.LossAverage(optimizer)
         # Whether a float may not be acted on straight away: it is to be averaged, or a device loss may be before it.
@@ -648,7 +657,7 @@ class GreedyLR(LRScheduler):
     def _read(
         self,
         loss: SupportsFloat | None,
-        batch: Mapping[str, Any] | None,
+        composition: Mapping[str, Any] | None,
         grad_norm: SupportsFloat | None,
         joined: bool,
     ) -> list[Observed]:
@@ -660,7 +669,7 @@ class GreedyLR(LRScheduler):
             if not joined:
                 ranks.notify_join_context(self)
         try:
-            check_batch(batch)
+            check_composition(composition)
             value = math.nan if joined else checked(loss)
             if averaged and self._levels is not None:
                 raise ValueError(
@@ -707,7 +716,7 @@ class GreedyLR(LRScheduler):
 
     def _observe(self, loss: float, slope: float) -> None:
         self._take_over_lrs()
-        seen = loss if self._levels is None else self._levels.correct(loss, self.batch)
+        seen = loss if self._levels is None else self._levels.correct(loss, self.composition)
         if not self._observers:
             self._settle_after(self._advance(self._config, self._state, seen, slope))
             return

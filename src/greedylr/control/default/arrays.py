@@ -63,7 +63,6 @@ class DefaultArrays(NamedTuple):
     validation_rose: Array
     granted: Array
     promised: Array
-    lowest_step: Array
 
 
 def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
@@ -106,7 +105,6 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         validation_rose=none != 0,
         granted=zero + 1.0,
         promised=zero,
-        lowest_step=none,
     )
 
 
@@ -313,7 +311,6 @@ def advance(
         validation_rose=none != 0,
         granted=state.granted,
         promised=state.promised,
-        lowest_step=state.lowest_step,
     )
     return state, action
 
@@ -327,16 +324,15 @@ def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
     fell = state.lowest_validation - losses
     grants = lower & (state.lowest_validation < none) & (fell >= KEPT * state.promised) & (wider > state.granted)
     if config.total_steps is not None:
-        steps = xp.zeros_like(losses) + (state.step - state.lowest_step)
-        left = config.total_steps - (xp.zeros_like(losses) + state.step)
-        grants = grants & ~((losses > 0) & (fell * left >= 2 * losses * steps))
+        promise = state.slope * state.scale * (config.total_steps - (xp.zeros_like(losses) + state.step))
+        enough = (losses > 0) & (state.promised > 0) & (fell * promise >= 2 * losses * state.promised)
+        grants = grants & ~enough
     return state._replace(
         lowest_validation=xp.where(lower, losses, state.lowest_validation),
         validation_above=~lower & (above | state.validation_above),
         validation_rose=state.validation_rose | (above & state.validation_above),
         granted=xp.where(grants, wider, state.granted),
         promised=xp.where(lower, 0.0, state.promised),
-        lowest_step=xp.where(lower, state.step, state.lowest_step),
     )
 
 

@@ -81,20 +81,22 @@ class DefaultConfig:
 
     .. math:: \text{scale} \leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale},
 
-    with the next loss, which ends a climb as an objection does. If it is the lowest, has fallen by a twentieth of what
-    the steps promised, where the slope is known, and would not be zero before the run ends at that pace:
+    with the next loss, which ends a climb as an objection does. If it is the lowest, the scale may rise to twice what
+    it is, :math:`\text{granted} \leftarrow \max(\text{granted}, 2 s)`, but, where the slope is known, only on two
+    conditions on what the steps since :math:`t^*` promised together, with :math:`\eta_i` the learning rate that step
+    :math:`i` was made at. A twentieth of it at least was kept, and as large a share of what the rest of the run
+    promises, half of it for the annealing, is less than the whole loss:
 
     .. math::
-        \text{granted} \leftarrow \max(\text{granted}, 2 s) \quad
-            \text{if } v < v^*, \quad
-        v^* - v \ge \tfrac{1}{20} \sum_{t^* < i \le t} g_i \, \eta_i / \eta_{\text{initial}}, \quad
-        \frac{v^* - v}{t - t^*} \cdot \frac{T - t}{2} < v,
+        P = \sum_{t^* < i \le t} g_i \, \eta_i / \eta_{\text{initial}}, \qquad
+        \frac{v^* - v}{P} \ge \frac{1}{20}, \qquad
+        \frac{v^* - v}{P} \cdot \bar g_t \, s \, \frac{T - t}{2} < v.
 
-    with :math:`\eta_i` the learning rate that step :math:`i` was made at. (Half of what is left, for the annealing;
-    without ``total_steps``, and for a loss below zero, the last does not count.) With ``await_validation`` nothing
-    raises the scale above what is granted, which is 1 at the start: the learning rate that was given is left behind
-    only as long as the validation loss falls as the gradient promised and yet too slowly, and by a factor of two from
-    one validation to the next at most. A validation loss that is not finite is above all others.
+    (Without ``total_steps``, and for a loss that is not above zero, the last does not count.) With
+    ``await_validation`` nothing raises the scale above what is granted, which is 1 at the start: the learning rate that
+    was given is left behind only as long as the validation loss falls as the gradient promised and yet too slowly, and
+    by a factor of two from one validation to the next at most. A validation loss that is not finite is above all
+    others.
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and

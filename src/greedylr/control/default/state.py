@@ -54,7 +54,6 @@ class DefaultState:
         validation_rose: Whether no loss has come since ``validation``.
         granted: The scale up to which it may rise, if that is for the validation loss to say.
         promised: The sum of what the steps since the lowest validation loss have promised.
-        lowest_step: How many losses had been observed by then.
         moved_from: ``total_steps`` before they were last changed, infinite if there were none; negative if they never
             were.
         horizon_moved: Whether no decision has told of that change yet.
@@ -91,7 +90,6 @@ class DefaultState:
     validation_rose: bool = False
     granted: float = 1.0
     promised: float = 0.0
-    lowest_step: int = 0
     moved_from: float = -1.0
     horizon_moved: bool = False
 
@@ -123,7 +121,6 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
     yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
     yield "lowest_validation", "finite", finite([state.lowest_validation])
-    yield "lowest_step", f"from 0 to step={state.step}", 0 <= state.lowest_step <= state.step
     yield "granted", "finite, and at least 0", 0 <= state.granted <= NO_CEILING
     if config.await_validation:
         yield "granted", f"at least scale={state.scale!r}", state.scale <= state.granted

@@ -109,12 +109,10 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
     if not math.isfinite(loss):
         loss = NO_CEILING
     if loss < state.lowest_validation:
-        fell, steps = state.lowest_validation - loss, state.step - state.lowest_step
-        known = state.lowest_validation < NO_CEILING
-        if known and fell >= KEPT * state.promised and not _is_enough(config, state, loss, fell, steps):
+        fell, known = state.lowest_validation - loss, state.lowest_validation < NO_CEILING
+        if known and fell >= KEPT * state.promised and not _is_enough(config, state, loss, fell):
             state.granted = min(max(state.granted, GRANT * state.scale), NO_CEILING)
         state.lowest_validation, state.validation_above, state.promised = loss, False, 0.0
-        state.lowest_step = state.step
     elif loss > state.lowest_validation:
         if state.validation_above:
             state.validation, state.validation_rose = loss, True
@@ -122,11 +120,12 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
         state.validation_above = True
 
 
-def _is_enough(config: DefaultConfig, state: DefaultState, loss: float, fell: float, steps: int) -> bool:
-    """Whether what is left of the run, half of it for the annealing, would bring the loss to zero at this pace."""
-    if config.total_steps is None or not loss > 0:
+def _is_enough(config: DefaultConfig, state: DefaultState, loss: float, fell: float) -> bool:
+    """Whether the rest of the run would bring the loss to zero, if as much is kept of what its steps promise."""
+    if config.total_steps is None or not (loss > 0 and state.promised > 0):
         return False
-    return fell * (config.total_steps - state.step) >= 2 * loss * steps
+    promise = state.slope * state.scale * (config.total_steps - state.step)  # Twice what annealing leaves of it.
+    return fell * promise >= 2 * loss * state.promised
 
 
 def _hear_validation(config: DefaultConfig, state: DefaultState) -> bool:

@@ -195,7 +195,7 @@ def _trace(result: Result, config: dict[str, Any]) -> Trace:
         highs=losses,
         lrs=np.array([*result.lrs[1:], *result.lrs[-1:]]).reshape(-1, 1),  # A trace has those after each step.
         first_lrs=np.array(result.lrs[:1]),
-        batch={},
+        composition={},
         troubled={},
         decisions=result.decisions,
         phases=[],

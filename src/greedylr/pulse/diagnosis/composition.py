@@ -118,7 +118,7 @@ def explain(trace: Trace, seed: int = 0) -> Composition | None:
         None if no composition was logged, or for fewer than 200 steps.
     """
     finite = np.isfinite(trace.losses)
-    columns = {name: _encoded(values[finite]) for name, values in trace.batch.items()}
+    columns = {name: _encoded(values[finite]) for name, values in trace.composition.items()}
     columns = {name: values for name, values in columns.items() if values.shape[1]}
     if not columns or int(finite.sum()) < _LEAST_ROWS:
         return None
@@ -148,7 +148,7 @@ def explain(trace: Trace, seed: int = 0) -> Composition | None:
     steady, growing = np.split(_fit(together, loss), 2)
     fitted = every @ steady + every @ growing * spread[:, 0]
     moves, moves_explained = _moves(trace, steps, losses, fitted, scale) if explained > 0 else (0, 0)
-    labels = frozenset(name for name in columns if trace.batch[name].dtype.kind != "f")
+    labels = frozenset(name for name in columns if trace.composition[name].dtype.kind != "f")
     return Composition(explained, p_value, by_column, labels, moves, moves_explained, _sources(trace))
 
 
@@ -251,7 +251,7 @@ def _sources(trace: Trace) -> tuple[Source, ...]:
     if not len(rows) + len(apart):
         return ()
     found = []
-    for name, values in trace.batch.items():
+    for name, values in trace.composition.items():
         steps, number = len(values), values.dtype.kind == "f"
         empty = np.nan if number else ""
         values = np.concatenate([values, np.array([batch.get(name, empty) for batch in apart], values.dtype)])

@@ -77,7 +77,7 @@ class Recorder:
         >>> scheduler = GreedyLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
         >>> path = tempfile.mkdtemp()
         >>> with Recorder(path, scheduler) as recorder:
-        ...     scheduler.step(2.5, batch={"domain": "news"})
+        ...     scheduler.step(2.5, composition={"domain": "news"})
         ...     recorder.log(grad_norm=0.3)
         ...     scheduler.step(float("inf"))
         >>> trace = Trace.load(path)
@@ -131,12 +131,12 @@ class Recorder:
 
         Args:
             scheduler: Has ``config``, the settings in force. If it has an ``optimizer`` with parameter groups, learning
-                rates that somebody else sets there are noticed; if it has ``batch``, that is recorded at every step; if
-                it has ``last_epoch``, its number of steps so far, it is noticed when two schedulers take turns.
+                rates that somebody else sets there are noticed; if it has a ``composition``, that is recorded at every
+                step; if it has ``last_epoch``, its number of steps so far, two schedulers that take turns are noticed.
         """
         with self._lock:
             self._flush()
-            self._observed = scheduler if hasattr(scheduler, "batch") else None
+            self._observed = scheduler if hasattr(scheduler, "composition") else None
             self._optimizer = getattr(scheduler, "optimizer", None)
             self._counts = hasattr(scheduler, "last_epoch")
             self._go_on_after(int(scheduler.last_epoch) if self._counts else self._step)
@@ -172,9 +172,9 @@ class Recorder:
                 self._quiet = action
             self._lrs = after
             if self._observed is not None:
-                batch = self._observed.batch
-                if batch is not None and (self._every == 1 or step % self._every == 0):
-                    self._batches.append((len(self._losses) - 1, dict(batch)))  # Its owner may use it again.
+                composition = self._observed.composition
+                if composition is not None and (self._every == 1 or step % self._every == 0):
+                    self._batches.append((len(self._losses) - 1, dict(composition)))  # Its owner may use it again.
             if self._due:
                 self._due = WRITE_EVERY == 0
                 self._look_at_optimizer()
@@ -389,9 +389,9 @@ class Recorder:
         if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
             self._note_foreign(before[0])
         if self._every > 1 and decision.action in storage.TROUBLE and self._observed is not None:
-            batch = self._observed.batch
-            if batch is not None and step % self._every:
-                self._troubled.append((len(self._decisions), dict(batch)))
+            composition = self._observed.composition
+            if composition is not None and step % self._every:
+                self._troubled.append((len(self._decisions), dict(composition)))
         self._decisions.append(decision)
 
     def _thin(self, step: int, loss: float, lrs: tuple[float, ...]) -> None:
