@@ -42,7 +42,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
 
     scale = config.start_scale if climbing else 1.0
     granted, validated, above_before = 1.0, [], False
-    promises = []  # of the steps since the lowest validation loss
+    promises, kept = [], []  # of the steps since the lowest validation loss; shares of it
 
     def bounded(scale):
         return min(max(scale, min(lows)), min(max(highs), granted if config.await_validation else math.inf))
@@ -117,14 +117,15 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
             rose = rose or (above and above_before)
             if math.isfinite(lower) and (lowest is None or lower < lowest):
                 fell, promised = math.inf if lowest is None else lowest - lower, math.fsum(promises)
-                enough = False
-                if total is not None and lower > 0 and promised > 0:
-                    slope_now = math.fsum(
-                        (1 - gamma) * gamma ** (len(heard) - i) * g for i, (_, g) in enumerate(heard, 1)
-                    )
-                    enough = fell / promised * slope_now * scale * (total - step + 1) / 2 >= lower
-                if lowest is not None and fell >= promised / 20 and not enough:
-                    granted = max(granted, 2 * scale)
+                grants = lowest is not None
+                if lowest is not None and promised > 0:
+                    kept.append(fell / promised)
+                    grants = kept[-1] >= 1 / 20 and kept[-1] >= max(kept) / 2
+                    if total is not None and lower > 0:
+                        slopes_heard = enumerate((g for _, g in heard), 1)
+                        slope_now = math.fsum((1 - gamma) * gamma ** (len(heard) - i) * g for i, g in slopes_heard)
+                        grants = grants and kept[-1] * slope_now * scale * (total - step + 1) / 2 < lower
+                granted = max(granted, 2 * scale) if grants else granted
                 promises = []
             if lower != lowest:
                 above_before = above

@@ -73,14 +73,14 @@ def test_awaited_nothing_rises_before_it_falls_and_then_by_twice():
         [
             ([], FAR, GATHERING, 1.0),
             ([3.0], FAR, GATHERING, 1.0),  # there is nothing to compare it with
-            ([2.0], FAR, CATCHING_UP, 2.0),
+            ([2.9], FAR, CATCHING_UP, 2.0),
             ([], FAR, GATHERING, 2.0),
-            ([1.5], FAR, CATCHING_UP, 4.0),
-            ([1.75], FAR, GATHERING, 4.0),
-            ([1.75], FAR, ROSE, 2.0),
+            ([2.4], FAR, CATCHING_UP, 4.0),
+            ([2.5], FAR, GATHERING, 4.0),
+            ([2.5], FAR, ROSE, 2.0),
             ([], FAR, GATHERING, 2.0),  # and not again before it is the lowest
-            ([1.6], FAR, ROSE, 1.0),
-            ([1.25], FAR, CATCHING_UP, 2.0),
+            ([2.6], FAR, ROSE, 1.0),
+            ([1.0], FAR, CATCHING_UP, 2.0),
         ],
     )
 
@@ -98,6 +98,19 @@ def test_it_rises_only_where_a_twentieth_of_what_the_steps_promised_was_kept():
             ([], 0.5, GATHERING, 2.0),
             ([3.95], 0.5, GATHERING, 2.0),
             ([3.8], 0.5, GATHERING, 2.0),  # of 1, at twice the learning rate, three times: since the lowest
+        ],
+    )
+
+
+def test_it_rises_only_where_half_of_the_largest_share_was_kept():
+    follow(
+        OPEN,
+        [
+            ([4.0], 0.05, GATHERING, 1.0),
+            ([3.98], 0.05, CATCHING_UP, 2.0),  # two fifths of what the step before promised
+            ([], 0.05, GATHERING, 2.0),
+            ([3.951], 0.05, GATHERING, 2.0),  # less than a fifth of what two did, at 1 and at 2
+            ([3.9305], 0.05, CATCHING_UP, 4.0),  # a fifth
         ],
     )
 

@@ -9,7 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from greedylr.control.decision import Action
-from greedylr.control.default.config import GRANT, KEPT, DefaultConfig
+from greedylr.control.default.config import GRANT, LEAST_KEPT, DefaultConfig
 from greedylr.control.default.step import LEAST_NOISE, NOISE_SHARE
 
 Array = Any
@@ -63,6 +63,7 @@ class DefaultArrays(NamedTuple):
     validation_rose: Array
     granted: Array
     promised: Array
+    kept: Array
 
 
 def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
@@ -105,6 +106,7 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         validation_rose=none != 0,
         granted=zero + 1.0,
         promised=zero,
+        kept=zero,
     )
 
 
@@ -311,6 +313,7 @@ def advance(
         validation_rose=none != 0,
         granted=state.granted,
         promised=state.promised,
+        kept=state.kept,
     )
     return state, action
 
@@ -321,18 +324,23 @@ def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
     losses = xp.where(xp.isfinite(losses), losses, none)
     lower, above = losses < state.lowest_validation, losses > state.lowest_validation
     wider = GRANT * state.scale
-    fell = state.lowest_validation - losses
-    grants = lower & (state.lowest_validation < none) & (fell >= KEPT * state.promised) & (wider > state.granted)
+    compared = lower & (state.lowest_validation < none)
+    known = state.promised > 0
+    kept = (state.lowest_validation - losses) / xp.where(known, state.promised, 1.0)
+    kept = xp.clip(kept, None, none)
+    most = xp.where(compared & known & (kept > state.kept), kept, state.kept)
+    falls_slowly = (kept >= LEAST_KEPT) & (kept >= most / 2)
     if config.total_steps is not None:
-        promise = state.slope * state.scale * (config.total_steps - (xp.zeros_like(losses) + state.step))
-        enough = (losses > 0) & (state.promised > 0) & (fell * promise >= 2 * losses * state.promised)
-        grants = grants & ~enough
+        left = config.total_steps - (xp.zeros_like(losses) + state.step)
+        falls_slowly = falls_slowly & (~(losses > 0) | (kept * (state.slope * state.scale * left) < 2 * losses))
+    grants = compared & (~known | falls_slowly) & (wider > state.granted)
     return state._replace(
         lowest_validation=xp.where(lower, losses, state.lowest_validation),
         validation_above=~lower & (above | state.validation_above),
         validation_rose=state.validation_rose | (above & state.validation_above),
         granted=xp.where(grants, wider, state.granted),
         promised=xp.where(lower, 0.0, state.promised),
+        kept=most,
     )
 
 

@@ -14,8 +14,8 @@ CATCH_UP = 0.06
 """The part of a run in which the scale grows tenfold while it catches up."""
 GRANT = 2.0
 """Factor by which a validation loss that is the lowest lets the scale rise."""
-KEPT = 0.05
-"""The share of what the steps promised by which the validation loss must fall for that."""
+LEAST_KEPT = 0.05
+"""The share of what the steps promised by which the validation loss must fall for that, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +82,16 @@ class DefaultConfig:
     .. math:: \text{scale} \leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale},
 
     with the next loss, which ends a climb as an objection does. If it is the lowest, the scale may rise to twice what
-    it is, :math:`\text{granted} \leftarrow \max(\text{granted}, 2 s)`, but, where the slope is known, only on two
-    conditions on what the steps since :math:`t^*` promised together, with :math:`\eta_i` the learning rate that step
-    :math:`i` was made at. A twentieth of it at least was kept, and as large a share of what the rest of the run
-    promises, half of it for the annealing, is less than the whole loss:
+    it is, :math:`\text{granted} \leftarrow \max(\text{granted}, 2 s)`, but, where the slope is known, only on three
+    conditions on the share :math:`r` that was kept of what the steps since :math:`t^*` promised together, with
+    :math:`\eta_i` the learning rate that step :math:`i` was made at. It is a twentieth at least; at least half of the
+    largest so far, :math:`r_{\max}`; and as large a share of what the rest of the run promises, half of it for the
+    annealing, is less than the whole loss:
 
     .. math::
-        P = \sum_{t^* < i \le t} g_i \, \eta_i / \eta_{\text{initial}}, \qquad
-        \frac{v^* - v}{P} \ge \frac{1}{20}, \qquad
-        \frac{v^* - v}{P} \cdot \bar g_t \, s \, \frac{T - t}{2} < v.
+        r = (v^* - v) \Big/ \sum_{t^* < i \le t} g_i \, \eta_i / \eta_{\text{initial}}, \qquad
+        r \ge \max\left(\tfrac{1}{20}, \tfrac12 r_{\max}\right), \qquad
+        r \, \bar g_t \, s \, \frac{T - t}{2} < v.
 
     (Without ``total_steps``, and for a loss that is not above zero, the last does not count.) With
     ``await_validation`` nothing raises the scale above what is granted, which is 1 at the start: the learning rate that

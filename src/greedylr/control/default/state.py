@@ -54,6 +54,7 @@ class DefaultState:
         validation_rose: Whether no loss has come since ``validation``.
         granted: The scale up to which it may rise, if that is for the validation loss to say.
         promised: The sum of what the steps since the lowest validation loss have promised.
+        kept: The largest share of it by which the validation loss has fallen so far.
         moved_from: ``total_steps`` before they were last changed, infinite if there were none; negative if they never
             were.
         horizon_moved: Whether no decision has told of that change yet.
@@ -90,6 +91,7 @@ class DefaultState:
     validation_rose: bool = False
     granted: float = 1.0
     promised: float = 0.0
+    kept: float = 0.0
     moved_from: float = -1.0
     horizon_moved: bool = False
 
@@ -115,7 +117,7 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
     for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling", "validation"):
         yield name, "finite", finite([getattr(state, name)])
-    for name in ("noise", "slope", "promised"):
+    for name in ("noise", "slope", "promised", "kept"):
         yield name, "finite and at least 0", 0 <= getattr(state, name) <= NO_CEILING
     for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from greedylr.control.decision import Action, Decision
-from greedylr.control.default.config import GRANT, KEPT, DefaultConfig
+from greedylr.control.default.config import GRANT, LEAST_KEPT, DefaultConfig
 from greedylr.control.default.state import NO_CEILING, DefaultState
 from greedylr.control.settings import bounds_of
 
@@ -109,8 +109,8 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
     if not math.isfinite(loss):
         loss = NO_CEILING
     if loss < state.lowest_validation:
-        fell, known = state.lowest_validation - loss, state.lowest_validation < NO_CEILING
-        if known and fell >= KEPT * state.promised and not _is_enough(config, state, loss, fell):
+        fell = state.lowest_validation - loss
+        if state.lowest_validation < NO_CEILING and _falls_too_slowly(config, state, loss, fell):
             state.granted = min(max(state.granted, GRANT * state.scale), NO_CEILING)
         state.lowest_validation, state.validation_above, state.promised = loss, False, 0.0
     elif loss > state.lowest_validation:
@@ -120,12 +120,18 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
         state.validation_above = True
 
 
-def _is_enough(config: DefaultConfig, state: DefaultState, loss: float, fell: float) -> bool:
-    """Whether the rest of the run would bring the loss to zero, if as much is kept of what its steps promise."""
-    if config.total_steps is None or not (loss > 0 and state.promised > 0):
+def _falls_too_slowly(config: DefaultConfig, state: DefaultState, loss: float, fell: float) -> bool:
+    """Whether what the steps promised was kept, and the rest of the run is too short at that pace."""
+    if not state.promised > 0:
+        return True  # Nothing is known of it.
+    kept = min(fell / state.promised, NO_CEILING)
+    state.kept = max(state.kept, kept)
+    if kept < max(LEAST_KEPT, state.kept / 2):
         return False
-    promise = state.slope * state.scale * (config.total_steps - state.step)  # Twice what annealing leaves of it.
-    return fell * promise >= 2 * loss * state.promised
+    if config.total_steps is None or not loss > 0:
+        return True
+    # Half of what is left, for the annealing.
+    return kept * (state.slope * state.scale * (config.total_steps - state.step)) < 2 * loss
 
 
 def _hear_validation(config: DefaultConfig, state: DefaultState) -> bool:
