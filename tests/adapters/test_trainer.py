@@ -678,7 +678,7 @@ def test_evaluations_outside_of_training_and_of_other_rules_are_not_heard(make):
     attach(trainer, build=GreedyLR.paper, min_lr=1e-6)
     trainer.train()
     trainer = make(eval_strategy="steps", eval_steps=2, max_steps=4, eval_on_start=True, name="b")
-    attach(trainer)
+    attach(trainer, await_validation=True)
     trainer.evaluate()
     trainer.train()
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]

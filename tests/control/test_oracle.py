@@ -41,7 +41,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
     settled = math.ceil(2 * tau)
 
     scale = config.start_scale if climbing else 1.0
-    granted, validated, above_before = 1.0, [], False
+    granted, validated = 1.0, []
     promises, kept = [], []  # of the steps since the lowest validation loss; shares of it
 
     def bounded(scale):
@@ -110,11 +110,11 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
     rates_before = rates(0)
     for step, (given_loss, slope, told) in enumerate(zip(losses, slopes, validations), start=1):
         grew = rose = False
-        for validation in told:
+        for validation in told if config.await_validation else ():
             lower = validation if config.mode == "min" else -validation
             lowest = min(validated, default=None)
-            above = lowest is not None and not (math.isfinite(lower) and lower <= lowest)
-            rose = rose or (above and above_before)
+            above = math.inf if lowest is None or not math.isfinite(lower) else lower - lowest
+            rose = rose or (lowest is not None and above > max(0, validated[0] - lowest) / 100)
             if math.isfinite(lower) and (lowest is None or lower < lowest):
                 fell, promised = math.inf if lowest is None else lowest - lower, math.fsum(promises)
                 grants = lowest is not None
@@ -127,8 +127,6 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
                         grants = grants and kept[-1] * slope_now * scale * (total - step + 1) / 2 < lower
                 granted = max(granted, 2 * scale) if grants else granted
                 promises = []
-            if lower != lowest:
-                above_before = above
             validated += [lower] if math.isfinite(lower) else []
         if config.mode == "min" and math.isfinite(given_loss) and math.isfinite(slope) and slope >= 0:
             heard.append((given_loss, slope))
@@ -302,7 +300,7 @@ def shipped(config, initial_lrs, losses, slopes=NO_SLOPES, validations=NO_VALIDA
     state = rule.start(config, initial_lrs)
     yield None, state.lrs
     for loss, slope, told in zip(losses, slopes, validations):
-        for validation in told if isinstance(config, DefaultConfig) else ():
+        for validation in told if getattr(config, "await_validation", False) else ():
             rule.validate(config, state, validation)
         decision = rule.observe(config, state, loss, slope)
         yield decision.action, decision.lr_after
@@ -433,7 +431,7 @@ PAPER_ACTIONS = {
     Action.PATIENCE, Action.COOLDOWN, Action.WARMUP, Action.BELOW_EPS,
 }  # fmt: skip
 CLIMB_ACTIONS = DEFAULT_ACTIONS - {
-    *(Action.AT_MAX, Action.AT_MIN, Action.OVER, Action.WARMING_UP, Action.CATCHING_UP),
+    *(Action.AT_MAX, Action.AT_MIN, Action.OVER, Action.WARMING_UP, Action.CATCHING_UP, Action.VALIDATION_ROSE),
 }
 
 

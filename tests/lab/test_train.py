@@ -197,7 +197,7 @@ def test_every_raise_cut_and_spike_is_notable_and_nothing_else_is():
 
     assert is_notable(decision(Action.RAISED, 0.1, 0.2))
     assert is_notable(decision(Action.SPIKE, 0.1, 0.1))
-    cuts = {Action.CUT, Action.BACKED_OFF, Action.EXPLOSION, Action.NON_FINITE}
+    cuts = {Action.CUT, Action.BACKED_OFF, Action.EXPLOSION, Action.NON_FINITE, Action.VALIDATION_ROSE}
     for action in cuts:
         assert is_notable(decision(action, 0.2, 0.1))
         assert not is_notable(decision(action, 0.1, 0.1))

@@ -75,7 +75,7 @@ def attach(
             loss is no argument for a higher learning rate than the one that was given. A falling validation loss is:
             where the trainer evaluates, ``await_validation`` is set instead.
 
-    The ``eval_loss`` of every evaluation while it trains is told to a default scheduler that observes the loss, see
+    With ``await_validation`` the ``eval_loss`` of every evaluation while it trains is told, see
     :meth:`GreedyLR.validate`. Of several evaluation sets none is.
 
     Raises:
@@ -281,8 +281,12 @@ class _Attached(TrainerCallback):
                 self._loop.step()
                 self._trained = False
         loop = self._loop
-        heard = self._begun and self._observe == "loss" and "eval_loss" in metrics
-        if heard and loop is not None and isinstance(loop.config, DefaultConfig):
+        if (
+            self._begun
+            and "eval_loss" in metrics
+            and loop is not None
+            and getattr(loop.config, "await_validation", False)
+        ):
             loop.scheduler.validate(float(metrics["eval_loss"]))
         if self._training:
             known = {name: one for name, one in metrics.items() if name.startswith("eval_")}

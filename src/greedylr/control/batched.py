@@ -103,16 +103,19 @@ def validate(config: Config, state: Arrays, losses: Array, xp: Any) -> Arrays:
     """Take in one validation loss per controller, as :func:`greedylr.control.rule.validate` does.
 
     Args:
-        config: The settings that ``state`` was started with, of the default family.
+        config: The settings that ``state`` was started with, with ``await_validation``.
         state: What has been seen so far; not changed.
         losses: One validation loss per controller, in the shape of ``initial_lrs``.
         xp: The array namespace of all.
 
     Raises:
         TypeError: If the settings are of the paper family.
+        ValueError: If they are without ``await_validation``.
     """
     if not isinstance(config, DefaultConfig) or not isinstance(state, DefaultArrays):
         raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
+    if not config.await_validation:
+        raise ValueError("a validation loss is heard with await_validation=True only")
     return default_arrays.validate(config, state, -losses if config.mode == "max" else losses, xp)
 
 

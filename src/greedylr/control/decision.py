@@ -18,7 +18,7 @@ class Action(Enum):
     EXPLOSION = "explosion: cut at once, losses far above the usual in a row"
     RESET = "reset: back to the initial learning rate after too long at the lower bound"
     BACKED_OFF = "backed off: the climb is over, the loss rose above its lowest"
-    VALIDATION_ROSE = "cut: the validation loss is above its lowest, not for the first time"
+    VALIDATION_ROSE = "cut: the validation loss is clearly above its lowest"
     CLIMBING = "climbing: the loss does not object"
     WARMING_UP = "warming up: the first steps are smaller"
     CATCHING_UP = "catching up: a step promises far less than there is to gain"

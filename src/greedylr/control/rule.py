@@ -89,16 +89,19 @@ def validate(config: Config, state: State, loss: float) -> None:
     """Take in a validation loss; what it means for the learning rates is in the next decision.
 
     Args:
-        config: The settings that ``state`` was started with, of the default family.
+        config: The settings that ``state`` was started with, with ``await_validation``.
         state: What has been seen so far; changed in place.
         loss: The validation loss, in any unit, lower or, in mode ``max``, higher being better. One that is not finite
             is worse than any other.
 
     Raises:
         TypeError: If the settings are of the paper family, which has no ear for it.
+        ValueError: If they are without ``await_validation``.
     """
     if not isinstance(config, DefaultConfig):
         raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
+    if not config.await_validation:
+        raise ValueError("a validation loss is heard with await_validation=True only")
     assert isinstance(state, DefaultState)
     default.validate(config, state, float(loss))
 

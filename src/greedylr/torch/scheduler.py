@@ -77,8 +77,8 @@ class GreedyLR(LRScheduler):
         min_scale: Lower bound as a multiple of each group's initial learning rate, in [0, 1]; a number, or
             one per group.
         max_scale: Upper bound likewise, at least 1; with 1, never above the initial learning rate.
-        await_validation: Whether the learning rates rise above the initial ones only on a falling validation loss, see
-            :meth:`validate`. For what was pre-trained.
+        await_validation: Whether the validation loss is heard, see :meth:`validate`, and the learning rates rise above
+            the initial ones only while it falls. For what was pre-trained.
         anneal: The last part of ``total_steps`` that is annealed, in [0, 1].
         config: All settings of the rule, those above included, which replace what they are in it if they are given.
             None: the defaults.
@@ -298,10 +298,10 @@ class GreedyLR(LRScheduler):
             self._observe(value, slope)
 
     def validate(self, loss: SupportsFloat) -> None:
-        """Tell of a validation loss, whenever there is one; it is acted on in the next :meth:`step`.
+        """Tell of a validation loss, whenever there is one; with ``await_validation`` only.
 
-        From the second in a row on, one above the lowest cuts the learning rates by ``reflex_factor``. With
-        ``await_validation`` one that is the lowest lets them rise, to twice what they were at most.
+        One that is above the lowest, by a hundredth of what it has fallen so far, cuts the learning rates to a half in
+        the next :meth:`step`. One that is the lowest lets them rise, to twice what they are at most, where steps are too small.
 
         Args:
             loss: The validation loss: a float, or a tensor with one element, which is waited for. On several ranks the
@@ -309,18 +309,18 @@ class GreedyLR(LRScheduler):
 
         Raises:
             TypeError: If it is no number; of :meth:`paper` and :meth:`core`, which have no ear for it.
-            ValueError: If it is a tensor with more than one element.
+            ValueError: If it is a tensor with more than one element, or this is without ``await_validation``.
 
         Example:
             >>> import torch
             >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-            >>> scheduler = GreedyLR(optimizer, warmup_steps=0)
-            >>> for training, validation in ((3.0, 3.2), (2.0, 2.9), (1.0, 3.1), (0.9, 3.0)):
+            >>> scheduler = GreedyLR(optimizer, warmup_steps=0, await_validation=True)
+            >>> for training, validation in ((3.0, 3.2), (2.0, 2.9), (1.0, 3.1)):
             ...     scheduler.step(training)
             ...     scheduler.validate(validation)
             >>> scheduler.step(0.8)
             >>> scheduler
-            GreedyLR(step=5, lr=0.05)
+            GreedyLR(step=4, lr=0.05)
         """
         value = checked(loss)
         self._synchronize()

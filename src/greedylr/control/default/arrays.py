@@ -9,7 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from greedylr.control.decision import Action
-from greedylr.control.default.config import GRANT, LEAST_KEPT, DefaultConfig
+from greedylr.control.default.config import GRANT, LEAST_KEPT, RISEN, DefaultConfig
 from greedylr.control.default.step import LEAST_NOISE, NOISE_SHARE
 
 Array = Any
@@ -58,8 +58,8 @@ class DefaultArrays(NamedTuple):
     previous_variance: Array
     ceiling: Array
     spike_step: Array
+    first_validation: Array
     lowest_validation: Array
-    validation_above: Array
     validation_rose: Array
     granted: Array
     promised: Array
@@ -101,8 +101,8 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
         previous_variance=zero - 1.0,
         ceiling=zero + math.inf,
         spike_step=none - 1,
+        first_validation=zero + xp.finfo(initial_lrs.dtype).max,
         lowest_validation=zero + xp.finfo(initial_lrs.dtype).max,
-        validation_above=none != 0,
         validation_rose=none != 0,
         granted=zero + 1.0,
         promised=zero,
@@ -308,8 +308,8 @@ def advance(
         previous_variance=previous_variance,
         ceiling=ceiling,
         spike_step=spike_step,
+        first_validation=state.first_validation,
         lowest_validation=state.lowest_validation,
-        validation_above=state.validation_above,
         validation_rose=none != 0,
         granted=state.granted,
         promised=state.promised,
@@ -322,7 +322,9 @@ def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
     """Take in one validation loss, lower is better, for each element."""
     none = xp.finfo(losses.dtype).max
     losses = xp.where(xp.isfinite(losses), losses, none)
-    lower, above = losses < state.lowest_validation, losses > state.lowest_validation
+    first = xp.where(state.lowest_validation < none, state.first_validation, losses)
+    lower = losses < state.lowest_validation
+    risen = losses - state.lowest_validation > RISEN * (first - state.lowest_validation)
     wider = GRANT * state.scale
     compared = lower & (state.lowest_validation < none)
     known = state.promised > 0
@@ -335,9 +337,9 @@ def validate(config: DefaultConfig, state: DefaultArrays, losses: Array, xp: Any
         falls_slowly = falls_slowly & (~(losses > 0) | (kept * (state.slope * state.scale * left) < 2 * losses))
     grants = compared & (~known | falls_slowly) & (wider > state.granted)
     return state._replace(
+        first_validation=first,
         lowest_validation=xp.where(lower, losses, state.lowest_validation),
-        validation_above=~lower & (above | state.validation_above),
-        validation_rose=state.validation_rose | (above & state.validation_above),
+        validation_rose=state.validation_rose | (~lower & risen),
         granted=xp.where(grants, wider, state.granted),
         promised=xp.where(lower, 0.0, state.promised),
         kept=most,

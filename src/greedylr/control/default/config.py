@@ -14,6 +14,8 @@ CATCH_UP = 0.06
 """The part of a run in which the scale grows tenfold while it catches up."""
 GRANT = 2.0
 """Factor by which a validation loss that is the lowest lets the scale rise."""
+RISEN = 0.01
+"""The share of what it has fallen so far by which a validation loss must be above the lowest to cut."""
 LEAST_KEPT = 0.05
 """The share of what the steps promised by which the validation loss must fall for that, at least."""
 
@@ -75,11 +77,13 @@ class DefaultConfig:
             \text{scale} & \text{otherwise.}
         \end{cases}
 
-    **Hear the validation.** A validation loss :math:`v`, told after :math:`t` losses at a scale of :math:`s`, is
-    compared with the lowest before it, :math:`v^*` after :math:`t^*` losses. If it is above it for the second time in a
-    row, or more:
+    **Hear the validation**, with ``await_validation`` only. A validation loss :math:`v`, told after :math:`t` losses at
+    a scale of :math:`s`, is compared with the lowest before it, :math:`v^*` after :math:`t^*` losses, and with the
+    first:
 
-    .. math:: \text{scale} \leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale},
+    .. math::
+        \text{scale} \leftarrow \text{reflex\_factor} \cdot s, \quad \text{granted} \leftarrow \text{scale} \quad
+        \text{if } v - v^* > \tfrac{1}{100} (v_{\text{first}} - v^*),
 
     with the next loss, which ends a climb as an objection does. If it is the lowest, the scale may rise to twice what
     it is, :math:`\text{granted} \leftarrow \max(\text{granted}, 2 s)`, but, where the slope is known, only on three
@@ -93,11 +97,10 @@ class DefaultConfig:
         r \ge \max\left(\tfrac{1}{20}, \tfrac12 r_{\max}\right), \qquad
         r \, \bar g_t \, s \, \frac{T - t}{2} < v.
 
-    (Without ``total_steps``, and for a loss that is not above zero, the last does not count.) With
-    ``await_validation`` nothing raises the scale above what is granted, which is 1 at the start: the learning rate that
-    was given is left behind only as long as the validation loss falls as the gradient promised and yet too slowly, and
-    by a factor of two from one validation to the next at most. A validation loss that is not finite is above all
-    others.
+    (Without ``total_steps``, and for a loss that is not above zero, the last does not count.) Nothing raises the scale
+    above what is granted, which is 1 at the start: the learning rate that was given is left behind only as long as the
+    validation loss falls as the gradient promised and yet too slowly, and by a factor of two from one validation to the
+    next at most. A validation loss that is not finite is above all others.
 
     **Reflexes.** Two things do not wait for the window. A loss that is NaN or infinite is left out of all averages and
     cuts by ``reflex_factor``. So is a loss above :math:`m + \text{spike} \cdot \max(s, |m|/100)`, with the mean and
@@ -129,8 +132,8 @@ class DefaultConfig:
             a number, or one per group.
         max_scale: Upper bound as a multiple of each group's initial learning rate, at least 1;
             a number, or one per group. 1: never above the learning rate that was given.
-        await_validation: Whether nothing rises above the learning rate that was given but on a falling validation loss.
-            Without one nothing ever does.
+        await_validation: Whether the validation loss is heard, and nothing rises above the learning rate that was given
+            but while it falls: without one nothing ever does.
         total_steps: Observations in the whole run, if known. None: open-ended.
         anneal: The part of ``total_steps`` over which the learning rate decays, in [0, 1].
 

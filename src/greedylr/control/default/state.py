@@ -48,9 +48,9 @@ class DefaultState:
         ceiling: Losses above it are extraordinary; :data:`NO_CEILING` while there is no full window, and the climb has
             not settled.
         spike_step: The step of the last of them; negative while there is none.
-        lowest_validation: The lowest validation loss; :data:`NO_CEILING` while there is none.
-        validation: The last one that was above it for the second time in a row, or more.
-        validation_above: Whether the last one that was not equal to it was above it.
+        first_validation: The first validation loss; :data:`NO_CEILING` while there is none.
+        lowest_validation: The lowest; :data:`NO_CEILING` while there is none.
+        validation: The last one that was far enough above it to cut.
         validation_rose: Whether no loss has come since ``validation``.
         granted: The scale up to which it may rise, if that is for the validation loss to say.
         promised: The sum of what the steps since the lowest validation loss have promised.
@@ -85,9 +85,9 @@ class DefaultState:
     previous_variance: float = -1.0
     ceiling: float = NO_CEILING
     spike_step: int = -1
+    first_validation: float = NO_CEILING
     lowest_validation: float = NO_CEILING
     validation: float = NO_CEILING
-    validation_above: bool = False
     validation_rose: bool = False
     granted: float = 1.0
     promised: float = 0.0
@@ -122,7 +122,13 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
     yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
-    yield "lowest_validation", "finite", finite([state.lowest_validation])
+    for name in ("first_validation", "lowest_validation"):
+        yield name, "finite", finite([getattr(state, name)])
+    yield (
+        "first_validation",
+        f"at least lowest_validation={state.lowest_validation!r}",
+        (state.first_validation >= state.lowest_validation),
+    )
     yield "granted", "finite, and at least 0", 0 <= state.granted <= NO_CEILING
     if config.await_validation:
         yield "granted", f"at least scale={state.scale!r}", state.scale <= state.granted

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from greedylr.control.decision import Action, Decision
-from greedylr.control.default.config import GRANT, LEAST_KEPT, DefaultConfig
+from greedylr.control.default.config import GRANT, LEAST_KEPT, RISEN, DefaultConfig
 from greedylr.control.default.state import NO_CEILING, DefaultState
 from greedylr.control.settings import bounds_of
 
@@ -108,16 +108,17 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
         loss = -loss
     if not math.isfinite(loss):
         loss = NO_CEILING
-    if loss < state.lowest_validation:
-        fell = state.lowest_validation - loss
-        if state.lowest_validation < NO_CEILING and _falls_too_slowly(config, state, loss, fell):
+    lowest = state.lowest_validation
+    if lowest == NO_CEILING:
+        state.first_validation = loss
+    if loss < lowest:
+        fell = lowest - loss
+        if lowest < NO_CEILING and _falls_too_slowly(config, state, loss, fell):
             state.granted = min(max(state.granted, GRANT * state.scale), NO_CEILING)
-        state.lowest_validation, state.validation_above, state.promised = loss, False, 0.0
-    elif loss > state.lowest_validation:
-        if state.validation_above:
-            state.validation, state.validation_rose = loss, True
-            state.stop = 0  # The next loss does not go the fast way.
-        state.validation_above = True
+        state.lowest_validation, state.promised = loss, 0.0
+    elif loss - lowest > RISEN * (state.first_validation - lowest):
+        state.validation, state.validation_rose = loss, True
+        state.stop = 0  # The next loss does not go the fast way.
 
 
 def _falls_too_slowly(config: DefaultConfig, state: DefaultState, loss: float, fell: float) -> bool:

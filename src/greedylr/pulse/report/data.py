@@ -31,6 +31,7 @@ _LOOK = {
     "RAISED": "raise",
     "CUT": "cut",
     "BACKED_OFF": "cut",
+    "VALIDATION_ROSE": "cut",
     "EXPLOSION": "explosion",
     "NON_FINITE": "nonfinite",
     "SPIKE": "spike",

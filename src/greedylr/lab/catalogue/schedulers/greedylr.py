@@ -18,6 +18,10 @@ def _greedylr(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRSche
     return GreedyLR(optimizer, config=chosen(known, settings))
 
 
+def _validated(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
+    return _greedylr(optimizer, horizon, **{"await_validation": True} | settings)
+
+
 def _open(optimizer: Optimizer, horizon: Horizon, **settings: Any) -> LRScheduler:
     return GreedyLR(optimizer, config=chosen(DefaultConfig(mode=horizon.mode), settings))
 
@@ -54,9 +58,9 @@ ENTRIES = (
     ),
     Scheduler(
         "greedylr-validated",
-        title="GreedyLR, validated",
-        note="this package's default, told the number of steps and every validation loss",
-        make=_greedylr,
+        title="GreedyLR, hearing the validation",
+        note="the default as it is for pre-trained models, told the number of steps and every validation loss",
+        make=_validated,
         kind="feedback",
         takes_settings=True,
         hears_validation=True,

@@ -59,6 +59,7 @@ class Scheduler:
         takes_settings: Whether settings may follow its name: ``paper:factor=0.5``.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
         version: Counts changes of what it does that its code does not show; part of the key of every run.
+        hears_validation: Whether it is told every validation loss, by its method ``validate``.
     """
 
     name: str
