@@ -687,7 +687,7 @@ def test_evaluations_outside_of_training_and_of_other_rules_are_not_heard(make):
     trainer.lr_scheduler.scheduler.validate(lowest / 2)
     trainer.evaluate()  # the user's own
     assert trainer.lr_scheduler.scheduler.state_dict()["state"]["lowest_validation"] == lowest / 2
-    assert not trainer.lr_scheduler.scheduler.state_dict()["state"]["validation_above"]
+    assert not trainer.lr_scheduler.scheduler.state_dict()["state"]["validation_rose"]
 
 
 def test_new_weights_are_not_held_down(make):

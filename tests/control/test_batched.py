@@ -204,7 +204,7 @@ def test_every_field_equals_the_scalar_one(config, library):
         "slope",
         "least_polyak",
         "lowest_validation",
-        "validation_above",
+        "first_validation",
         "validation_rose",
         "granted",
     } <= same

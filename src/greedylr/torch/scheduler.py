@@ -301,7 +301,8 @@ class GreedyLR(LRScheduler):
         """Tell of a validation loss, whenever there is one; with ``await_validation`` only.
 
         One that is above the lowest, by a hundredth of what it has fallen so far, cuts the learning rates to a half in
-        the next :meth:`step`. One that is the lowest lets them rise, to twice what they are at most, where steps are too small.
+        the next :meth:`step`. One that is the lowest lets them rise, to twice what they are at most, where steps are
+        too small.
 
         Args:
             loss: The validation loss: a float, or a tensor with one element, which is waited for. On several ranks the
