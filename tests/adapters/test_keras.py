@@ -109,12 +109,13 @@ SCRIPT = """
         out["unknown"] = str(error)
     valid = {"validation_data": (images[:64], labels[:64])}
     with Recorder("validated") as recorder:
-        callback = GreedyLR(observers=[recorder])
+        callback = GreedyLR(observers=[recorder], await_validation=True)
         history = model().fit(
             images, labels, batch_size=32, epochs=3, verbose=0, callbacks=[callback], validation_freq=2, **valid
         )
     metrics = Trace.load("validated").metrics
     out["validated"] = {name: [metric.steps.tolist(), metric.values.tolist()] for name, metric in metrics.items()}
+    out["heard"] = callback.state_dict()["state"]["lowest_validation"]
     out["history"] = {name: history.history[name] for name in ("val_loss", "val_accuracy")}
     with Recorder("trace") as recorder:
         network, greedy = model(), GreedyLR(observers=[recorder], total_steps=40)
@@ -166,6 +167,7 @@ def test_on_every_backend(processes, replay, backend):
     assert out["monitor"] == 3
     assert "no 'no_such' to observe; there are ['accuracy'" in out["unknown"]
     assert out["trace"] == [40, "DefaultConfig", 40, True]
+    assert [out["heard"]] == out["history"]["val_loss"]
     assert out["validated"] == {name: [[40], values] for name, values in out["history"].items()}
     assert out["torch"] is (backend == "torch"), "the rule on Keras needs no PyTorch"
 

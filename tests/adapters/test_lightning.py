@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import pickle
+import sys
 
 import pytest
 import torch
@@ -146,7 +147,8 @@ def test_a_recorder_gets_everything(fit, tmp_path, automatic):
 
 
 @pytest.mark.parametrize("automatic", [True, False])
-def test_validation_is_recorded(fit, digits, tmp_path, automatic):
+@pytest.mark.parametrize("settings", [{}, {"await_validation": True}], ids=["default", "awaited"])
+def test_validation_is_recorded(fit, digits, tmp_path, automatic, settings):
     class Validated(Model):
         automatic_optimization = automatic
 
@@ -167,7 +169,7 @@ def test_validation_is_recorded(fit, digits, tmp_path, automatic):
             self.log("val_loss", loss)
 
         def configure_optimizers(self):
-            return attach(self, torch.optim.SGD(self.parameters(), lr=0.05), observers=[recorder])
+            return attach(self, torch.optim.SGD(self.parameters(), lr=0.05), observers=[recorder], **settings)
 
     model = Validated()
     with Recorder(tmp_path / "trace") as recorder:
@@ -177,6 +179,10 @@ def test_validation_is_recorded(fit, digits, tmp_path, automatic):
     assert set(metrics) == {"val_loss"}
     assert metrics["val_loss"].steps.tolist() == [11, 22]
     assert metrics["val_loss"].values.tolist() == model.seen[-3:-1]
+    state = trainer.lr_scheduler_configs[0].scheduler.state_dict()["state"]
+    # The sanity check and the user's own validations are not heard.
+    heard = model.seen[-3:-1] if settings else [sys.float_info.max]
+    assert (state["first_validation"], state["lowest_validation"]) == (heard[0], min(heard))
 
 
 def test_a_skipped_step_and_a_step_without_a_loss_are_no_observations(fit):

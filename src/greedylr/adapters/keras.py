@@ -48,7 +48,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             is handed the metrics of validations, ``val_loss`` and so on, at the end of their epoch.
         **settings: Settings by name, in place of those in ``config``. For the default family on the loss,
             ``total_steps`` is the length of the run unless given, if Keras knows it: a ``fit`` that goes on moves it;
-            ``total_steps=None`` is open-ended.
+            ``total_steps=None`` is open-ended. With ``await_validation=True`` the ``val_loss`` at the end of every
+            epoch is heard.
 
     Raises:
         ValueError: If a setting is outside its range; in ``fit``, if ``steps_per_execution`` is not 1, or the loss
@@ -174,6 +175,8 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             if self._monitor not in logs:
                 raise ValueError(f"there is no {self._monitor!r} to observe; there are {sorted(logs)}")
             self._observe(float(logs[self._monitor]))
+        if "val_loss" in logs and getattr(self._config, "await_validation", False):
+            rule.validate(self._config, self._state, float(logs["val_loss"]))
         hand_on(self._observers, {name: value for name, value in logs.items() if name.startswith("val_")})
 
     def _observe(self, loss: float) -> None:

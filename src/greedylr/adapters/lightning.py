@@ -53,7 +53,8 @@ def attach(
             :meth:`GreedyLR.step`. Of an accumulation, the mean of numbers and all labels that occurred are observed.
             In manual optimization the module hands it to ``step`` itself.
         **settings: Handed to ``build``. For :class:`GreedyLR` in automatic optimization ``total_steps`` is the
-            trainer's own number of steps unless given; ``total_steps=None`` is open-ended.
+            trainer's own number of steps unless given; ``total_steps=None`` is open-ended. With
+            ``await_validation=True`` it is told what the module logs as ``val_loss``, see :meth:`GreedyLR.validate`.
 
     Returns:
         Optimizer and scheduler, the latter at every step, with nothing to monitor.
@@ -70,28 +71,37 @@ def attach(
     known = made if callable(observers) else tuple(observers)
     if not module.automatic_optimization:
         scheduler = _observed(build(optimizer, **settings), known)
-        _watch(module, _Fit(known, made, None))
+        _watch(module, _Fit(scheduler, known, made, None))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
     if build is GreedyLR:
         steps = module.trainer.estimated_stepping_batches
         settings = with_length(settings, int(steps) if math.isfinite(steps) else None)
-    stepped = _Stepped(_observed(build(optimizer, **settings), known), module)
+    scheduler = _observed(build(optimizer, **settings), known)
+    stepped = _Stepped(scheduler, module)
     step = _TrainingStep(module, stepped, composition)
     vars(module)["training_step"] = step
-    _watch(module, _Fit(known, made, step))
+    _watch(module, _Fit(scheduler, known, made, step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": stepped, "interval": "step"}}
 
 
 class _Fit(Callback):
     """Hands on what was logged in validations, and leaves the module as it was when the fit is over."""
 
-    def __init__(self, observers: tuple[Observer, ...], made: tuple[Observer, ...], step: _TrainingStep | None) -> None:
-        self._observers, self._made, self._step = observers, made, step
+    def __init__(
+        self,
+        scheduler: GreedyLR,
+        observers: tuple[Observer, ...],
+        made: tuple[Observer, ...],
+        step: _TrainingStep | None,
+    ) -> None:
+        self._scheduler, self._observers, self._made, self._step = scheduler, observers, made, step
         self.optimizers: Any = None  # of the trainer, while its optimizers are being configured
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        if "val_loss" in trainer.callback_metrics and getattr(self._scheduler.config, "await_validation", False):
+            self._scheduler.validate(trainer.callback_metrics["val_loss"])
         known = trainer.callback_metrics.items()
         hand_on(self._observers, {name: value.item() for name, value in known if name.startswith(("val", "eval"))})
 
