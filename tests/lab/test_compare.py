@@ -89,6 +89,20 @@ def test_a_feedback_scheduler_is_told_the_loss():
     assert made.fixed == ()
 
 
+def test_one_that_asks_for_it_hears_the_validation_loss():
+    def rises(trial):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=trial.lr)
+        trial.start(optimizer, steps=10)
+        for validation in (3.0, 2.0, *[2.5] * 8):
+            trial.step(1.0)
+            trial.validate(validation)
+
+    told = compare(rises, ("greedylr-validated", "greedylr"), lrs=[0.1], seeds=1)
+    decided = {result.run.scheduler: [one.action.name for one in result.decisions] for result in told.results}
+    # The last comes after the last step.
+    assert decided == {"greedylr-validated": ["VALIDATION_ROSE"] * 7, "greedylr": []}
+
+
 def test_schedulers_of_ones_own_stand_beside_the_labs():
     schedulers = {
         "plateau, impatient": lambda optimizer, steps: ReduceLROnPlateau(optimizer, patience=0),

@@ -122,7 +122,7 @@ def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
 
 
 def _falls_too_slowly(config: DefaultConfig, state: DefaultState, loss: float, fell: float) -> bool:
-    """Whether what the steps promised was kept, and the rest of the run is too short at that pace."""
+    """True if what the steps promised was kept, and the rest of the run is too short at that pace."""
     if not state.promised > 0:
         return True  # Nothing is known of it.
     kept = min(fell / state.promised, NO_CEILING)

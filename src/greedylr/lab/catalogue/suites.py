@@ -317,7 +317,7 @@ SUITES: dict[str, Suite] = {
                 multipliers=_FINE_TUNING_MULTIPLIERS,
                 seeds=3,
                 optimizers=("sgd", "adamw"),
-                schedulers=_PEERS,
+                schedulers=("greedylr-validated", "greedylr:max_scale=1", *_PEERS),
             ),
             _FINE_TUNING_CONFIRMATION,
         ),

@@ -59,6 +59,7 @@ class Trial:
         self._losses: list[float] = []
         self._lrs: list[float] = []
         self._validations: dict[int, float] = {}
+        self._hear: Callable[[float], object] = lambda loss: None
         self._decisions: list[Decision] = []
         self._metric: float | None = None
 
@@ -78,6 +79,8 @@ class Trial:
         self._step = tell or (lambda loss: scheduler.step())
         if isinstance(scheduler, GreedyLR):
             scheduler.subscribe(partial(keep_notable, self._decisions))
+            if getattr(scheduler.config, "await_validation", False):
+                self._hear = scheduler.validate
 
     def _make(self, optimizer: Optimizer, steps: int, chosen: Chosen) -> Any:
         """The scheduler, made by ``chosen``, on the optimizer of the trial."""
@@ -113,7 +116,7 @@ class Trial:
         self._watch(len(self._losses) / self._steps)
 
     def validate(self, loss: SupportsFloat) -> None:
-        """Report the validation loss, lower is better; schedulers never see it.
+        """Report the validation loss, lower is better; a scheduler that asks for it, ``greedylr-validated``, hears it.
 
         Schedulers are judged by the one after the last step. Those at a tenth and at half of the steps are compared
         too, if they are there. One before the first step tells who learnt nothing; without it the first minibatch
@@ -126,7 +129,8 @@ class Trial:
             RuntimeError: If the trial has not been started.
         """
         self._started()
-        self._validations[len(self._losses)] = _number(loss)
+        self._validations[len(self._losses)] = value = _number(loss)
+        self._hear(value)
 
     def measure(self, metric: SupportsFloat) -> None:
         """Report the task's own measure of success after the last step: carried along, not judged.
