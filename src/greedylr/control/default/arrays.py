@@ -182,9 +182,12 @@ def advance(
     grew, level, slope, least_polyak = None, state.level, state.slope, state.least_polyak
     if slopes is not None and config.mode == "min":
         heard = xp.isfinite(losses) & xp.isfinite(slopes) & (slopes >= 0)
-        made = xp.where(state.initial_lrs > 0, state.lrs / xp.where(state.initial_lrs > 0, state.initial_lrs, 1.0), 0.0)
-        promised = xp.clip(state.promised + xp.where(heard, slopes, 0.0) * made, None, xp.finfo(losses.dtype).max)
-        state = state._replace(promised=xp.where(heard, promised, state.promised))
+        if config.await_validation:
+            made = xp.where(
+                state.initial_lrs > 0, state.lrs / xp.where(state.initial_lrs > 0, state.initial_lrs, 1.0), 0.0
+            )
+            promised = xp.clip(state.promised + xp.where(heard, slopes, 0.0) * made, None, xp.finfo(losses.dtype).max)
+            state = state._replace(promised=xp.where(heard, promised, state.promised))
         gamma = config.memory
         level = xp.where(heard, gamma * state.level + (1 - gamma) * losses, state.level)
         slope = xp.where(heard, gamma * state.slope + (1 - gamma) * slopes, state.slope)

@@ -238,7 +238,7 @@ def _compare_with_slope(config: DefaultConfig, state: DefaultState, loss: float,
     """Smooth both, and grow where a step is far smaller than it could be; whether it did."""
     if not (_MINUS_INFINITY < loss <= NO_CEILING and 0 <= slope <= NO_CEILING):
         return False
-    if state.initial_lrs[0] > 0:
+    if config.await_validation and state.initial_lrs[0] > 0:
         # Of the step that was made: at the learning rates before this loss is heard.
         state.promised = min(state.promised + slope * (state.lrs[0] / state.initial_lrs[0]), NO_CEILING)
     gamma = config.memory

@@ -50,8 +50,8 @@ ADVICE = {
     ),
     Kind.DIVERGENCE: "The learning rate is or was too high: start lower, warm up, lower max_scale, or clip gradients.",
     Kind.OVERFITTING: (
-        "Stop, or go back to the best validation; the scheduler sees only the training loss, so regularise "
-        "or give it the validation loss."
+        "Stop, or go back to the best validation; regularise; with await_validation the scheduler hears the "
+        "validation loss, and cuts where it rises."
     ),
     Kind.LR_IGNORED: "Take out the other scheduler or hook, or the learning rate is not what the decisions say.",
     Kind.LEVEL_SHIFT: (
