@@ -118,6 +118,52 @@ def test_a_finding_is_named_shaded_and_shown(browser, show, wait, record, tmp_pa
     wait(lambda _: browser.execute_script("return chart._fullLayout.xaxis.range[0]") < 50)
 
 
+def test_findings_have_a_strip_above_the_charts_a_row_each(browser, show, record, tmp_path):
+    def troubled(script, recorder):
+        for step in range(600):
+            bad = step in (200, 400)
+            loss = float("nan") if bad else 1.0 + 0.1 * np.sin(step) + 2.0 * (step >= 300)
+            script.step(loss, Action.NON_FINITE if bad else Action.GATHERING, 0.5 if bad else 1.0)
+            recorder.log(val_loss=1.0)
+
+    record(troubled)
+    show(pages(tmp_path, "run"))
+    highest = browser.execute_script("return chart._fullLayout.yaxis.domain[1]")
+    read = "return chart.layout.shapes.filter((one) => one.y0 >= arguments[0]).map((one) => [one.y0, one.y1])"
+    rows = sorted(browser.execute_script(read, highest))
+    assert len(rows) == len(browser.find_elements(By.CSS_SELECTOR, ".findings tbody tr")) >= 2
+    assert all(below[1] <= above[0] for below, above in itertools.pairwise(rows))
+    names = "[...document.querySelectorAll('#chart .annotation-text')]"
+    boxes = browser.execute_script(f"return {names}.map((one) => one.getBoundingClientRect().toJSON())")
+    assert len(boxes) == len(rows)
+    boxes.sort(key=lambda box: box["top"])
+    assert all(above["bottom"] <= below["top"] + 1 for above, below in itertools.pairwise(boxes))
+
+
+def test_the_course_is_on_the_first_screen_and_the_end_of_the_annealing_leaves_the_panel(
+    browser, show, record, tmp_path
+):
+    def annealed(script, recorder):
+        for step in range(1, 401):
+            script.step(3 - step / 200, Action.ANNEALING, (400.5 - step) / (401.5 - step))
+            recorder.log(val_accuracy=step / 400, val_loss=3 - step / 300)
+
+    record(annealed)
+    browser.set_window_size(1280, 800)
+    show(pages(tmp_path, "run"))
+    box = browser.execute_script("return chart.getBoundingClientRect().toJSON()")
+    assert box["top"] >= 0
+    assert box["bottom"] <= 800
+    loss, lr = browser.execute_script("return [chart._fullLayout.yaxis.domain, chart._fullLayout.yaxis2.domain]")
+    assert loss[1] - loss[0] == pytest.approx(lr[1] - lr[0])
+    # From a twentieth of the run before its end on: not four decades for a straight line.
+    low, high = browser.execute_script("return chart._fullLayout.yaxis2.range")
+    assert high - low < 1.5
+    assert browser.execute_script("return Math.log10(Math.min(...runs[0].lr))") < low
+    # Of what was logged the loss comes first.
+    assert browser.execute_script("return chart.layout.yaxis3.title.text") == "val_loss"
+
+
 @pytest.mark.parametrize(
     ("logged", "expected"),
     [

@@ -17,7 +17,7 @@ let front = 0, chosen = -1;
 const hidden = new Set();
 
 const names = [...new Set(runs.flatMap((run) => [...run.metrics.keys()]))];
-const first = names.find((name) => /^(val|eval)/i.test(name)) ?? names[0];
+const first = names.find((name) => /^(val|eval).*loss$/i.test(name)) ?? names.find((name) => /^(val|eval)/i.test(name)) ?? names[0];
 for (const name of names) {
   const option = document.createElement("option");
   option.value = name;
@@ -85,43 +85,68 @@ function traces() {
   return drawn;
 }
 
+// Findings have a strip above the charts, a row each.
+const ROWS = 6, ROW = .032;
+const rows = (run) => Math.min(run.findings.length, ROWS);
+const ceiling = (run) => 1 - ROW * rows(run) - (rows(run) ? .01 : 0);
+
 function shapes(run) {
-  const vertical = { xref: "x", yref: "paper", y0: 0, y1: 1, layer: "below" };
+  const vertical = { xref: "x", yref: "paper", y0: 0, y1: ceiling(run), layer: "below" };
   const label = (text, color) => ({ text, textposition: "top left", textangle: 0, font: { size: 10, color } });
   return [
     ...run.phases.map((one) => ({ ...vertical, type: "rect", x0: one.first, x1: one.last, fillcolor: css("--phase"),
                                   opacity: .16, line: { width: 0 }, label: { ...label(one.name, css("--text")), textposition: "bottom left" } })),
-    ...run.findings.map((one) => ({ ...vertical, type: "rect", x0: one.first, x1: Math.max(one.last, one.first + run.last / 1000),
-                                    fillcolor: css(one.serious ? "--bad" : "--shade"), opacity: .16, line: { width: 0 } })),
+    ...run.findings.map((one, number) => ({
+      ...vertical, type: "rect", x0: one.first, x1: Math.max(one.last, one.first + run.last / 200), y0: 1 - ROW * (number % ROWS + .9),
+      y1: 1 - ROW * (number % ROWS), fillcolor: css(one.serious ? "--bad" : "--shade"), opacity: .3, line: { width: 0 },
+    })),
     ...run.marks.map((one) => ({ ...vertical, type: "line", x0: one.step, x1: one.step,
                                  line: { color: css("--quiet"), width: 1, dash: "dash" } })),
   ];
 }
 
 function annotations(run) {
-  // Names of findings and marks, on as many lines as keep neighbours apart.
-  const said = [
-    ...run.findings.map((one) => ({ step: one.first, text: one.name, hover: one.text, color: css(one.serious ? "--bad" : "--text") })),
-    ...run.marks.map((one) => ({ step: one.step, text: one.name, hover: one.name, color: css("--quiet") })),
-  ].sort((a, b) => a.step - b.step);
-  const many = said.length > 24;
-  return said.map((one, number) => ({
-    xref: "x", yref: "paper", x: one.step, y: 1, yanchor: "top", yshift: -13 * (number % 7), showarrow: false,
-    xanchor: one.step > .75 * run.last ? "right" : "left", text: many ? "•" : one.text, hovertext: one.hover,
-    font: { size: 10, color: one.color },
+  const shared = { xref: "x", yref: "paper", yanchor: "top", showarrow: false };
+  const side = (step) => ({ x: step, xanchor: step > .6 * run.last ? "right" : "left" });
+  const found = run.findings.map((one, number) => ({
+    ...shared, ...side(one.first), y: 1 - ROW * (number % ROWS), text: number < ROWS ? one.name : "•", hovertext: one.text, borderpad: 0,
+    font: { size: 11, color: css(one.serious ? "--bad" : "--text") },
   }));
+  // Names of marks, on as many lines as keep neighbours apart.
+  const many = run.marks.length > 24;
+  return [...found, ...run.marks.map((one, number) => ({
+    ...shared, ...side(one.step), y: ceiling(run), yshift: -13 * (number % 7), text: many ? "•" : one.name, hovertext: one.name,
+    font: { size: 11, color: css("--quiet") },
+  }))];
+}
+
+// Learning rates of the run before its very end, which an annealing takes over many decades: that may leave the panel.
+function lrRange() {
+  let least = Infinity, most = 0;
+  runs.forEach((run, number) => {
+    if (hidden.has(number)) return;
+    run.lr.forEach((lr, at) => {
+      if (!(lr > 0) || (at && run.lr_steps[at] > .95 * run.last)) return;
+      least = Math.min(least, lr);
+      most = Math.max(most, lr);
+    });
+  });
+  const room = Math.max(.05 * Math.log10(most / least), .04);
+  return most > 0 ? [Math.log10(least) - room, Math.log10(most) + room] : undefined;
 }
 
 function layout() {
   const axis = { zeroline: false, automargin: true };
   const below = find("metric").value;
-  const [loss, lr, metric] = below ? [[.5, 1], [.25, .46], [0, .2]] : [[.42, 1], [0, .37]];
+  // The loss and the learning rate are as tall as each other.
+  const highest = ceiling(runs[front]), low = below ? .22 : 0, gap = .045, tall = (highest - low - (below ? 2 : 1) * gap) / 2;
+  const lr = [highest - 2 * tall - gap, highest - tall - gap], loss = [highest - tall, highest], metric = [0, low];
   const made = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 50, r: 12, t: 8, b: 40 },
     hoverlabel: { align: "left" }, hovermode: "closest", showlegend: false, shapes: shapes(runs[front]), annotations: annotations(runs[front]),
     xaxis: { ...axis, title: { text: "step" }, anchor: below ? "y3" : "y2" },
     yaxis: { ...axis, title: { text: "loss" }, domain: loss, type: find("scale").value },
-    yaxis2: { ...axis, title: { text: "LR" }, domain: lr, type: "log", exponentformat: "power" },
+    yaxis2: { ...axis, title: { text: "LR" }, domain: lr, type: "log", exponentformat: "power", range: lrRange() },
   };
   if (below) made.yaxis3 = { ...axis, title: { text: below }, domain: metric };
   if (chart.layout?.xaxis?.range) made.xaxis.range = chart.layout.xaxis.range;
