@@ -107,8 +107,12 @@ def test_adapters_alone_are_trained(small, rows, monkeypatch):
     assert compared.results[0].final_loss < compared.results[0].validation_losses[0]
 
 
-def test_what_is_pre_trained_is_not_driven_above_its_learning_rate(recipe):
+def test_what_is_pre_trained_hears_the_validation_loss_and_is_not_driven_above_its_learning_rate_otherwise(recipe):
     (result,) = compare(recipe, ("greedylr",), lrs=[1e-4], seeds=1).results
+    # An evaluation before the first and after every second step: it doubles from one to the next, at most.
+    assert max(result.lrs[:3]) <= 1e-4 < max(result.lrs)
+    assert all(lr <= 1e-4 * 2 ** ((step - 1) // 2) * (1 + 1e-9) for step, lr in enumerate(result.lrs[1:], start=1))
+    (result,) = compare(recipe, ("greedylr:max_scale=1",), lrs=[1e-4], seeds=1).results
     assert max(result.lrs) <= 1e-4
     (result,) = compare(recipe, ("greedylr:catch_up_steps=5,max_scale=10",), lrs=[1e-4], seeds=1).results
     assert max(result.lrs) > 1e-4  # if asked for

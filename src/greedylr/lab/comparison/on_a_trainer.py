@@ -190,7 +190,7 @@ class _Foreign:
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
-    def step(self, loss: float | Tensor, batch: object = None, grad_norm: object = None) -> None:
+    def step(self, loss: float | Tensor, composition: object = None, grad_norm: object = None) -> None:
         value = _mean_over_ranks(loss)
         before = self._lrs()
         if self._tell is None:

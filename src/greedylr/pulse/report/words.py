@@ -92,10 +92,11 @@ def course(trace: Trace) -> list[tuple[str, str]]:
 
     Example:
         >>> import tempfile, torch
-        >>> from greedylr import GreedyLR
+        >>> from greedylr import DefaultConfig, GreedyLR
         >>> from greedylr.pulse import Recorder
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        >>> scheduler = GreedyLR(optimizer, decade_steps=10, total_steps=50, anneal=0.4)
+        >>> config = DefaultConfig(start_scale=0.1)
+        >>> scheduler = GreedyLR(optimizer, decade_steps=10, total_steps=50, anneal=0.4, config=config)
         >>> with Recorder(tempfile.mkdtemp(), scheduler) as recorder:
         ...     for step in range(50):
         ...         scheduler.step(3.0 - step / 100 if step < 20 else 9.0)
