@@ -156,7 +156,10 @@ def test_grpo_resumed_equals_uninterrupted(model, tokenizer, lines, tmp_path):
 
 def test_what_is_pre_trained_keeps_its_learning_rate_on_the_reward_too(model, tokenizer, lines, tmp_path, monkeypatch):
     monkeypatch.setattr("greedylr.adapters.trainer.is_pretrained", lambda model: True)
+    # An eval_loss is no reward.
+    monkeypatch.setattr("greedylr.adapters.trainer._evaluates", lambda trainer: True)
     trainer = grpo(model, tokenizer, lines, tmp_path, max_steps=2)
     attach(trainer)
     train(trainer)
-    assert trainer.lr_scheduler.config.max_scale == 1
+    config = trainer.lr_scheduler.config
+    assert (config.max_scale, config.await_validation) == (1, False)

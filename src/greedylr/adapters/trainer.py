@@ -94,7 +94,7 @@ def attach(
             f"attach(trainer, ...) takes a transformers.Trainer, got {type(trainer).__name__}: in a loop of your own "
             "use GreedyLR(optimizer)"
         )
-    settings = safe_for(trainer, build, settings) | settings
+    settings = safe_for(trainer, build, settings, observe == "loss") | settings
     _check_build(build, settings)
     if trainer.lr_scheduler is not None:
         raise ValueError("the trainer was given a scheduler: pass optimizers=(optimizer, None), and attach only once")
@@ -118,14 +118,16 @@ def attach(
     _Attached(trainer, build, observe, tuple(observers), composition, settings)
 
 
-def safe_for(trainer: Trainer, build: Callable[..., GreedyLR], settings: Mapping[str, Any]) -> dict[str, Any]:
+def safe_for(
+    trainer: Trainer, build: Callable[..., GreedyLR], settings: Mapping[str, Any], on_the_loss: bool = True
+) -> dict[str, Any]:
     """Settings of :class:`GreedyLR` that follow from the trainer's model, unless others say it: see :func:`attach`."""
     config = settings.get("config")
     said = isinstance(config, DefaultConfig) and config.max_scale != DefaultConfig().max_scale
     said = said or "max_scale" in settings or "await_validation" in settings
     if build is not GreedyLR or said or not is_pretrained(trainer.model):
         return {}
-    return {"await_validation": True} if _evaluates(trainer) else {"max_scale": 1}
+    return {"await_validation": True} if on_the_loss and _evaluates(trainer) else {"max_scale": 1}
 
 
 def _evaluates(trainer: Trainer) -> bool:
@@ -281,12 +283,8 @@ class _Attached(TrainerCallback):
                 self._loop.step()
                 self._trained = False
         loop = self._loop
-        if (
-            self._begun
-            and "eval_loss" in metrics
-            and loop is not None
-            and getattr(loop.config, "await_validation", False)
-        ):
+        heard = self._begun and self._observe == "loss" and "eval_loss" in metrics
+        if heard and loop is not None and getattr(loop.config, "await_validation", False):
             loop.scheduler.validate(float(metrics["eval_loss"]))
         if self._training:
             known = {name: one for name, one in metrics.items() if name.startswith("eval_")}

@@ -62,7 +62,7 @@ def attach(
             settings = with_length(settings, math.ceil(trainer.state.max_steps / every))
         return build(optimizer, **settings)
 
-    settings = {"mode": "max"} | loss.safe_for(trainer, build, settings) | settings
+    settings = {"mode": "max"} | loss.safe_for(trainer, build, settings, on_the_loss=False) | settings
     loss.attach(trainer, with_horizon, observe=_NewRewards(), observers=observers, composition=composition, **settings)
 
 

@@ -108,7 +108,7 @@ def _for_a_trainer(chosen: Chosen, trainer: Trainer, mode: Literal["min", "max"]
     name = chosen.registered
     if isinstance(made, GreedyLR) and isinstance(made.config, DefaultConfig):
         entry, settings = read(name)
-        name = write(entry, safe_for(trainer, GreedyLR, settings) | settings)
+        name = write(entry, safe_for(trainer, GreedyLR, settings, on_the_loss=mode == "min") | settings)
     return replace(chosen, make=partial(SCHEDULERS[name].build, mode=mode))
 
 
