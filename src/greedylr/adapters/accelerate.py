@@ -101,6 +101,6 @@ def attach(accelerator: Accelerator, scheduler: GreedyLR) -> AttachedGreedyLR:
         >>> scheduler.last_epoch
         3
     """
-    prepared = AttachedGreedyLR(accelerator, scheduler)
-    accelerator.register_for_checkpointing(prepared)
-    return prepared
+    attached = AttachedGreedyLR(accelerator, scheduler)
+    accelerator.register_for_checkpointing(attached)
+    return attached

@@ -19,7 +19,7 @@ from greedylr.control import checkpoint, rule
 from greedylr.control.decision import Action
 from greedylr.control.default.config import DefaultConfig, cautions
 from greedylr.control.default.state import DefaultState
-from greedylr.control.families import Config, State, chosen, family_of
+from greedylr.control.families import Config, State, chosen, family_of, hears_validation
 from greedylr.control.observers import Observer, hand_on, introduce, tell
 from greedylr.extras import missing
 
@@ -49,7 +49,7 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
         **settings: Settings by name, in place of those in ``config``. For the default family on the loss,
             ``total_steps`` is the length of the run unless given, if Keras knows it: a ``fit`` that goes on moves it;
             ``total_steps=None`` is open-ended. With ``await_validation=True`` the ``val_loss`` at the end of every
-            epoch is heard.
+            epoch is heard, too.
 
     Raises:
         ValueError: If a setting is outside its range; in ``fit``, if ``steps_per_execution`` is not 1, or the loss
@@ -175,7 +175,7 @@ class GreedyLR(keras.callbacks.Callback):  # type: ignore[misc]
             if self._monitor not in logs:
                 raise ValueError(f"there is no {self._monitor!r} to observe; there are {sorted(logs)}")
             self._observe(float(logs[self._monitor]))
-        if "val_loss" in logs and getattr(self._config, "await_validation", False):
+        if "val_loss" in logs and self._monitor is None and hears_validation(self._config):
             rule.validate(self._config, self._state, float(logs["val_loss"]))
         hand_on(self._observers, {name: value for name, value in logs.items() if name.startswith("val_")})
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, with_length
+from greedylr.control.families import hears_validation
 from greedylr.control.observers import Observer, hand_on
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
@@ -100,7 +101,7 @@ class _Fit(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if "val_loss" in trainer.callback_metrics and getattr(self._scheduler.config, "await_validation", False):
+        if "val_loss" in trainer.callback_metrics and hears_validation(self._scheduler.config):
             self._scheduler.validate(trainer.callback_metrics["val_loss"])
         known = trainer.callback_metrics.items()
         hand_on(self._observers, {name: value.item() for name, value in known if name.startswith(("val", "eval"))})

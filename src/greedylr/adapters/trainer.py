@@ -27,6 +27,7 @@ from torch.optim import SGD, Optimizer
 from greedylr.adapters.loop import Composition, LoopScheduler, SkippedSteps, hear_clipping, with_length
 from greedylr.control.decision import Action, Decision
 from greedylr.control.default.config import DefaultConfig
+from greedylr.control.families import hears_validation
 from greedylr.control.observers import Observer, hand_on
 from greedylr.extras import missing
 from greedylr.torch.scheduler import GreedyLR
@@ -284,7 +285,7 @@ class _Attached(TrainerCallback):
                 self._trained = False
         loop = self._loop
         heard = self._begun and self._observe == "loss" and "eval_loss" in metrics
-        if heard and loop is not None and getattr(loop.config, "await_validation", False):
+        if heard and loop is not None and hears_validation(loop.config):
             loop.scheduler.validate(float(metrics["eval_loss"]))
         if self._training:
             known = {name: one for name, one in metrics.items() if name.startswith("eval_")}

@@ -20,7 +20,7 @@ from greedylr.control.decision import Action
 from greedylr.control.default import arrays as default_arrays
 from greedylr.control.default.arrays import DefaultArrays
 from greedylr.control.default.config import DefaultConfig
-from greedylr.control.families import Config, family_of
+from greedylr.control.families import Config, check_hears_validation, family_of
 from greedylr.control.paper import arrays as paper_arrays
 from greedylr.control.paper.arrays import PaperArrays
 
@@ -112,10 +112,9 @@ def validate(config: Config, state: Arrays, losses: Array, xp: Any) -> Arrays:
         TypeError: If the settings are of the paper family.
         ValueError: If they are without ``await_validation``.
     """
-    if not isinstance(config, DefaultConfig) or not isinstance(state, DefaultArrays):
-        raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
-    if not config.await_validation:
-        raise ValueError("a validation loss is heard with await_validation=True only")
+    check_hears_validation(config)
+    assert isinstance(config, DefaultConfig)
+    assert isinstance(state, DefaultArrays)
     return default_arrays.validate(config, state, -losses if config.mode == "max" else losses, xp)
 
 

@@ -53,6 +53,24 @@ def family_of(config: Config) -> Family:
     return _BY_CONFIG[type(config)]
 
 
+def hears_validation(config: Config) -> bool:
+    """True if a validation loss is heard under these settings."""
+    return isinstance(config, DefaultConfig) and config.await_validation
+
+
+def check_hears_validation(config: Config) -> None:
+    """Raise if no validation loss is heard under these settings.
+
+    Raises:
+        TypeError: If they are of the paper family, which has no ear for it.
+        ValueError: If they are without ``await_validation``.
+    """
+    if not isinstance(config, DefaultConfig):
+        raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
+    if not hears_validation(config):
+        raise ValueError("a validation loss is heard with await_validation=True only")
+
+
 _C = TypeVar("_C", bound=Config)
 
 

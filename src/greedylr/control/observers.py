@@ -12,8 +12,8 @@ Observer = Callable[[Decision], object]
 """Takes every decision; what it returns is not looked at.
 
 One that has a method ``watch`` is told by it, before the first decision and whenever a state was loaded, whom it
-observes: something with the settings in force as ``config``, and possibly with an ``optimizer`` and the composition of
-the ``composition`` of its batch.
+observes: something with the settings in force as ``config``, and possibly with an ``optimizer`` and the
+``composition`` of the batch.
 
 One that has a method ``log`` is handed further numbers as keyword arguments, which belong to the last decision: what
 adapters know of validation, under names that begin with ``val`` or ``eval``. Not if it has an attribute ``closed`` that

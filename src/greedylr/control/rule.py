@@ -22,7 +22,7 @@ from greedylr.control.decision import Action, Decision
 from greedylr.control.default import step as default
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.default.state import DefaultState
-from greedylr.control.families import FAMILIES, Config, State, family_of
+from greedylr.control.families import FAMILIES, Config, State, check_hears_validation, family_of
 from greedylr.control.numerals import number
 from greedylr.control.settings import check_groups, with_another_group
 
@@ -98,10 +98,8 @@ def validate(config: Config, state: State, loss: float) -> None:
         TypeError: If the settings are of the paper family, which has no ear for it.
         ValueError: If they are without ``await_validation``.
     """
-    if not isinstance(config, DefaultConfig):
-        raise TypeError("the published algorithm observes one series of losses: it has no validation loss beside it")
-    if not config.await_validation:
-        raise ValueError("a validation loss is heard with await_validation=True only")
+    check_hears_validation(config)
+    assert isinstance(config, DefaultConfig)
     assert isinstance(state, DefaultState)
     default.validate(config, state, float(loss))
 

@@ -177,7 +177,6 @@ def advance(
 ) -> tuple[DefaultArrays, Array]:
     """Take in one loss, lower is better, and its slope, if known, for each element."""
     step = state.step + 1
-    none = state.step * 0
     told = None if slopes is None else slopes == slopes
     grew, level, slope, least_polyak = None, state.level, state.slope, state.least_polyak
     if slopes is not None and config.mode == "min":
@@ -198,16 +197,16 @@ def advance(
         grown = _bounded(config, state, xp.where(small, state.scale * config.catch_up, state.scale), xp)
         grew = grown != state.scale
         state = state._replace(scale=grown)
-    # The validation loss, if it has risen.
-    back = _backed_off(config, state.scale, xp)
-    cut = xp.where(state.climbing, back, state.scale * config.reflex_factor)
-    cut = _bounded(config, state, xp.where(state.validation_rose, cut, state.scale), xp)
-    rose = state.validation_rose & (cut != state.scale)
-    state = state._replace(
-        scale=cut,
-        climbing=state.climbing & ~state.validation_rose,
-        granted=xp.where(state.validation_rose, cut, state.granted),
-    )
+    rose = None
+    if config.await_validation:
+        cut = xp.where(state.climbing, _backed_off(config, state.scale, xp), state.scale * config.reflex_factor)
+        cut = _bounded(config, state, xp.where(state.validation_rose, cut, state.scale), xp)
+        rose = state.validation_rose & (cut != state.scale)
+        state = state._replace(
+            scale=cut,
+            climbing=state.climbing & ~state.validation_rose,
+            granted=xp.where(state.validation_rose, cut, state.granted),
+        )
     limit = config.polyak * _polyak(level, slope, xp)
     envelope = _envelope(config, state.initial_lrs, step, xp)
     finite = xp.isfinite(losses)
@@ -284,7 +283,8 @@ def advance(
     if config.total_steps is not None:
         action = xp.where(phase & (step > config.total_steps), _CODE[Action.OVER], action)
     action = xp.where(raised & moved, _CODE[Action.RAISED], action)
-    action = xp.where(rose, _CODE[Action.VALIDATION_ROSE], action)
+    if rose is not None:
+        action = xp.where(rose, _CODE[Action.VALIDATION_ROSE], action)
     action = xp.where(cut & moved, _CODE[Action.CUT], action)
     action = xp.where(over, xp.where(exploded, _CODE[Action.EXPLOSION], _CODE[Action.SPIKE]), action)
     action = xp.where(climb.objects, _CODE[Action.BACKED_OFF], action)
@@ -313,7 +313,7 @@ def advance(
         spike_step=spike_step,
         first_validation=state.first_validation,
         lowest_validation=state.lowest_validation,
-        validation_rose=none != 0,
+        validation_rose=state.validation_rose & False,  # It has been heard.
         granted=state.granted,
         promised=state.promised,
         kept=state.kept,

@@ -115,14 +115,14 @@ def conditions(config: DefaultConfig, state: DefaultState) -> Iterator[Condition
     # A hair more than 1, for rounding.
     yield "weight", "0 before the climb, above 0 and at most 1 then", (state.climbed > 0) == (0 < state.weight <= 1.001)
     yield "weight", "0 before the climb, above 0 and at most 1 then", state.climbed > 0 or state.weight == 0
-    for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling", "validation"):
+    for name in ("total", "last", "first", "lowest", "level", "mean", "previous_mean", "ceiling"):
         yield name, "finite", finite([getattr(state, name)])
     for name in ("noise", "slope", "promised", "kept"):
         yield name, "finite and at least 0", 0 <= getattr(state, name) <= NO_CEILING
     for name in ("variance", "previous_variance", "least_polyak"):
         yield name, "at least 0, or -1.0", getattr(state, name) >= 0 or getattr(state, name) == -1.0
     yield "previous_variance", "-1.0 before there is a variance", state.previous_variance < 0 or state.variance >= 0
-    for name in ("first_validation", "lowest_validation"):
+    for name in ("first_validation", "lowest_validation", "validation"):
         yield name, "finite", finite([getattr(state, name)])
     yield (
         "first_validation",

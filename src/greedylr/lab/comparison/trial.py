@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from greedylr import Decision, GreedyLR
+from greedylr.control.families import hears_validation
 from greedylr.control.numerals import number
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.runs import Result, Run, from_plain, keep_notable, to_plain
@@ -79,7 +80,7 @@ class Trial:
         self._step = tell or (lambda loss: scheduler.step())
         if isinstance(scheduler, GreedyLR):
             scheduler.subscribe(partial(keep_notable, self._decisions))
-            if getattr(scheduler.config, "await_validation", False):
+            if hears_validation(scheduler.config):
                 self._hear = scheduler.validate
 
     def _make(self, optimizer: Optimizer, steps: int, chosen: Chosen) -> Any:

@@ -58,11 +58,14 @@ def train(
     if hasattr(stepped, "subscribe"):  # It says what it decides.
         stepped.subscribe(partial(keep_notable, result.decisions))
 
+    # Asked without the rule itself, which is no part of runs of other schedulers.
+    hears_validation = getattr(getattr(stepped, "config", None), "await_validation", False)
+
     def validate(step: int) -> None:
         with _settled(optimizer):
             result.validation_steps.append(step)
             result.validation_losses.append(problem.validate(model, data))
-        if entry.hears_validation:
+        if hears_validation:
             stepped.validate(result.validation_losses[-1])
 
     def advance(step: int) -> None:

@@ -63,7 +63,6 @@ ENTRIES = (
         make=_validated,
         kind="feedback",
         takes_settings=True,
-        hears_validation=True,
     ),
     Scheduler(
         "greedylr-open",

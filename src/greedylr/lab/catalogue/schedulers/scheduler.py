@@ -59,7 +59,6 @@ class Scheduler:
         takes_settings: Whether settings may follow its name: ``paper:factor=0.5``.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
         version: Counts changes of what it does that its code does not show; part of the key of every run.
-        hears_validation: Whether it is told every validation loss, by its method ``validate``.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Scheduler:
     takes_settings: bool = False
     stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
     version: int = 1
-    hears_validation: bool = False
 
     def build(self, optimizer: Optimizer, steps: int, mode: Literal["min", "max"] = "min") -> LRScheduler:
         """Make it for an optimizer and a run.

@@ -61,7 +61,7 @@ class Controller(Protocol):
 
 def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
     """Controllers for those of the runs, all of one optimizer, whose learning rates depend on what is observed."""
-    greedy: dict[tuple[Config, bool], list[int]] = {}
+    greedy: dict[Config, list[int]] = {}
     others: list[int] = []
     configs: dict[tuple[str, float], Config | None] = {}
     for row, run in enumerate(runs):
@@ -71,11 +71,10 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
         if kind not in configs:
             configs[kind] = config_of(_of_run(run, mode)[1])
         config = configs[kind]
-        hears = SCHEDULERS[run.scheduler].hears_validation
-        (others if config is None else greedy.setdefault((config, hears), [])).append(row)
+        (others if config is None else greedy.setdefault(config, [])).append(row)
     optimizer = OPTIMIZERS[runs[0].optimizer].build([torch.zeros(1)], 1.0)
-    for (config, hears), rows in greedy.items():
-        yield GreedyRows(config, hears, rows, [learning_rate(runs[row]) for row in rows], optimizer)
+    for config, rows in greedy.items():
+        yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], optimizer)
     if others:
         yield _Objects(others, [_of_run(runs[row], mode) for row in others])
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from greedylr import GreedyLR
 from greedylr.control import batched, rule
 from greedylr.control.decision import CUTS, Action, Decision
-from greedylr.control.families import Config
+from greedylr.control.families import Config, hears_validation
 from greedylr.lab.execution.engines.batched.schedules import Floats
 from greedylr.lab.runs import Result, is_notable
 from greedylr.torch.gradient import norm_order, per_unit
@@ -30,16 +30,8 @@ _NOTABLE = np.array([action in CUTS | {Action.RAISED, Action.SPIKE} for action i
 class GreedyRows:
     """The batched rule."""
 
-    def __init__(
-        self,
-        config: Config,
-        hears_validation: bool,
-        rows: Sequence[int],
-        initial_lrs: Sequence[float],
-        optimizer: Optimizer,
-    ) -> None:
+    def __init__(self, config: Config, rows: Sequence[int], initial_lrs: Sequence[float], optimizer: Optimizer) -> None:
         self.config, self.rows, self.initial_lrs = config, np.array(rows), initial_lrs
-        self.hears_validation = hears_validation
         self.order = norm_order(optimizer) if config.hears_slope else None
         if self.order is not None:
             self.slope_per_norm = per_unit(self.order, optimizer.param_groups[0]) * np.array(initial_lrs)
@@ -63,7 +55,7 @@ class GreedyRows:
         self.notable.append(_NOTABLE[codes])
 
     def validate(self, losses: Floats) -> None:
-        if self.hears_validation:
+        if hears_validation(self.config):
             self.validations[len(self.notable)] = losses
             with np.errstate(all="ignore"):
                 self.state = batched.validate(self.config, self.state, losses, np)
