@@ -20,11 +20,12 @@ from statistics import median
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.catalogue.suites import SUITES
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 
 def end(result: Result) -> float:
-    start, last = result.validation_losses[0], result.final_loss
+    start, last = result.start_loss, result.final_loss
     return min(start, last) if math.isfinite(last) else start
 
 

@@ -55,7 +55,7 @@ def main() -> None:
     cosine: dict[tuple[str, str], list[float]] = {}
     for result in results:
         if result.run.scheduler == "cosine" and result.run.multiplier == 1:
-            ratio = result.final_loss / result.validation_losses[0]
+            ratio = result.final_loss / result.start_loss
             cosine.setdefault((result.run.problem, result.run.optimizer), []).append(ratio)
     tasks = {(result.run.problem, result.run.optimizer) for result in results}
     learnt = {task for task in tasks if mean(cosine.get(task, [0.0])) < LEARNT}

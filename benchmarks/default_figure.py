@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from greedylr.lab.execution.reference_loop import train
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 PROBLEM, STEPS = "gru", 250
 COLORS = {0.03: "#2b8be0", 1.0: "#009e73", 30.0: "#e0560b"}

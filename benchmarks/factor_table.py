@@ -20,7 +20,7 @@ from greedylr.lab.catalogue.grammar import read
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.suites import SUITES
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result
 
 
 def end(result: Result) -> float:

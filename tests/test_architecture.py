@@ -32,11 +32,12 @@ BELOW = {
 WINGS = {
     "lab": {
         "runs": set(),
+        "results": {"runs"},
         "catalogue": {"runs"},
-        "execution": {"runs", "catalogue"},
-        "analysis": {"runs", "catalogue"},
-        "report": {"runs", "catalogue", "execution", "analysis"},
-        "comparison": {"runs", "catalogue", "execution", "analysis", "report"},
+        "execution": {"runs", "results", "catalogue"},
+        "analysis": {"runs", "results", "catalogue"},
+        "report": {"runs", "results", "catalogue", "execution", "analysis"},
+        "comparison": {"runs", "results", "catalogue", "execution", "analysis", "report"},
         "": {"comparison"},
     },
     "language_models": {
@@ -46,10 +47,11 @@ WINGS = {
         "": set(),
     },
     "pulse": {
-        "recording": set(),
-        "trace": {"recording"},
-        "diagnosis": {"recording", "trace"},
-        "report": {"recording", "trace", "diagnosis"},
+        "record": set(),
+        "recording": {"record"},
+        "trace": {"record", "recording"},
+        "diagnosis": {"record", "recording", "trace"},
+        "report": {"record", "recording", "trace", "diagnosis"},
         "sinks": {"recording", "trace"},
         "": {"recording", "trace"},
     },

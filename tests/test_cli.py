@@ -1,7 +1,6 @@
 """The command line, as a user meets it."""
 
 import io
-import json
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ from greedylr.lab.execution.engines import ENGINES, Engine
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.store import Store, StoreError
 from greedylr.lab.report.demo import plan
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result, record
 
 RUNS = 24  # of a smoke run
 SAMPLE = [
@@ -52,7 +51,9 @@ def training(monkeypatch):
                 if self.trained == self.of:
                     raise self.error
                 self.trained += 1
-                keep(Result(run, [1.0] * run.steps, [0.1] * run.steps, [0, run.steps], [2.0, 0.5 + run.seed], []))
+                keep(
+                    Result(run, record([1.0] * run.steps, [0.1] * (run.steps + 1), {0: 2.0, run.steps: 0.5 + run.seed}))
+                )
 
     training = Training()
     monkeypatch.setitem(ENGINES, "pool", Engine("pool", "for tests", lambda run: True, training))
@@ -302,6 +303,4 @@ def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path, sta
         stored = list(store.load(runs))
     assert [result.run for result in stored] == runs
     checked = [result for result in stored if result.run[:3] in SAMPLE]
-    assert [json.dumps(result.to_dict()) for result in checked] == [
-        json.dumps(train(result.run).to_dict()) for result in checked
-    ]
+    assert checked == [train(result.run) for result in checked]

@@ -15,7 +15,7 @@ from greedylr.lab.catalogue.suites import SUITES, Suite
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.engines import ENGINES, Engine
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result, record
 
 ENTRY = """
 from greedylr.lab.execution import fingerprint
@@ -59,7 +59,7 @@ def training(monkeypatch):
                 self.trained += 1
                 final = {"greedylr": 0.4, "cosine": 0.5, "momo": 2.5}[run.scheduler] + run.seed / 100
                 losses = [1.0] * run.steps
-                keep(Result(run, losses, losses, [0, 60, 300, 600], [2.0, 1.5, 1.0, final], []))
+                keep(Result(run, record(losses, [*losses, 1.0], {0: 2.0, 60: 1.5, 300: 1.0, 600: final})))
 
     training = Training()
     monkeypatch.delitem(ENGINES, "batched")

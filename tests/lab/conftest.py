@@ -4,7 +4,8 @@ import pytest
 
 from greedylr import Action, Decision
 from greedylr.lab.execution import fingerprint
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -18,10 +19,11 @@ def _forget_code():
         getattr(fingerprint, name).cache_clear()
 
 
-def made_up(run, final_loss=0.5, decisions=()):
+def made_up(run, final_loss=0.5, decisions=(), clean_losses=()):
     """A result of a run that was never trained."""
-    steps = [0, run.steps]
-    return Result(run, [1.0] * run.steps, [0.1] * run.steps, steps, [2.0, final_loss], list(decisions))
+    validations, lrs = {0: 2.0, run.steps: final_loss}, [0.1] * (run.steps + 1)
+    kept = record([1.0] * run.steps, lrs, validations, decisions, clean_losses=clean_losses)
+    return Result(run, kept)
 
 
 def decision(step=2, action=Action.RAISED, **evidence):

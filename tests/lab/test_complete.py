@@ -1,6 +1,5 @@
 """What the store lacks is trained, once, by whichever engine, however often it is killed."""
 
-import json
 import os
 import random
 import signal
@@ -15,10 +14,6 @@ from greedylr.lab.execution.engines import ENGINES, Engine, assign
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.store import Store
 from greedylr.lab.runs import Run
-
-
-def dumped(results):
-    return [json.dumps(result.to_dict()) for result in results]
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def test_the_first_engine_that_can_is_chosen_unless_one_is_named(monkeypatch, ru
 def test_the_pool_stores_what_one_process_gives(store):
     runs = [Run("digits", 1.0, name, seed, 12) for name in ("greedylr", "schedule-free") for seed in range(2)]
     complete(runs, store, 2, "pool")
-    assert dumped(store.load(runs)) == dumped(map(train, runs))
+    assert list(store.load(runs)) == list(map(train, runs))
 
 
 # Trains nothing, so that what is killed is mostly the writing: a made-up run of some size after the other.
@@ -114,7 +109,8 @@ from pathlib import Path
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution import engines
 from greedylr.lab.execution.complete import complete
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 from greedylr.lab.execution.store import Store
 
 fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
@@ -123,7 +119,7 @@ def train(runs, jobs, keep, wanted):
     for run in filter(wanted, runs):
         numbers = random.Random(run.seed)
         losses = [numbers.random() for _ in range(run.steps)]
-        keep(Result(run, losses, losses, [0, run.steps], [2.0, losses[-1]], []))
+        keep(Result(run, record(losses, [*losses, 1.0], {0: 2.0, run.steps: losses[-1]})))
 
 engines.ENGINES = {"fake": engines.Engine("fake", "", lambda run: True, train)}
 runs = [Run("digits", 1.0, "cosine", seed, 2000) for seed in range(int(sys.argv[2]))]
@@ -142,7 +138,7 @@ def worker(path, count):
 
 def contents(path, runs):
     with Store(path) as store:
-        return dumped(store.load(runs))
+        return list(store.load(runs))
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])

@@ -26,9 +26,7 @@ def store(tmp_path, runs, made_up):
     with Store(tmp_path / "lab.sqlite") as store:
         for run in runs[:-2]:
             store.save(made_up(run))
-        disturbed = made_up(runs[-2])
-        disturbed.clean_losses = [1.5] * 5
-        store.save(disturbed)
+        store.save(made_up(runs[-2], clean_losses=[1.5] * 5))
         broken = made_up(runs[-1], math.nan)
         broken.failure = 'ValueError: a, "b"\nc'
         store.save(broken)

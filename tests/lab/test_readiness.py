@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from selenium.webdriver.common.by import By
 
@@ -15,13 +16,16 @@ from greedylr.cli.pulse import fitting
 from greedylr.lab.analysis.recovery import recovery
 from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.catalogue.perturbations import PERTURBATIONS
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.catalogue.suites import SUITES, Suite
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.store import Store, is_store
 from greedylr.lab.report import readiness
 from greedylr.lab.report.readiness import evaluate, facts_of
 from greedylr.lab.report.readiness_page import render
-from greedylr.lab.runs import Result, Run, validation_steps
+from greedylr.lab.results import Result, moves, record
+from greedylr.lab.runs import Run, validation_steps
+from greedylr.pulse.recording.storage import settings
 from greedylr.pulse.report.readiness import Table
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
@@ -49,8 +53,13 @@ def made(run, losses=None, final=0.5, moves=(), failure=None, best_at=0.5, metri
     decisions = [
         Decision(step, losses[step - 1], actions[kind][0], (0.1,), (actions[kind][1],), {}) for step, kind in moves
     ]
-    lrs = [0.1] * len(losses)
-    return Result(run, list(losses), lrs, at.tolist(), validations.tolist(), decisions, metric=metric, failure=failure)
+    lrs = [0.1] * (len(losses) + 1)
+    config = {"mode": "min"}
+    if run.scheduler.startswith(("greedylr", "paper")):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        config = settings(SCHEDULERS[run.scheduler].build(optimizer, run.steps).config)
+    kept = record(losses, lrs, dict(zip(at.tolist(), validations.tolist())), decisions, config=config)
+    return Result(run, kept, metric, failure)
 
 
 @pytest.fixture
@@ -97,10 +106,18 @@ def test_moves_are_judged_over_the_window_of_the_rule(monkeypatch):
     assert seen == [20, 100, 50, 20]
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "schedule-free"])
-def test_schedulers_that_do_not_say_why_they_move_have_no_moves(scheduler):
+@pytest.mark.parametrize("scheduler", ["cosine", "schedule-free"])
+def test_schedulers_that_do_not_listen_have_no_moves(scheduler):
     found = facts_of(made(GREEDY._replace(scheduler=scheduler)))
     assert (found.moves, found.reversals, found.refuted) == (None, None, None)
+
+
+def test_schedulers_that_listen_and_do_not_say_why_they_move_are_judged_all_the_same():
+    losses = falling(400)
+    lrs = [0.1 if step < 200 else 0.05 for step in range(401)]
+    kept = record(losses, lrs, {0: 2.0, 400: 1.0}, moves(losses.tolist(), lrs), config={"mode": "min"})
+    found = facts_of(Result(GREEDY._replace(scheduler="plateau", steps=400), kept))
+    assert (found.moves, found.refuted) == (2.5, 0.0)
 
 
 def test_the_loss_is_no_judge_of_who_was_given_a_reward():

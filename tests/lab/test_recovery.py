@@ -10,7 +10,8 @@ from greedylr import Action, Decision
 from greedylr.lab.analysis.recovery import Recovery, clean_losses, cuts, published_ratio, recovery, twin_of
 from greedylr.lab.analysis.robustness import Median, summarize_published, summarize_robustness
 from greedylr.lab.report.robustness_tables import published_table, robustness_tables
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 
 STEPS = 200
 BEGIN, END = 80, 100
@@ -22,9 +23,15 @@ def a_result(
 ):
     run = Run(problem, 1.0, scheduler, more.pop("seed", 0), STEPS, "adamw", perturbation)
     losses = DECREASING if losses is None else losses
-    return Result(
-        run, list(losses), list(lrs or [0.1] * STEPS), [0, STEPS], [2.0, final], more.pop("decisions", []), **more
+    lrs = list(lrs or [0.1] * len(losses))
+    kept = record(
+        losses,
+        [*lrs, *lrs[-1:]],
+        {0: 2.0, STEPS: final},
+        more.pop("decisions", []),
+        clean_losses=more.pop("clean_losses", ()),
     )
+    return Result(run, kept, **more)
 
 
 def a_twin(result, **more):
@@ -230,8 +237,9 @@ def test_failed_twins_are_left_out_and_counted():
 
 def test_published_rows_prove_that_nothing_changed():
     same, other = (a_result(perturbation="published-drift:1", seed=seed) for seed in (0, 1))
-    other.losses[190] += 0.25
-    rows = {row.perturbation: row for row in summarize_published([same, other, a_twin(same), a_twin(other)])}
+    losses = [*DECREASING[:190], DECREASING[190] + 0.25, *DECREASING[191:]]
+    changed = a_result(losses, "published-drift:1", seed=1)
+    rows = {row.perturbation: row for row in summarize_published([same, changed, a_twin(same), a_twin(other)])}
     row = rows["published-drift:1"]
     assert (row.runs, row.identical, row.difference) == (2, 1, pytest.approx(0.25))
     assert rows["none"].identical == 2
@@ -241,10 +249,9 @@ def test_published_rows_prove_that_nothing_changed():
 
 
 def test_runs_of_unequal_length_are_not_identical():
-    result = a_result(perturbation="published-drift:1")
-    result.losses[-1] = math.nan
+    result = a_result([*DECREASING[:-1], math.nan], "published-drift:1")
     assert summarize_published([result, a_twin(result)])[0].difference == math.inf
-    del result.losses[-1]
+    result = a_result(DECREASING[:-1], "published-drift:1")
     assert summarize_published([result, a_twin(result)])[0].difference == math.inf
 
 

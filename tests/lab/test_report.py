@@ -13,7 +13,8 @@ from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.report import page, published, words
 from greedylr.lab.report.curves import POINTS, Curves, encoded, ends, thin
 from greedylr.lab.report.styles import styles
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 FINALS = {"greedylr": 0.4, "paper": 0.5, "cosine": 0.3, "constant": math.nan, "momo": 0.6}
@@ -23,9 +24,8 @@ VERSIONS = {"torch": "1.2.3"}
 def made(run, final, steps=100):
     validations = [0, 10, 50, 100]
     losses = [2.0 + run.seed, 1.5, 1.0, final]
-    return Result(
-        run, list(np.linspace(2, 1, steps)), [0.1] * (steps // 2) + [0.2] * (steps // 2), validations, losses, []
-    )
+    lrs = [0.1] * (steps // 2) + [0.2] * (steps // 2 + 1)
+    return Result(run, record(np.linspace(2, 1, steps), lrs, dict(zip(validations, losses))))
 
 
 def results(problems=("digits", "mlp"), optimizers=("adamw", "sgd"), seeds=3, finals=FINALS):
@@ -332,7 +332,7 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path, report):
 
 def test_curves_are_thinned_to_means_and_ends_of_stretches():
     run = Run("digits", 1.0, "cosine", 0, 1000)
-    whole = Result(run, list(range(1000)), list(range(1000)), [0, 1000], [2.0, 1.0], [])
+    whole = Result(run, record(range(1000), range(1001), {0: 2.0, 1000: 1.0}))
     curves = thin(whole)
     assert len(curves.losses) == len(curves.lrs) == POINTS
     assert curves.losses[0] == pytest.approx(9.5)
@@ -344,8 +344,8 @@ def test_curves_are_thinned_to_means_and_ends_of_stretches():
 def test_a_run_that_broke_down_has_no_curve_from_there_on_and_infinite_losses_are_gaps():
     run = Run("digits", 1.0, "cosine", 0, 4)
     curves = Curves()
-    broken = Result(run, [4.0, math.inf], [0.1, 0.1], [0], [2.0], [], failure="ValueError: x")
-    whole = Result(run._replace(seed=1), [2.0, 1e200, 1.0, 1.0], [0.1] * 4, [0, 4], [3.0, 1.0], [])
+    broken = Result(run, record([4.0, math.inf], [0.1] * 3, {0: 2.0}), failure="ValueError: x")
+    whole = Result(run._replace(seed=1), record([2.0, 1e200, 1.0, 1.0], [0.1] * 5, {0: 3.0, 4: 1.0}))
     assert list(curves.watch([broken, whole])) == [broken, whole]
     bands = curves.bands([broken.run, whole.run], [0, 4])
     np.testing.assert_array_equal(bands.losses[0], np.array([3.0, np.nan, 1.0, 1.0], np.float32))

@@ -5,12 +5,13 @@ import math
 import pytest
 
 from greedylr.lab.analysis.summary import TARGET, outcome, summarize
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 
 
 def result(scheduler="cosine", losses=(2.0, 1.0, 0.5), steps=(0, 50, 100), seed=0, multiplier=1.0, failure=None):
     run = Run("digits", multiplier, scheduler, seed, 100)
-    return Result(run, [1.0], [0.1], list(steps), list(losses), [], metric=0.9, failure=failure)
+    return Result(run, record([1.0], [0.1, 0.1], dict(zip(steps, losses))), 0.9, failure)
 
 
 def test_a_stage_is_the_first_validation_at_or_after_it():

@@ -22,7 +22,8 @@ from greedylr.lab.report.disturbed import are_disturbed, gather
 from greedylr.lab.report.robustness_tables import cells, median_text
 from greedylr.lab.report.terminal import show_disturbed
 from greedylr.lab.report.trajectories import Scene, Trajectories
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 
 STEPS = 200
 FALLING = np.linspace(2.0, 1.0, STEPS)
@@ -50,8 +51,8 @@ def made(run):
         pushed = [loss + more for loss, more in zip(losses, away, strict=True)]
         final += push
         losses, clean = (pushed, []) if found.kind.acts_on != "data" else ([9.0] * STEPS, pushed)
-    lrs = [0.1 * run.multiplier] * STEPS
-    return Result(run, losses, lrs, [0, STEPS], [2.5, final], [], clean_losses=clean)
+    lrs = [0.1 * run.multiplier] * (STEPS + 1)
+    return Result(run, record(losses, lrs, {0: 2.5, STEPS: final}, clean_losses=clean))
 
 
 def runs(perturbations=("none", *PERTURBATIONS), schedulers=tuple(PUSHED), problems=("mlp", "logistic"), seeds=2):
@@ -343,7 +344,7 @@ def test_trajectories_are_medians_over_seeds_and_of_few_schedulers():
 def test_a_run_that_broke_down_leaves_a_gap_and_infinite_losses_too():
     kept = Trajectories(("cosine",))
     run = Run("mlp", 1.0, "cosine", 0, 4, "adamw", "gradient-noise:1")
-    kept.keep(Result(run, [4.0, math.inf, 1e300], [0.1] * 3, [0], [2.0], [], failure="ValueError: x"))
+    kept.keep(Result(run, record([4.0, math.inf, 1e300], [0.1] * 4, {0: 2.0}), failure="ValueError: x"))
     losses, lrs = kept.middle(kept.scenes()[0], "cosine")
     np.testing.assert_array_equal(losses, np.array([4, np.nan, np.nan, np.nan], np.float32))
     np.testing.assert_array_equal(lrs, np.array([0.1, 0.1, 0.1, np.nan], np.float32))

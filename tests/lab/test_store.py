@@ -15,6 +15,7 @@ import pytest
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.execution.export import export
 from greedylr.lab.execution.store import Store, StoreError, _digest
+from greedylr.lab.results import Result, record
 from greedylr.lab.runs import Run
 
 
@@ -88,8 +89,8 @@ def test_equal_runs_have_one_key_however_their_numbers_are_written(store, runs, 
 
 
 def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
-    broken = made_up(runs[0])
-    broken.failure, broken.losses, broken.lrs = "ZeroDivisionError: division by zero", [1.0, math.inf], [0.1, 0.1]
+    kept = record([1.0, math.inf], [0.1, 0.1, 0.2], {0: 2.0}, config={"mode": "min"})
+    broken = Result(runs[0], kept, failure="ZeroDivisionError: division by zero")
     store.save(broken)
     store.save(made_up(runs[1], math.nan))
     first, second = store.load(runs[:2])
@@ -100,8 +101,8 @@ def test_failures_and_non_finite_numbers_survive(store, runs, made_up):
 
 
 def test_clean_losses_survive(store, runs, made_up):
-    result = made_up(runs[0]._replace(perturbation="label-noise:0.5"))
-    result.clean_losses = [0.5, math.inf, *[0.25] * (result.run.steps - 2)]
+    clean = [0.5, math.inf, *[0.25] * (runs[0].steps - 2)]
+    result = made_up(runs[0]._replace(perturbation="label-noise:0.5"), clean_losses=clean)
     store.save(result)
     assert list(store.load([result.run])) == [result]
 
@@ -162,8 +163,8 @@ def test_a_failed_write_leaves_what_was_there(path, runs, made_up):
     with Store(path) as store:
         store.save(made_up(runs[0], 0.25))
         store._connection.execute("PRAGMA max_page_count = 1")  # No more than there are: the disk is full.
-        large = made_up(runs[0], 0.75)
-        large.losses = large.lrs = np.random.default_rng(0).random(10_000).tolist()
+        losses = np.random.default_rng(0).random(10_000)
+        large = Result(runs[0], record(losses, [*losses, 0.1], {0: 2.0, 10_000: 0.75}))
         with pytest.raises(StoreError, match=r"lab\.sqlite.* is full"):
             store.save(large)
     with Store(path) as store:
@@ -224,8 +225,8 @@ def test_a_database_of_another_program_is_refused_and_left_alone(path, wal):
 
 def test_a_store_of_a_later_layout_is_refused(path):
     Store(path).close()
-    change(path, "PRAGMA user_version = 3")
-    with pytest.raises(StoreError, match="its layout is 3, and this version of greedylr knows 2"):
+    change(path, "PRAGMA user_version = 4")
+    with pytest.raises(StoreError, match="its layout is 4, and this version of greedylr knows 3"):
         Store(path)
 
 
@@ -248,7 +249,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from greedylr.lab.execution import fingerprint
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 from greedylr.lab.execution.store import Store
 
 fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
@@ -257,7 +260,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for seed in range(first, first + 50):
     with Store(path) as store:
-        store.save(Result(Run("digits", 1.0, "cosine", seed, 2), [1.0] * 2, [0.1] * 2, [0, 2], [2.0, 0.5], []))
+        store.save(Result(Run("digits", 1.0, "cosine", seed, 2), record([1.0] * 2, [0.1] * 3, {0: 2.0, 2: 0.5})))
 """
 
 
@@ -343,7 +346,13 @@ def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_
         export(store, tmp_path / "all.csv")
 
 
-SOUND = {"metric": None, "decisions": [[1, 1.0, "CUT", [0.1], [0.05], {}]], "clean_losses": []}
+SOUND = {
+    "metric": None,
+    "config": {"mode": "min"},
+    "last_lr": 0.1,
+    "decisions": [[1, 1.0, "CUT", [0.1], [0.05], {}]],
+    "clean_losses": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -365,6 +374,8 @@ SOUND = {"metric": None, "decisions": [[1, 1.0, "CUT", [0.1], [0.05], {}]], "cle
         SOUND | {"clean_losses": [1.0] * 6},
         SOUND | {"clean_losses": None},
         SOUND | {"decisions": 7},
+        SOUND | {"config": 7},
+        SOUND | {"last_lr": None},
         {"metric": None, "decisions": []},
         [],
     ],

@@ -105,7 +105,7 @@ def test_moves_that_change_nothing_are_seldom_decided_upon(record):
     trace = record(play)
     for name, (make, most) in PLACEBOS.items():
         losses = make(r, len(trace.steps))
-        shares = audit(replace(trace, losses=losses, means=losses)).shares
+        shares = audit(replace(trace, losses=losses)).shares
         assert shares.total == 300
         assert max(shares.confirmed, shares.refuted) <= most * shares.total, (name, shares)
 

@@ -6,7 +6,8 @@ import torch
 
 from greedylr import Action, GreedyLR
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.diagnosis.health import Kind, examine
+from greedylr.pulse.diagnosis.findings import Kind
+from greedylr.pulse.diagnosis.health import examine
 from greedylr.pulse.diagnosis.reading import read
 from greedylr.pulse.report.readiness import facts
 

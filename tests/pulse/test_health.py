@@ -10,7 +10,8 @@ from scipy import signal
 
 from greedylr import Action
 from greedylr.pulse import Trace
-from greedylr.pulse.diagnosis.health import ADVICE, Kind, examine
+from greedylr.pulse.diagnosis.findings import ADVICE, Kind
+from greedylr.pulse.diagnosis.health import examine
 
 R = np.random.default_rng(0)
 
@@ -158,9 +159,7 @@ def test_smooth_noise_jumps_to_no_other_level(record, autocorrelation, most):
     found = []
     for seed in range(25):
         losses = smoothly(autocorrelation, seed)
-        found += [
-            one.kind for one in examine(replace(trace, losses=losses, means=losses, highs=losses)) if one.kind in JUMPS
-        ]
+        found += [one.kind for one in examine(replace(trace, losses=losses)) if one.kind in JUMPS]
     assert found.count(Kind.LEVEL_SHIFT) <= most
     assert len(found) <= most + 1
 

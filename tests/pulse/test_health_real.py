@@ -25,7 +25,8 @@ from torch.nn.functional import cross_entropy
 from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.diagnosis.health import Kind, examine
+from greedylr.pulse.diagnosis.findings import Kind
+from greedylr.pulse.diagnosis.health import examine
 from greedylr.pulse.recording import recorder
 
 AT = 701

@@ -179,7 +179,7 @@ def test_to_pandas(tmp_path):
         for loss in troubled_losses(60):
             scheduler.step(loss)
     frame = Trace.load(tmp_path).to_pandas()
-    assert list(frame.columns) == ["step", "loss", "mean", "high", "lr", "lr_1", "action"]
+    assert list(frame.columns) == ["step", "loss", "lr", "lr_1", "action"]
     assert frame.loc[frame.step == 41, "action"].item() == "NON_FINITE"
 
 
@@ -420,8 +420,7 @@ def test_memory_does_not_grow(tmp_path, monkeypatch):
     assert current < 500_000
 
 
-def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 300_000)
+def test_every_step_of_a_long_run_is_kept(tmp_path):
     r = random.Random(1)
     scheduler = GreedyLR(optimizer())
     seen = []
@@ -431,25 +430,24 @@ def test_long_runs_are_thinned_and_keep_every_decision_and_spike(tmp_path, monke
             loss = 50.0 if step % 997 == 0 else 2.0 + r.gauss(0, 0.1)
             scheduler.step(loss, composition={"domain": "ab"[step % 2]})
             kept.log(grad_norm=loss)
-            if step % 1000 == 0:
-                kept.log(val_loss=float(step))
             if step % 50 == 0:
                 kept.flush()
     trace = Trace.load(tmp_path)
-    assert (tmp_path / storage.FILE).stat().st_size < 700_000
-    assert len(trace.steps) < 15_000
-    assert np.all(np.diff(trace.steps) > 0)
+    assert trace.steps.tolist() == [one.step for one in seen]
+    assert trace.losses.tolist() == trace.metrics["grad_norm"].values.tolist() == [one.loss for one in seen]
+    assert trace.lrs[:, 0].tolist() == [one.lr_after[0] for one in seen]
+    assert "".join(trace.composition["domain"]) == "ba" * 10_000
     assert [one.step for one in trace.decisions] == [one.step for one in seen if one.action not in QUIET]
-    every = {step: (loss, after) for step, loss, _, _, after, _ in seen}
-    assert all(every[step][0] == loss for step, loss in zip(trace.steps.tolist(), trace.losses.tolist()))
-    assert all(every[step][1][0] == lr for step, lr in zip(trace.steps.tolist(), trace.lrs[:, 0].tolist()))
-    assert trace.metrics["val_loss"].values.tolist() == [1000.0 * number for number in range(1, 21)]
-    assert len(trace.metrics["grad_norm"].steps) < 15_000
-    # The spike of a step that was left out is the largest loss of its stretch.
-    assert np.sum(trace.highs == 50.0) == 20_000 // 997
-    late = trace.steps > 10_000
-    assert {step % 2 for step in trace.steps[late].tolist()} == {0}
-    assert set(trace.composition["domain"][late]) == {"a"}
+
+
+def test_a_trace_of_another_format_is_refused_by_its_number(tmp_path):
+    Recorder(tmp_path).close()
+    file = tmp_path / storage.FILE
+    started, _ = storage.from_line(file.read_bytes().splitlines(keepends=True)[0], 0)
+    started["start"]["format"] = 1
+    file.write_bytes(storage.to_line(started, 0)[0])
+    with pytest.raises(ValueError, match=f"format 1, not {storage.FORMAT}"):
+        Trace.load(tmp_path)
 
 
 def test_evidence_comes_back_to_the_sign_of_zero(record):
@@ -466,21 +464,6 @@ def test_evidence_comes_back_to_the_sign_of_zero(record):
     trace = record(play)
     told = [repr(one.evidence["mean"]) for one in trace.decisions]
     assert told == [repr(x) for i in range(len(values)) for x in values[i:] + values[:i]] + ["-0.0", "0.0"]
-
-
-def test_a_rule_that_decides_at_every_step_is_kept_whole_while_it_is_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 50_000)
-    scheduler = GreedyLR.core(optimizer(2))
-    seen = []
-    scheduler.subscribe(seen.append)
-    with Recorder(tmp_path, scheduler) as kept:
-        for number, loss in enumerate(troubled_losses(4000)):
-            scheduler.step(loss)
-            if number % 33 == 0:
-                kept.flush()
-    trace = Trace.load(tmp_path)
-    assert len(trace.steps) < 3000
-    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
 
 
 @pytest.mark.slow
@@ -973,74 +956,6 @@ def test_ranks_by_the_environment(tmp_path, monkeypatch, rank, records):
     assert (tmp_path / "run").exists() == records
 
 
-def test_many_groups_do_not_fill_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 100_000)
-    scheduler = GreedyLR(optimizer(8), total_steps=20_000)
-    seen = []
-    scheduler.subscribe(seen.append)
-    r = random.Random(0)
-    with Recorder(tmp_path, scheduler) as kept:
-        for step in range(20_000):
-            scheduler.step(math.nan if step == 15_003 else 2 - step / 20_000 + r.gauss(0, 0.1))
-            if step % 100 == 0:
-                kept.flush()
-    trace = Trace.load(tmp_path)
-    assert (tmp_path / storage.FILE).stat().st_size < 400_000
-    assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
-    every = {one.step: one.lr_after for one in seen}
-    assert [tuple(lrs) for lrs in trace.lrs.tolist()] == [every[step] for step in trace.steps.tolist()]
-
-
-def test_spikes_of_a_thinned_run_keep_their_batches(tmp_path, monkeypatch):
-    from greedylr.pulse.diagnosis.composition import explain
-
-    monkeypatch.setattr(recorder, "THIN_FROM", 20_000)
-    scheduler, r = GreedyLR(optimizer(), warmup_steps=0), random.Random(0)
-    planted = range(4003, 20_000, 797)
-    with Recorder(tmp_path, scheduler) as kept:
-        for step in range(1, 20_001):
-            bad = step in planted
-            batch = {
-                "domain": "bad" if bad or r.random() < 0.02 else "good",
-                "length": 900 + step % 7 if bad else step % 300,
-            }
-            scheduler.step(50.0 if bad else 2.0 + r.gauss(0, 0.1), composition=batch)
-            if step % 50 == 0:
-                kept.flush()
-    trace = Trace.load(tmp_path)
-    assert len(trace.steps) < 5000
-    assert set(planted) <= set(trace.troubled) | set(trace.steps.tolist())
-    assert {trace.troubled[step]["domain"] for step in planted if step in trace.troubled} == {"bad"}
-    sources = {one.column: one for one in explain(trace).sources}
-    assert (sources["domain"].value, sources["domain"].spikes, sources["domain"].of) == (
-        "bad",
-        len(planted),
-        len(planted),
-    )
-    assert sources["length"].spikes == len(planted)
-
-
-def test_what_thinning_left_out_is_kept_at_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 1000)
-    scheduler = GreedyLR(optimizer(), total_steps=2000)
-    with Recorder(tmp_path, scheduler) as kept:
-        for step in range(1, 1990):
-            scheduler.step(math.nan if step % 100 == 50 else float(step))
-            kept.log(dense=float(step))
-            if step % 50 == 0:
-                kept.flush()
-        kept.log(val_loss=1.0, step=1980)
-        kept.log(val_loss=2.0, step=1989)
-    trace = Trace.load(tmp_path)
-    assert trace.steps[-1] == 1989
-    assert np.diff(trace.steps).max() > 8
-    assert trace.losses[-1] == 1989.0
-    assert trace.lrs[-1, 0] == scheduler.get_last_lr()[0]
-    assert trace.metrics["dense"].values[-1] == 1989.0
-    assert trace.metrics["val_loss"].values[-1] == 2.0
-    assert np.isfinite(trace.means[trace.steps > 200]).all()
-
-
 @pytest.mark.parametrize(
     ("name", "validates"),
     [
@@ -1090,8 +1005,7 @@ def test_the_error_of_another_observer_costs_the_record_nothing(tmp_path):
     assert trace.foreign == []
 
 
-def test_a_group_may_join_while_it_is_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 3000)
+def test_a_group_may_join_within_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "WRITE_EVERY", 1000.0)
     scheduler = GreedyLR.core(optimizer())
     seen = []
@@ -1105,8 +1019,7 @@ def test_a_group_may_join_while_it_is_thinned(tmp_path, monkeypatch):
     assert [repr(one) for one in trace.decisions] == [repr(one) for one in seen if one.action not in QUIET]
 
 
-def test_going_back_in_a_thinned_run_leaves_nothing_of_what_is_done_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 1)
+def test_going_back_leaves_nothing_of_what_is_done_again(tmp_path):
     scheduler = GreedyLR(optimizer(), total_steps=3000, config=DefaultConfig(window=5))
     with Recorder(tmp_path, scheduler) as kept:
         for step in range(1, 301):
@@ -1130,27 +1043,15 @@ def test_going_back_in_a_thinned_run_leaves_nothing_of_what_is_done_again(tmp_pa
     assert trace.resumed == [149]
     assert trace.marks == []
     again = trace.steps >= 150
-    assert set(trace.losses[again]) == set(trace.means[again]) == set(trace.highs[again]) == {1.0}
+    assert set(trace.losses[again]) == {1.0}
     assert not [one for one in trace.decisions if one.step >= 150 and one.loss != 1.0]
     metric = trace.metrics["val_loss"]
     assert (metric.values[metric.steps >= 150] < 0).all()
-    assert np.sum(metric.steps >= 150) > 3
+    assert np.sum(metric.steps >= 150) == 250
     assert metric.steps[-1] == 399
 
 
-def test_the_last_step_of_a_thinned_run_has_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 1)
-    scheduler = GreedyLR(optimizer())
-    with Recorder(tmp_path, scheduler) as kept:
-        steps(scheduler, 64)
-        kept.flush()
-        steps(scheduler, 131)
-        kept.flush()
-    assert Trace.load(tmp_path).steps[-1] == 195
-
-
-def test_going_back_and_ending_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "THIN_FROM", 1)
+def test_going_back_and_ending_there(tmp_path):
     scheduler = GreedyLR(optimizer())
     with Recorder(tmp_path, scheduler) as kept:
         for step in range(1, 300):

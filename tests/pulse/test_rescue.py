@@ -14,7 +14,8 @@ from greedylr import Action, DefaultConfig, GreedyLR
 from greedylr.control import rule
 from greedylr.control.paper.config import PaperConfig
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.diagnosis.health import Kind, examine
+from greedylr.pulse.diagnosis.findings import Kind
+from greedylr.pulse.diagnosis.health import examine
 from greedylr.torch.rescue import Rescue, RescueError, _Snapshot
 
 JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}

@@ -29,7 +29,7 @@ def test_no_number_where_the_condition_is_violated():
     assert convergence_bound([1.0], smoothness=2.0, distance=1.0).holding is None
 
 
-def test_of_a_thinned_run_a_row_counts_for_the_steps_that_it_stands_for():
+def test_where_steps_are_missing_a_row_counts_for_those_before_it():
     run = SimpleNamespace(steps=np.array([1, 3, 4]), lrs=np.array([[0.1], [0.2], [0.3]]))
     full = convergence_bound([0.1, 0.2, 0.2, 0.3], smoothness=1.0, distance=1.0, noise=1.0)
     assert convergence_bound(run, smoothness=1.0, distance=1.0, noise=1.0) == full

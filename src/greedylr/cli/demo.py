@@ -13,7 +13,8 @@ from greedylr.lab.execution.fingerprint import versions
 from greedylr.lab.execution.store import Store
 from greedylr.lab.report.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
 from greedylr.lab.report.demo.table import Row, compare, summary
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 from greedylr.presentation import check_writable, write_whole
 from greedylr.presentation.terminal import FittingTable, as_markup
 from greedylr.presentation.words import count

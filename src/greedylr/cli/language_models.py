@@ -25,7 +25,7 @@ from greedylr.lab.comparison.on_a_function import run_trials
 from greedylr.lab.comparison.trial import Trial, TrialError
 from greedylr.lab.execution.engines.processes import worker_count
 from greedylr.lab.report import page, published, words
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result
 from greedylr.language_models.data import SETS, TEXTS
 from greedylr.language_models.models import PRESETS, ModelError
 from greedylr.language_models.models.loading import TINY
@@ -164,7 +164,7 @@ def show_pretraining(console: Console, compared: Compared) -> None:
 
 def show_factors(console: Console, compared: Compared) -> None:
     """Print the final loss of each rule by F, and how many runs diverged."""
-    starts = [result.validation_losses[0] for result in compared.results]
+    starts = [result.start_loss for result in compared.results]
     factors = sorted({read(name)[1]["factor"] for name in compared.schedulers})
     table = FittingTable(
         f"Mean validation loss at the end, by F; it starts at {statistics.mean(starts):.2f}",

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from greedylr.presentation.terminal import FittingTable, as_markup, plain
 from greedylr.presentation.words import count
-from greedylr.pulse.diagnosis.health import Finding, windows_of
+from greedylr.pulse.diagnosis.findings import Finding
 from greedylr.pulse.diagnosis.reading import Reading, read
+from greedylr.pulse.diagnosis.windows import windows_of
 from greedylr.pulse.report import readiness, words, write
 from greedylr.pulse.report.readiness import compare
 

@@ -18,7 +18,8 @@ from greedylr import GreedyLR
 from greedylr.lab.analysis.summary import outcome
 from greedylr.lab.catalogue.perturbations import Span, find
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 TOLERANCE = 0.02
 """A run is back at its twin if its loss is above the twin's by at most this share of the twin's decrease."""
@@ -106,7 +107,7 @@ def recovery(result: Result, twin: Result, tolerance: float = TOLERANCE) -> Reco
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive finite number, got {tolerance}")
     span, smoothing = found.span(run.steps), max(1, round(SMOOTHING * run.steps))
-    start = twin.validation_losses[0]
+    start = twin.start_loss
     own, its = (_counted(clean_losses(one), start, run.steps) for one in (result, twin))
     finals = [outcome(one).counted_loss(1.0, start) for one in (result, twin)]
     gaps = _smoothed(own - its, smoothing)

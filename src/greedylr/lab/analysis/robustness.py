@@ -13,7 +13,8 @@ from greedylr.lab.analysis.recovery import TOLERANCE, Recovery, clean_losses, cu
 from greedylr.lab.analysis.statistics import Interval, Proportion, median_interval, proportion
 from greedylr.lab.analysis.statistics.estimate import median
 from greedylr.lab.catalogue.perturbations import find
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 By = Literal["perturbation", "kind", "place", "side"]
 """Grouping of runs: of one perturbation, of one kind in all strengths, of all that act at one place, or of

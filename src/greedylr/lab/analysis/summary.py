@@ -29,7 +29,7 @@ from greedylr.lab.analysis.statistics import (
 )
 from greedylr.lab.analysis.statistics.differences import STAGES
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result
 
 TARGET = 0.9
 """Share of the decrease made by the baseline, cosine at the good learning rate, that others are timed to."""
@@ -183,7 +183,7 @@ def outcome(result: Result, stages: Sequence[float] = STAGES) -> Outcome:
         multiplier=run.multiplier,
         seed=run.seed,
         stages={stage: _loss_at(result, stage) for stage in stages} | {1.0: result.final_loss},
-        start=result.validation_losses[0],
+        start=result.start_loss,
         perturbation=run.perturbation,
         metric=result.metric,
     )

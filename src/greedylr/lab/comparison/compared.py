@@ -23,7 +23,7 @@ from greedylr.lab.execution.fingerprint import versions
 from greedylr.lab.report import page, words
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.styles import styles
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result
 from greedylr.presentation.terminal import FittingTable
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from greedylr.lab.comparison.trial import Trial, TrialError, run_trial
 from greedylr.lab.execution.engines.processes import each
 from greedylr.lab.execution.fingerprint import key_of, settings_of_function
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result
+from greedylr.lab.results import Result
 from greedylr.torch.distributed import is_active, is_main
 
 
@@ -194,7 +194,7 @@ def _check_alike(first: Result, other: Result) -> None:
     where = f"{first.run.scheduler} and {run.scheduler} at lr {run.multiplier:g}, seed {run.seed}"
     if first.run.steps != run.steps or first.run.optimizer != run.optimizer:
         raise TrialError(f"{where}: trials must have the same steps and optimizer whatever the scheduler")
-    starts = first.validation_losses[0], other.validation_losses[0]
+    starts = first.start_loss, other.start_loss
     if abs(starts[0] - starts[1]) > UNLIKE * max(map(abs, starts)):
         raise TrialError(
             f"{where}: they start from the losses {starts[0]:g} and {starts[1]:g}, and must start alike: seed all that "

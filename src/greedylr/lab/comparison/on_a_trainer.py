@@ -26,6 +26,7 @@ from greedylr.lab.catalogue.grammar import read, write
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.pulse import Recorder
+from greedylr.pulse.recording.storage import settings as recorded
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -66,6 +67,7 @@ def train(trial: Trial, trainer: Trainer, validation: Validation | None = None) 
     def build(optimizer: Optimizer, **settings: Any) -> Any:
         scheduler = trial._make(optimizer, trainer.state.max_steps, chosen)
         ours = isinstance(scheduler, GreedyLR)
+        trial._config = recorded(scheduler.config) if ours else {"mode": mode}
         made.append(scheduler if ours else _Foreign(Named(chosen.name, mode), scheduler, optimizer))
         return made[-1]
 

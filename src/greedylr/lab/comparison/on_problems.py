@@ -19,7 +19,8 @@ from greedylr.lab.comparison.chosen import Chosen, is_fixed, told
 from greedylr.lab.execution.complete import complete
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 
 class Planned(NamedTuple):

@@ -15,8 +15,10 @@ from greedylr import Decision, GreedyLR
 from greedylr.control.families import hears_validation
 from greedylr.control.numerals import number
 from greedylr.lab.comparison.chosen import Chosen, told
-from greedylr.lab.runs import Result, Run, from_plain, keep_notable, to_plain
+from greedylr.lab.results import Result, from_plain, keep_notable, moves, record, to_plain
+from greedylr.lab.runs import Run
 from greedylr.presentation.words import count
+from greedylr.pulse.recording.storage import settings
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -62,6 +64,8 @@ class Trial:
         self._validations: dict[int, float] = {}
         self._hear: Callable[[float], object] = lambda loss: None
         self._decisions: list[Decision] = []
+        self._says_nothing = False  # A scheduler that listens, and does not say why it moves.
+        self._config: dict[str, Any] = {}
         self._metric: float | None = None
 
     def start(self, optimizer: Optimizer, steps: int) -> None:
@@ -78,7 +82,9 @@ class Trial:
         scheduler = self._make(optimizer, steps, self._chosen)
         tell = told(scheduler)
         self._step = tell or (lambda loss: scheduler.step())
+        self._says_nothing = tell is not None and not isinstance(scheduler, GreedyLR)
         if isinstance(scheduler, GreedyLR):
+            self._config = settings(scheduler.config)
             scheduler.subscribe(partial(keep_notable, self._decisions))
             if hears_validation(scheduler.config):
                 self._hear = scheduler.validate
@@ -210,21 +216,14 @@ class Trial:
         self._validations.setdefault(0, self._losses[0])
         if not math.isfinite(self._validations[0]):
             raise RuntimeError(f"the loss before the first step is {self._validations[0]}: no scheduler can help that")
-        validations = dict(sorted(self._validations.items()))
+        lrs = [*self._lrs, float(optimizer.param_groups[0]["lr"])]
+        decisions = moves(self._losses, lrs) if self._says_nothing else self._decisions
+        kept = record(self._losses, lrs, dict(sorted(self._validations.items())), decisions, config=self._config)
         while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
             optimizer = inner  # Accelerate puts its own around it.
         run = Run(problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower())
         failure = f"gave up after a loss of {self._losses[-1]}" if given_up else None
-        return Result(
-            run,
-            self._losses,
-            self._lrs,
-            list(validations),
-            list(validations.values()),
-            self._decisions,
-            metric=self._metric,
-            failure=failure,
-        )
+        return Result(run, kept, self._metric, failure)
 
     def _observe(self, decision: Decision) -> None:
         """Take in a step as a scheduler tells of it, when it has been acted on."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from greedylr.lab.execution.engines import ENGINES, assign
 from greedylr.lab.execution.store import Store
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 
 def finished(runs: Sequence[Run], store: Store, engine: str | None = None) -> set[Run]:

@@ -68,7 +68,7 @@ def _row(stored: Stored) -> dict[str, Any]:
         "key": stored.key,
         **result.run._asdict(),
         "lr": stored.settings["lr"],
-        "start_loss": result.validation_losses[0],
+        "start_loss": result.start_loss,
         "final_loss": result.final_loss,
         "metric": result.metric,
         "failure": result.failure,

@@ -33,9 +33,9 @@ from greedylr.lab.runs import Run
 _LOOP = "greedylr.lab.execution.reference_loop"
 _STACKS = "greedylr.lab.execution.engines.batched"
 _ON_A_TRAINER = "greedylr.lab.comparison.on_a_trainer"
-_RECORDING = frozenset(
-    {"greedylr.pulse", "greedylr.pulse.recording.recorder"}
-)  # It watches a run, and leaves it alone.
+_RECORDING = frozenset(  # They watch a run, or keep what it did, and leave it alone.
+    {"greedylr.pulse", "greedylr.pulse.record", "greedylr.pulse.recording.recorder", "greedylr.pulse.recording.storage"}
+)
 _REGISTRIES = frozenset(
     module.__name__ for module in (optimizers, perturbations, problems, problems.transformers, schedulers)
 )
@@ -155,7 +155,8 @@ def _version_of(package: str) -> dict[str, str]:
 @cache
 def _versions(problem: str, package: str, stacked: bool) -> dict[str, str]:
     """Versions of the packages that a run's problem, its scheduler and its loop are made with."""
-    modules = _reached((*problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP))
+    entries = (*problems.MODULES[problem], _STACKS + ".train" if stacked else _LOOP)
+    modules = _reached(entries, _RECORDING | {"greedylr.lab.results"})
     foreign = {name.partition(".")[0] for module in modules for name in _foreign(module)}
     used = sorted(foreign - sys.stdlib_module_names - {"greedylr"})
     python = platform.python_version() if foreign & _OF_PYTHON else ".".join(platform.python_version_tuple()[:2])
@@ -176,13 +177,13 @@ def _code_of(problem: str, scheduler: str, perturbation: str, stacked: bool) -> 
     entries = [*problems.MODULES[problem], entry]
     if perturbation != "none":
         entries.append(perturbations.KINDS[perturbation].__module__)
-    loop, unused = _LOOP, frozenset[str]()
+    loop, unused = _LOOP, _RECORDING
     if stacked:
         loop = _STACKS + ".train"
         if schedulers.SCHEDULERS[scheduler].kind == "fixed":
-            unused = frozenset({_STACKS + ".feedback"})
+            unused |= {_STACKS + ".feedback"}
         elif _RULE not in _reached((entry,)):
-            unused = frozenset({_STACKS + ".greedy_rows"})
+            unused |= {_STACKS + ".greedy_rows"}
     digests = sorted(_digest(module) for module in _reached((*entries, loop), unused))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 

@@ -11,12 +11,15 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from greedylr import Decision
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import Alone, disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Horizon, Scheduler
 from greedylr.lab.execution.setup import FAILURES, StoppedError, batches, data_of, drawing, initial_model, learning_rate
-from greedylr.lab.runs import Result, Run, keep_notable, validation_steps
+from greedylr.lab.results import Result, keep_notable, moves, record
+from greedylr.lab.runs import Run, validation_steps
+from greedylr.pulse.recording.storage import settings
 
 
 def train(
@@ -54,19 +57,26 @@ def train(
     disturbance = disturb([run], data.train)
     alone = None if disturbance is None else Alone(disturbance, list(model.parameters()), optimizer)
     keeps_clean = disturbance is not None and disturbance.acts_on == "data"
-    result = Result(run, [], [], [], [], [])
-    if hasattr(stepped, "subscribe"):  # It says what it decides.
-        stepped.subscribe(partial(keep_notable, result.decisions))
+    losses: list[float] = []
+    clean_losses: list[float] = []
+    told: list[float] = []
+    lrs = [_lr(optimizer)]
+    validations: dict[int, float] = {}
+    decisions: list[Decision] = []
+    metric: float | None = None
+    failure: str | None = None
+    says_why = hasattr(stepped, "subscribe")
+    if says_why:
+        stepped.subscribe(partial(keep_notable, decisions))
 
     # Asked without the rule itself, which is no part of runs of other schedulers.
     hears_validation = getattr(getattr(stepped, "config", None), "await_validation", False)
 
     def validate(step: int) -> None:
         with _settled(optimizer):
-            result.validation_steps.append(step)
-            result.validation_losses.append(problem.validate(model, data))
+            validations[step] = problem.validate(model, data)
         if hears_validation:
-            stepped.validate(result.validation_losses[-1])
+            stepped.validate(validations[step])
 
     def advance(step: int) -> None:
         indices = next(drawn)
@@ -79,13 +89,12 @@ def train(
         (loss if alone is None else alone.loss(step, loss)).backward()  # type: ignore[no-untyped-call]
         if alone is not None:
             alone.gradients(step)
-        result.losses.append(loss.item())
+        losses.append(loss.item())
         if keeps_clean:
             with torch.no_grad():
                 kept = loss if examples is undisturbed else problem.loss(model, undisturbed)
-            result.clean_losses.append(kept.item())
-        result.lrs.append(float(optimizer.param_groups[0]["lr"]))
-        observed = result.losses[-1]
+            clean_losses.append(kept.item())
+        observed = losses[-1]
         if task.observe is not None:
             with torch.no_grad():
                 observed = problem.observe(model, examples).item()
@@ -93,9 +102,11 @@ def train(
             observed = alone.told(step, observed)
         with nullcontext() if alone is None else alone.lr(step):
             optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
+        told.append(observed)
         stepped.step(*[observed] if entry.kind == "feedback" else [])
+        lrs.append(_lr(optimizer))
 
-    validations = frozenset(validation_steps(run.steps))
+    to_validate = frozenset(validation_steps(run.steps))
     validate(0)
     try:
         with drawing(run):
@@ -103,14 +114,23 @@ def train(
                 if stopped():
                     raise StoppedError
                 advance(step)
-                if step + 1 in validations:
+                if step + 1 in to_validate:
                     validate(step + 1)
         model.eval()
         with torch.no_grad(), _settled(optimizer):
-            result.metric = problem.metric(model, data.validation).item()
+            metric = problem.metric(model, data.validation).item()
     except FAILURES as error:
-        result.failure = f"{type(error).__name__}: {error}"
-    return result
+        failure = f"{type(error).__name__}: {error}"
+    lrs += lrs[-1:] * (len(losses) + 1 - len(lrs))  # A step that broke down moved none.
+    if entry.kind == "feedback" and not says_why:
+        decisions = moves(told, lrs)
+    config = settings(stepped.config) if says_why else {"mode": task.mode}
+    kept = record(losses, lrs, validations, decisions, config=config, clean_losses=clean_losses)
+    return Result(run, kept, metric, failure)
+
+
+def _lr(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def _optimizer(run: Run, entry: Scheduler, parameters: list[Parameter], fused: bool) -> Optimizer:

@@ -25,10 +25,11 @@ import numpy as np
 import greedylr
 from greedylr import Decision
 from greedylr.lab.execution.fingerprint import key, key_of, settings
-from greedylr.lab.runs import Result, Run, from_plain, is_notable, to_plain
+from greedylr.lab.results import Result, from_plain, is_notable, record, to_plain
+from greedylr.lab.runs import Run
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
-_LAYOUT = 2
+_LAYOUT = 3
 _PATIENCE = 60.0  # Seconds to wait while another process writes, which takes it milliseconds.
 
 _TABLE = """
@@ -46,7 +47,7 @@ CREATE TABLE IF NOT EXISTS run (
     settings TEXT NOT NULL,    -- JSON, what the key is made of
     curves BLOB NOT NULL,      -- deflated 64-bit floats: the losses, then the learning rates
     validations BLOB NOT NULL, -- deflated 64-bit floats: the steps, then the losses
-    details BLOB NOT NULL,     -- deflated JSON: the metric, the decisions, and the clean losses if there are any
+    details BLOB NOT NULL,     -- deflated JSON: metric, settings, last learning rate, decisions, clean losses
     digest BLOB NOT NULL       -- SHA-256 of all that stands before it
 )
 """
@@ -146,6 +147,8 @@ class Store:
         run = Run(**about["run"]) if "run" in about else result.run
         details = {
             "metric": result.metric,
+            "config": result.record.config,
+            "last_lr": float(result.record.lrs[-1, 0]) if len(result.losses) else None,
             "decisions": [to_plain(one) for one in result.decisions],
             "clean_losses": result.clean_losses,
         }
@@ -381,6 +384,10 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         details = json.loads(zlib.decompress(blobs[2]))
         decisions = [_decision(one) for one in details["decisions"]]
         metric, clean = details["metric"], [_number(one) for one in details["clean_losses"]]
+        if losses:
+            lrs.append(_number(details["last_lr"]))
+        if not isinstance(details["config"], dict):
+            return None
         told = json.loads(about)
         if not isinstance(failure, (str, NoneType)):
             return None
@@ -388,19 +395,9 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             return None
         if metric is not None:
             metric = _number(metric)
-        result = Result(
-            run,
-            losses,
-            lrs,
-            [int(step) for step in validation_steps],
-            validation_losses,
-            decisions,
-            metric=metric,
-            failure=failure,
-            clean_losses=clean,
-            stacked=bool(told["stacked"]),
-        )
-        return Stored(name, told, result)
+        validations = {int(step): loss for step, loss in zip(validation_steps, validation_losses)}
+        kept = record(losses, lrs, validations, decisions, config=details["config"], clean_losses=clean)
+        return Stored(name, told, Result(run, kept, metric, failure, bool(told["stacked"])))
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greedylr.lab.analysis.statistics import Case
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 from greedylr.presentation import packed
 
 POINTS = 50
@@ -51,9 +52,10 @@ class Curves:
     """Thinned curves of all runs that went by.
 
     Example:
+        >>> from greedylr.lab.results import record
         >>> curves = Curves()
         >>> run = Run("digits", 1.0, "cosine", seed=0, steps=4)
-        >>> for result in curves.watch([Result(run, [4.0, 3.0, 2.0, 1.0], [0.1] * 4, [0, 4], [5.0, 1.5], [])]):
+        >>> for result in curves.watch([Result(run, record([4.0, 3.0, 2.0, 1.0], [0.1] * 5, {0: 5.0, 4: 1.5}))]):
         ...     print(result.final_loss)
         1.5
         >>> curves.runs[run].losses.tolist()

@@ -17,7 +17,8 @@ from greedylr.lab.analysis.robustness import (
 )
 from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.report.trajectories import Scene, Trajectories
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 SHOWN = ("paper", "cosine", "wsd")
 """Schedulers whose trajectories are kept, beside the one in question: all would make the page too large."""

@@ -10,15 +10,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from greedylr import GreedyLR
-from greedylr.control import plain
 from greedylr.lab.analysis.recovery import recovery, twin_of
 from greedylr.lab.analysis.statistics import Entry, Outcome, Regret, regrets
 from greedylr.lab.analysis.statistics.estimate import median
@@ -28,12 +21,11 @@ from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.execution.store import Store
 from greedylr.lab.report import words
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 from greedylr.pulse.diagnosis.audit import Audit, audit
-from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.report import readiness
 from greedylr.pulse.report.readiness import Facts, Row, Table
-from greedylr.pulse.trace import Metric, Trace
 
 
 @dataclass(frozen=True)
@@ -148,11 +140,9 @@ def facts_of(result: Result, twin: Result | None = None) -> Facts:
         ValueError: If ``twin`` is not the twin.
     """
     ended = outcome(result)
-    config = _config(result.run.scheduler, result.run.steps, PROBLEMS[result.run.problem].task.mode)
-    trace = _trace(result, config or {})
     # Where it was not the loss that the scheduler was given, the loss cannot say whether the scheduler was right.
     told = PROBLEMS[result.run.problem].task.observe is None
-    found = readiness.facts(Reading("", trace, audit(trace) if told and config else Audit(()), [], None))
+    found = readiness.facts_of_record(result.record, audit(result.record) if told else Audit(()))
     recoveries: list[int | None] = []
     if twin is not None and (measured := recovery(result, twin)).disrupted:
         recoveries = [measured.steps]
@@ -160,8 +150,8 @@ def facts_of(result: Result, twin: Result | None = None) -> Facts:
         final=ended.counted_loss(1.0, ended.start),
         failed=ended.failed,
         recoveries=recoveries,
-        # Of others it is not known what they did for the loss, and what by a schedule.
-        moves=found.moves if config else None,
+        # Others do nothing for the loss.
+        moves=found.moves if SCHEDULERS[result.run.scheduler].kind == "feedback" else None,
     )
 
 
@@ -169,44 +159,6 @@ def _changes_training(run: Run) -> bool:
     """True if a run is disturbed by more than a number that changes nothing."""
     found = find(run.perturbation)
     return found is not None and found.kind.acts_on != "nothing"
-
-
-@cache
-def _config(scheduler: str, steps: int, mode: Literal["min", "max"]) -> dict[str, Any] | None:
-    """The settings of a scheduler that says why it moves, as a recorder keeps them; None of any other."""
-    if SCHEDULERS[scheduler].kind != "feedback":
-        return None
-    made = SCHEDULERS[scheduler].build(torch.optim.SGD([torch.zeros(1)], lr=0.1), steps, mode)
-    if not isinstance(made, GreedyLR):
-        return None
-    return {"span": getattr(made.config, "window_length", None), **plain.to_dict(made.config)}
-
-
-def _trace(result: Result, config: dict[str, Any]) -> Trace:
-    """Trace that a recorder would have kept of the run, as far as the lab keeps it."""
-    losses = np.array(result.losses)
-    return Trace(
-        path=Path(),
-        meta={},
-        config=config,
-        steps=np.arange(1, len(losses) + 1, dtype=np.int64),
-        losses=losses,
-        means=losses,
-        highs=losses,
-        lrs=np.array([*result.lrs[1:], *result.lrs[-1:]]).reshape(-1, 1),  # A trace has those after each step.
-        first_lrs=np.array(result.lrs[:1]),
-        composition={},
-        troubled={},
-        decisions=result.decisions,
-        phases=[],
-        metrics={"val_loss": Metric(np.array(result.validation_steps, np.int64), np.array(result.validation_losses))},
-        marks=[],
-        failures=[],
-        foreign=[],
-        resumed=[],
-        status="finished" if result.failure is None else "failed",
-        seconds=0.0,
-    )
 
 
 def _endings(known: Iterable[_Known]) -> tuple[list[_Ended], int]:

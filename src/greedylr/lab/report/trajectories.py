@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from greedylr.lab.analysis.recovery import clean_losses
 from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.report.curves import ends
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 from greedylr.presentation import packed
 
 _Floats: TypeAlias = NDArray[np.float32]

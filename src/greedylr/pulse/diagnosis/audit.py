@@ -41,8 +41,8 @@ import numpy as np
 
 from greedylr.control.decision import Action, Decision
 from greedylr.extras import missing
+from greedylr.pulse.record import Floats, Ints, Record
 from greedylr.pulse.recording.storage import TROUBLE
-from greedylr.pulse.trace import Floats, Ints, Trace
 
 try:
     from scipy import stats  # type: ignore[import-untyped]
@@ -151,11 +151,11 @@ class Audit:
         return {name: _shares(group) for name, group in groups.items() if group}
 
 
-def audit(trace: Trace) -> Audit:
+def audit(record: Record) -> Audit:
     """Judge every move of a run by the losses that followed.
 
     Args:
-        trace: The run. In a thinned part, the means of its stretches are judged by.
+        record: The run.
 
     Example:
         A loss that falls faster and faster bears the raises out:
@@ -171,18 +171,18 @@ def audit(trace: Trace) -> Audit:
         >>> shares.confirmed > 0, shares.refuted
         (True, 0)
     """
-    window = trace.window
-    judge = PROBE if PROBE in trace.metrics else "loss"
+    window = record.window
+    judge = PROBE if PROBE in record.metrics else "loss"
     if judge == PROBE:
-        metric = trace.metrics[PROBE]
-        steps, values = metric.steps, trace.sign * metric.values
+        metric = record.metrics[PROBE]
+        steps, values = metric.steps, record.sign * metric.values
         finite = np.isfinite(values)
         trouble = np.empty(0, np.int64)
         least = _LEAST_PROBES
     else:
-        steps, values = trace.steps, trace.sign * trace.means
+        steps, values = record.steps, record.sign * record.losses
         finite = np.isfinite(values)
-        trouble = np.array([one.step for one in trace.decisions if one.action in TROUBLE], np.int64)
+        trouble = np.array([one.step for one in record.decisions if one.action in TROUBLE], np.int64)
         least = _LEAST_BEFORE, _LEAST_AFTER
     usable = finite & ~np.isin(steps, trouble)
     broken = steps[~finite]
@@ -190,10 +190,10 @@ def audit(trace: Trace) -> Audit:
 
     def comparison(one: Decision) -> _Comparison | None:
         if one.action is Action.BACKED_OFF and judge != PROBE:
-            return _halfway(kept_steps, kept, one, window, trace.sign)
+            return _halfway(kept_steps, kept, one, window, record.sign)
         return _compare(kept_steps, kept, one.step, window, least)
 
-    return Audit(tuple([_judged(trace, one, judge, comparison(one), broken) for one in trace.moves]))
+    return Audit(tuple([_judged(record, one, judge, comparison(one), broken) for one in record.moves]))
 
 
 class _Comparison(NamedTuple):
@@ -296,11 +296,11 @@ def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: floa
     return found if np.isfinite(found).all() else None
 
 
-def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
-    phase = PHASES[min(3 * (one.step - 1) // max(trace.last, 1), 2)]
-    again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + trace.window)))
+def _judged(record: Record, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
+    phase = PHASES[min(3 * (one.step - 1) // max(record.last, 1), 2)]
+    again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + record.window)))
     # Of a run that goes on, the losses of half a window are no verdict.
-    pending = trace.status == "running" and trace.last < one.step + trace.window
+    pending = not record.over and record.last < one.step + record.window
     if comparison is None or pending:
         nothing = float("nan")
         verdict = Verdict.NOT_YET if pending else Verdict.NOT_RECOVERED if again else Verdict.TOO_FEW
@@ -315,7 +315,7 @@ def _judged(trace: Trace, one: Decision, judge: str, comparison: _Comparison | N
         verdict = Verdict.STAYED_UP if above else Verdict.CAME_BACK
     else:
         verdict = Verdict.REFUTED if above else Verdict.CONFIRMED
-    return Audited(one, verdict, trace.sign * predicted, trace.sign * actual, error, p_value, judge, phase)
+    return Audited(one, verdict, record.sign * predicted, record.sign * actual, error, p_value, judge, phase)
 
 
 def _shares(moves: tuple[Audited, ...] | list[Audited]) -> Shares:

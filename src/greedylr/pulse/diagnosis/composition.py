@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from greedylr.control.decision import Action
 from greedylr.extras import missing
+from greedylr.pulse.record import Floats, Record
 from greedylr.pulse.recording.storage import TROUBLE
-from greedylr.pulse.trace import Floats, Trace
 
 try:
     from scipy import ndimage, stats  # type: ignore[import-untyped]
@@ -107,22 +107,22 @@ class Composition:
         )
 
 
-def explain(trace: Trace, seed: int = 0) -> Composition | None:
+def explain(record: Record, seed: int = 0) -> Composition | None:
     """Relate losses and moves to the logged composition.
 
     Args:
-        trace: The run.
+        record: The run.
         seed: Of the permutations.
 
     Returns:
         None if no composition was logged, or for fewer than 200 steps.
     """
-    finite = np.isfinite(trace.losses)
-    columns = {name: _encoded(values[finite]) for name, values in trace.composition.items()}
+    finite = np.isfinite(record.losses)
+    columns = {name: _encoded(values[finite]) for name, values in record.composition.items()}
     columns = {name: values for name, values in columns.items() if values.shape[1]}
     if not columns or int(finite.sum()) < _LEAST_ROWS:
         return None
-    steps, losses = trace.steps[finite], trace.losses[finite]
+    steps, losses = record.steps[finite], record.losses[finite]
     # One spike must not outweigh everything else; no square must be too large.
     scale = float(np.abs(losses).max()) or 1.0
     losses = losses / scale
@@ -147,9 +147,9 @@ def explain(trace: Trace, seed: int = 0) -> Composition | None:
     by_column = {name: _out_of_sample(values, loss) for name, values in composition.items()}
     steady, growing = np.split(_fit(together, loss), 2)
     fitted = every @ steady + every @ growing * spread[:, 0]
-    moves, moves_explained = _moves(trace, steps, losses, fitted, scale) if explained > 0 else (0, 0)
-    labels = frozenset(name for name in columns if trace.composition[name].dtype.kind != "f")
-    return Composition(explained, p_value, by_column, labels, moves, moves_explained, _sources(trace))
+    moves, moves_explained = _moves(record, steps, losses, fitted, scale) if explained > 0 else (0, 0)
+    labels = frozenset(name for name in columns if record.composition[name].dtype.kind != "f")
+    return Composition(explained, p_value, by_column, labels, moves, moves_explained, _sources(record))
 
 
 def _encoded(values: NDArray[Any]) -> Floats:
@@ -220,15 +220,15 @@ def _out_of_sample(x: Floats, y: Floats) -> float:
     return 1 - left / total
 
 
-def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Floats, scale: float) -> tuple[int, int]:
+def _moves(record: Record, steps: NDArray[np.int64], losses: Floats, fitted: Floats, scale: float) -> tuple[int, int]:
     """Moves by comparison: all, and those of whose difference composition is the larger half."""
     sums, fits = np.cumsum(np.r_[0.0, losses]), np.cumsum(np.r_[0.0, fitted])
     looked_at = explained = 0
-    for one in trace.moves:
+    for one in record.moves:
         if one.action in (Action.NON_FINITE, Action.EXPLOSION):
             continue
         begin, middle, end = np.searchsorted(
-            steps, [one.step - 2 * trace.window, one.step - trace.window, one.step], side="right"
+            steps, [one.step - 2 * record.window, one.step - record.window, one.step], side="right"
         )
         if middle == begin or end == middle:
             continue
@@ -243,24 +243,20 @@ def _moves(trace: Trace, steps: NDArray[np.int64], losses: Floats, fitted: Float
     return looked_at, explained
 
 
-def _sources(trace: Trace) -> tuple[Source, ...]:
+def _sources(record: Record) -> tuple[Source, ...]:
     """Origin of the spikes."""
-    spikes = sorted({one.step for one in trace.decisions if one.action in TROUBLE})
-    rows = np.flatnonzero(np.isin(trace.steps, spikes))
-    apart = [trace.troubled[step] for step in spikes if step in trace.troubled]  # where thinning has left no row
-    if not len(rows) + len(apart):
+    spikes = sorted({one.step for one in record.decisions if one.action in TROUBLE})
+    rows = np.flatnonzero(np.isin(record.steps, spikes))
+    if not len(rows):
         return ()
     found = []
-    for name, values in trace.composition.items():
-        steps, number = len(values), values.dtype.kind == "f"
-        empty = np.nan if number else ""
-        values = np.concatenate([values, np.array([batch.get(name, empty) for batch in apart], values.dtype)])
-        labels = _bands(values) if number else values.astype(object)
-        names, counts = np.unique(labels[:steps][labels[:steps] != ""], return_counts=True)
-        at = np.concatenate([labels[rows], labels[steps:]])
+    for name, values in record.composition.items():
+        labels = _bands(values) if values.dtype.kind == "f" else values.astype(object)
+        names, counts = np.unique(labels[labels != ""], return_counts=True)
+        at = labels[rows]
         for label, count in zip(names.tolist(), counts.tolist()):
             hits = int(np.sum(at == label))
-            share = count / steps
+            share = count / len(values)
             chance = float(stats.binom.sf(hits - 1, len(at), share)) * len(names)
             if hits and share < 1 and chance < 0.05:
                 found.append(Source(name, label, hits, len(at), share, min(chance, 1.0)))

@@ -8,185 +8,22 @@ What was marked as a disruption, or is found to be one, is nothing that another 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from greedylr.control.decision import Action
 from greedylr.extras import missing
-from greedylr.pulse.trace import Floats, Ints, Trace
+from greedylr.pulse.diagnosis.disturbances import disturbances
+from greedylr.pulse.diagnosis.findings import Finding, Kind
+from greedylr.pulse.diagnosis.windows import Windows, clusters, find_upsets, windows_of
+from greedylr.pulse.trace import Trace
 
 try:
     from scipy import stats  # type: ignore[import-untyped]
 except ModuleNotFoundError as error:
     raise missing(error, "pulse") from error
-
-
-class Kind(Enum):
-    """Every finding; the value is its name, and a sentence of advice follows in :data:`ADVICE`."""
-
-    FAILED = "the run broke off"
-    NON_FINITE = "the loss was not finite"
-    DIVERGENCE = "divergence"
-    OVERFITTING = "overfitting: the loss is lying"
-    LR_IGNORED = "something else sets the learning rate"
-    LEVEL_SHIFT = "the loss jumped to another level"
-    LOSS_SCALE = "the scale of the loss changed"
-    NO_RECOVERY = "spikes without recovery"
-    DISRUPTION = "disruption, recovered"
-    SINKING = "sinking to the floor"
-    AT_BOUND = "raised to the bound"
-    OSCILLATING = "oscillating"
-    PLATEAU = "plateau"
-
-
-ADVICE = {
-    Kind.FAILED: "Look at what was raised; where it ran out of memory, at the batch of that step.",
-    Kind.NON_FINITE: (
-        "Look at that batch and at the gradient norm before it; clip gradients, or let a Rescue go back to a snapshot."
-    ),
-    Kind.DIVERGENCE: "The learning rate is or was too high: start lower, warm up, lower max_scale, or clip gradients.",
-    Kind.OVERFITTING: (
-        "Stop, or go back to the best validation; regularise; with await_validation the scheduler hears the "
-        "validation loss, and cuts where it rises."
-    ),
-    Kind.LR_IGNORED: "Take out the other scheduler or hook, or the learning rate is not what the decisions say.",
-    Kind.LEVEL_SHIFT: (
-        "Look for a change of data at that step, a new shard or domain; stratify the batches, or log their "
-        "composition and set level_by."
-    ),
-    Kind.LOSS_SCALE: (
-        "Look for a change of reduction, of batch or sequence length, of loss weights, or for new and harder data; "
-        "the rule needs a loss in one unit."
-    ),
-    Kind.NO_RECOVERY: (
-        "The model was damaged: go back to a checkpoint before that step, or use a Rescue; clip gradients."
-    ),
-    Kind.DISRUPTION: "Nothing to do if it is seldom; look at the batches of those steps if it is not.",
-    Kind.SINKING: (
-        "If the loss still falls, it is cut by noise or composition: lengthen window, raise significance; "
-        "else the run is over."
-    ),
-    Kind.AT_BOUND: (
-        "The initial learning rate is far too low, or the bound too tight: start higher, or raise max_scale."
-    ),
-    Kind.OSCILLATING: (
-        "It moves on noise or on a periodic order of the data: shuffle, lengthen window, or raise significance."
-    ),
-    Kind.PLATEAU: (
-        "Nothing more is learnt: stop early, anneal (total_steps), or change something else than the learning rate."
-    ),
-}
-
-
-class Finding(NamedTuple):
-    """One finding.
-
-    Attributes:
-        kind: Which.
-        first: The step where it begins.
-        last: The step where it ends.
-        numbers: What was seen, in words.
-    """
-
-    kind: Kind
-    first: int
-    last: int
-    numbers: str
-
-    @property
-    def advice(self) -> str:
-        """Advice."""
-        return ADVICE[self.kind]
-
-    @property
-    def serious(self) -> bool:
-        """True if it spoils the run, rather than slows it or is already over."""
-        return self.kind in _SERIOUS
-
-
-_SERIOUS = frozenset(
-    {
-        Kind.FAILED,
-        Kind.NON_FINITE,
-        Kind.DIVERGENCE,
-        Kind.OVERFITTING,
-        Kind.LR_IGNORED,
-        Kind.NO_RECOVERY,
-        Kind.LOSS_SCALE,
-    }
-)
-
-_EXTRAORDINARY = frozenset({Action.SPIKE, Action.EXPLOSION})
-_TAIL, _LAST = 5, 20
-"""Windows that the new level is measured over, and that it must last, if the run does."""
-
-
-class Upset(NamedTuple):
-    """A disruption, until the loss is back where it was.
-
-    Attributes:
-        first: The step where it begins.
-        last: The last step before the loss is back; the last of the run if it never is.
-        over: Whether the loss came back.
-        marked: Whether the user marked it.
-    """
-
-    first: int
-    last: int
-    over: bool
-    marked: bool
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Consecutive windows of a run.
-
-    Attributes:
-        size: Steps in each.
-        first: First step of each.
-        last: Last step of each.
-        mean: Mean loss, lower is better.
-        spread: Standard deviation of the losses.
-        count: Losses in it.
-        lr: Learning rate at its end.
-        upsets: Disruptions of the run.
-    """
-
-    size: int
-    first: Ints
-    last: Ints
-    mean: Floats
-    spread: Floats
-    count: Ints
-    lr: Floats
-    upsets: tuple[Upset, ...] = ()
-
-    def calm(self) -> Windows:
-        """Those that another one may be compared with: outside of every disruption."""
-        return self._outside(self.upsets)
-
-    def settled(self) -> Windows:
-        """Those that say where the run is: outside of what came back, or began so lately that it may still do so."""
-        return self._outside([one for one in self.upsets if self._passing(one)])
-
-    def disrupted(self, step: int) -> bool:
-        """True if a step lies in a rise that came back, or that began so lately that it still may."""
-        return any(one.first <= step <= one.last and self._passing(one) for one in self.upsets)
-
-    def _passing(self, upset: Upset) -> bool:
-        return upset.over or upset.last - upset.first < _LAST * self.size
-
-    def _outside(self, upsets: Sequence[Upset]) -> Windows:
-        if not upsets:
-            return self
-        inside = [(self.last >= one.first) & (self.first <= one.last) for one in upsets]
-        kept = ~np.any(inside, axis=0)
-        names = ("first", "last", "mean", "spread", "count", "lr")
-        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
 def examine(trace: Trace) -> list[Finding]:
@@ -211,73 +48,15 @@ def examine(trace: Trace) -> list[Finding]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for check in _CHECKS:
             found += check(trace, windows)
-            if check is _disturbances:
+            if check is disturbances:
                 begun = [one.first for one in found if one.kind in (Kind.DISRUPTION, Kind.NO_RECOVERY)]
-                windows = replace(windows, upsets=windows.upsets + _upsets(trace, windows, begun, marked=False))
+                windows = replace(windows, upsets=windows.upsets + find_upsets(trace, windows, begun, marked=False))
     # Losses before and after a jump are not of one kind, and prove nothing together.
     jumps = [one.first for one in found if one.kind in (Kind.LEVEL_SHIFT, Kind.LOSS_SCALE)]
     upsets = jumps + [one.first for one in windows.upsets]
     between = {Kind.OVERFITTING: jumps, Kind.DIVERGENCE: jumps, Kind.PLATEAU: upsets}
     found = [one for one in found if not any(one.first <= step + 20 <= one.last for step in between.get(one.kind, ()))]
     return sorted(found, key=lambda one: (not one.serious, one.first, list(Kind).index(one.kind)))
-
-
-def windows_of(trace: Trace) -> Windows:
-    """The run in windows of 20 steps, or in two thousand; with the disruptions that were marked."""
-    size = max(20, -(-trace.last // 2000))
-    usable = np.isfinite(trace.means)
-    spikes = [one.step for one in trace.decisions if one.action in _EXTRAORDINARY]
-    usable &= ~np.isin(trace.steps, spikes)
-    number = (trace.steps - 1) // size
-    which, begins = np.unique(number[usable], return_index=True)
-    values = trace.sign * trace.means[usable]
-    lrs = trace.lrs[usable, 0]
-    if not len(which):
-        nothing, none = np.empty(0), np.empty(0, np.int64)
-        return Windows(size, none, none, nothing, nothing, none, nothing)
-    counts = np.diff([*begins, len(values)])
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.add.reduceat(values, begins) / counts
-        squares = np.add.reduceat((values - np.repeat(mean, counts)) ** 2, begins)
-    full = counts >= min(size // 2, int(counts.max()))
-    ends = np.cumsum(counts) - 1
-    windows = Windows(
-        size=size,
-        first=(which * size + 1)[full],
-        last=np.minimum((which + 1) * size, trace.last)[full],
-        mean=mean[full],
-        spread=np.sqrt(squares / np.maximum(counts - 1, 1))[full],
-        count=counts[full].astype(np.int64),
-        lr=lrs[ends][full],
-    )
-    # A mark is of the last step before.
-    begun = [mark.step + 1 for mark in trace.marks if mark.name.startswith("disruption")]
-    return replace(windows, upsets=_upsets(trace, windows, begun, marked=True))
-
-
-def _upsets(trace: Trace, windows: Windows, begun: Iterable[int], marked: bool) -> tuple[Upset, ...]:
-    """Disruptions that began at some steps: each until a window is back at the level of the two before it.
-
-    Back is below that level plus their spread. Where the loss fell at once, and came up again within 20 windows, it is
-    back then.
-    """
-    found: list[Upset] = []
-    for first in sorted(set(begun)):
-        if found and first <= found[-1].last:
-            continue  # marked again while it lasts
-        before = replace(windows, upsets=(*windows.upsets, *found)).calm()
-        level = np.flatnonzero(before.last < first)[-2:]
-        middle = float(before.mean[level].mean()) if len(level) else np.inf
-        spread = float(before.spread[level].mean()) if len(level) else 0.0
-        after = windows.first > first
-        back = np.flatnonzero(after & (windows.mean <= middle + spread))
-        dip = np.flatnonzero(after)[:_LAST]
-        if len(level) and len(dip) and float(windows.mean[dip[0]]) < middle - 3 * spread:
-            up = dip[windows.mean[dip] >= middle - spread]
-            back = up if len(up) else back
-        last = int(windows.first[back[0]]) - 1 if len(back) else trace.last
-        found.append(Upset(first, last, len(back) > 0, marked))
-    return tuple(found)
 
 
 def _main_phase(trace: Trace) -> tuple[int, int]:
@@ -302,7 +81,7 @@ def _failed(trace: Trace, windows: Windows) -> Iterator[Finding]:
 
 def _non_finite(trace: Trace, windows: Windows) -> Iterator[Finding]:
     steps = [one.step for one in trace.decisions if one.action is Action.NON_FINITE]
-    for group in _clusters(steps, 5 * windows.size):
+    for group in clusters(steps, 5 * windows.size):
         count = f"{len(group)} losses were" if len(group) > 1 else "1 loss was"
         yield Finding(Kind.NON_FINITE, group[0], group[-1], f"{count} NaN or infinite")
 
@@ -378,198 +157,6 @@ def _ignored(trace: Trace, windows: Windows) -> Iterator[Finding]:
         times = "once" if len(trace.foreign) == 1 else f"{len(trace.foreign)} times"
         numbers = f"found {one.found:g} in the optimizer where {one.written:g} had been written, {times}"
         yield Finding(Kind.LR_IGNORED, one.step, trace.foreign[-1].step, numbers)
-
-
-def _disturbances(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    """One event, one name: the losses that lead to a level that lasts are no disruption of their own."""
-    jumps = list(_jumps(trace, windows.settled()))
-    yield from jumps
-    for one in _disruptions(trace, windows):
-        if not any(abs(one.first - jump.first) <= 2 * windows.size for jump in jumps):
-            yield one
-
-
-def _jumps(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    """New levels that last: another scale, other data, or a damaged model."""
-    mean, spread = windows.mean, windows.spread
-    changes = _changes(mean)
-    number = 3
-    while number + _TAIL < len(mean):
-        before, after = mean[number - 3 : number], mean[number + 1 : number + 1 + _TAIL]
-        noise = float(np.median(spread[number - 3 : number]))
-        level, new = float(before.mean()), float(np.median(after))
-        drift = abs(float(before[-1] - before[0])) / 2
-        spread_after = float(np.median(spread[number + 1 : number + 1 + _TAIL]))
-        later = mean[number + 1 : number + 1 + _LAST]
-        ratio = new / level if level > 0 and new > 0 else 1.0
-        jump = new - level
-        around = int(windows.first[number - 1]), int(windows.last[number + 1])
-        # A learning rate that is cut at once lets the loss fall at once.
-        cut = float(windows.lr[number + 1]) < 0.5 * float(windows.lr[number - 3 : number].max())
-        scaled = (
-            not (cut and ratio < 1)
-            and (ratio >= 4 or ratio <= 1 / 4)
-            and 0.5 < (spread_after / noise if noise else 1.0) / ratio < 2
-            and abs(np.log(before[-1] / before[0])) < 0.3 * abs(np.log(ratio))
-            and (later.min() > 1.5 * level if ratio > 1 else later.max() < level / 1.5)
-            and _sudden(trace, _where(trace, *around, jump > 0), level, new)
-        )
-        # Where the loss was falling anyway, it need not stay up there.
-        expected = _going_on(mean[max(number - 10, 0) : number], level, np.arange(3, 3 + len(later)))
-        lasting = bool(np.all(later > expected + 0.4 * jump))
-        climbing = float(after[-1] - after[0]) > 0.5 * abs(jump)
-        jumped = jump > max(1.5 * noise, 8 * drift, 0.02 * abs(level)) and lasting and not climbing
-        jumped = jumped and jump > _usual(changes, number)
-        peaked = False
-        if jump > 0 and (scaled or jumped):
-            usual = _peak(trace, int(windows.first[number - 3]), int(windows.last[number - 1]))
-            peaked = _peak(trace, *around) > (2 * ratio * usual if scaled else level + 4 * jump)
-        if peaked or not (scaled or jumped):
-            number += 1
-            continue
-        step = _where(trace, *around, jump > 0)
-        words = f"from {trace.sign * level:.4g} to {trace.sign * new:.4g}"
-        if scaled:
-            yield Finding(
-                Kind.LOSS_SCALE, step, int(windows.last[number + _TAIL]), f"{words}, its noise alike: × {ratio:.3g}"
-            )
-        elif spread_after > 2 * max(ratio, 1.0) * noise:
-            numbers = f"{words}, and {spread_after / noise:.1f} times as noisy" if noise else words
-            yield Finding(Kind.NO_RECOVERY, step, int(windows.last[number + _TAIL]), numbers)
-        else:
-            yield Finding(
-                Kind.LEVEL_SHIFT,
-                step,
-                int(windows.last[number + _TAIL]),
-                f"{words}, {jump / noise if noise else np.inf:.1f} standard deviations",
-            )
-        number += _TAIL
-
-
-def _changes(mean: Floats) -> Floats:
-    """By how much the level, of five windows, is above that of three before, with one in between, all along the run."""
-    if len(mean) < 3 + 1 + _TAIL:
-        return np.empty(0)
-    before = np.lib.stride_tricks.sliding_window_view(mean, 3)[: -_TAIL - 1].mean(axis=1)
-    after = np.lib.stride_tricks.sliding_window_view(mean, _TAIL)[4:]
-    changes: Floats = np.median(after, axis=1) - before
-    return changes
-
-
-def _usual(changes: Floats, number: int) -> float:
-    """Least change at a window that counts; the level wanders by less anyway where noise is smooth.
-
-    Three times the spread of the changes elsewhere in the run, each beside the one before that it shares no window
-    with: what the loss falls by is no spread. It is taken from their lowest quarter, as a short run may be half steep
-    fall and disruption. Nothing for less than ten of them.
-    """
-    apart = 3 + 1 + _TAIL
-    turns = np.abs(changes[apart:] - changes[:-apart]) / np.sqrt(2)
-    own = number - 3
-    elsewhere = np.r_[turns[: max(own - 2 * apart + 1, 0)], turns[own + apart :]]
-    return 3 * float(np.quantile(elsewhere, 0.25)) / 0.3186 if len(elsewhere) >= 10 else 0.0
-
-
-def _going_on(history: Floats, level: float, windows: Ints) -> Floats:
-    """The level so many windows on, if it falls as it did: by the same share, so that it does not fall below zero."""
-    relative = history.min() > 0
-    course = np.log(history) if relative else history
-    rate = min(float(np.polyfit(np.arange(len(history)), course, 1)[0]), 0.0)
-    further = rate * windows.astype(np.float64)
-    return level * np.exp(further) if relative else level + further
-
-
-def _peak(trace: Trace, first: int, last: int) -> float:
-    """Mean of the five largest losses in between: far above the level that they lead to, they are a disruption."""
-    begin, end = np.searchsorted(trace.steps, [first, last + 1])
-    values = trace.sign * trace.losses[begin:end]
-    largest = np.sort(values[np.isfinite(values)])[-5:]
-    return float(largest.mean()) if len(largest) else 0.0
-
-
-def _where(trace: Trace, first: int, last: int, up: bool) -> int:
-    """The step in between that parts low from high best."""
-    begin, end = np.searchsorted(trace.steps, [first, last + 1])
-    values, steps = trace.sign * trace.means[begin:end], trace.steps[begin:end]
-    good = np.isfinite(values)
-    values, steps = values[good], steps[good]
-    if len(values) < 4:
-        return first
-    values = np.clip(values, *np.quantile(values, [0.02, 0.98]))
-    counts = np.arange(1, len(values))
-    sums = np.cumsum(values)[:-1]
-    difference = (values.sum() - sums) / (len(values) - counts) - sums / counts
-    gain = (difference if up else -difference) * np.sqrt(counts * (len(values) - counts))
-    return int(steps[int(gain.argmax()) + 1])
-
-
-def _sudden(trace: Trace, step: int, level: float, new: float) -> bool:
-    """True if a step, not a slope, leads from one level to the other: where a loss falls fast, its noise does too.
-
-    A line with a step in it is fitted to the logarithms of the forty losses before and after.
-    """
-    middle = int(np.searchsorted(trace.steps, step))
-    rows = np.arange(max(middle - 40, 0), min(middle + 40, len(trace.steps)))
-    values = trace.sign * trace.means[rows]
-    rows, values = rows[np.isfinite(values)], values[np.isfinite(values)]
-    logs = np.log(np.maximum(values, 0.01 * min(level, new)))
-    terms = np.column_stack([np.ones(len(rows)), rows - middle, rows >= middle]).astype(float)
-    inverse = np.linalg.pinv(terms.T @ terms)
-    fitted = inverse @ terms.T @ logs
-    noise = float(((logs - terms @ fitted) ** 2).sum()) / max(len(rows) - 3, 1)
-    height = abs(float(fitted[2]))
-    return height > 0.6 * abs(np.log(new / level)) and height > 4 * float(np.sqrt(noise * inverse[2, 2]))
-
-
-def _disruptions(trace: Trace, windows: Windows) -> Iterator[Finding]:
-    """Several losses far above the windows before, close together, and a level that comes back."""
-    by_step = _outliers(trace, windows)
-    for group in _clusters(sorted(by_step), windows.size):
-        # Hard batches come one by one, in some runs often: three rows among five in a row are no chance.
-        rows = np.searchsorted(trace.steps, group)
-        if len(rows) < 3 or int((rows[2:] - rows[:-2]).min()) > 4:
-            continue
-        calm = windows.calm()
-        before = np.flatnonzero(calm.last < group[0])[-2:]
-        after = np.flatnonzero(windows.first > group[-1])
-        if not len(before) or not len(after):
-            continue
-        line = float(calm.mean[before].mean()) + float(calm.spread[before].mean())
-        back = after[windows.mean[after] <= line]
-        worst = max(trace.sign * by_step[step] for step in group)
-        words = f"{len(group)} losses far above the window before, up to {trace.sign * worst:.4g}"
-        if len(back):
-            steps_back = int(windows.last[back[0]]) - group[-1]
-            within = f"{steps_back} step{'' if steps_back == 1 else 's'}"
-            yield Finding(Kind.DISRUPTION, group[0], int(windows.first[back[0]]), f"{words}; back within {within}")
-        elif len(after) >= _TAIL:
-            yield Finding(Kind.NO_RECOVERY, group[0], trace.last, f"{words}; never back on its level")
-
-
-def _outliers(trace: Trace, windows: Windows) -> dict[int, float]:
-    """Losses, by step, far above the two windows before.
-
-    By ten standard deviations, taken from the quartiles; and, as the losses of some runs have long tails, by three
-    times what one in fifty was above the two windows before it in the last ten windows.
-    """
-    steps, values = trace.steps, trace.sign * trace.means
-    highs = values if trace.sign < 0 else trace.highs
-    found: dict[int, float] = {}
-    over = np.full(len(steps), np.nan)  # above the two windows before; not those that were found
-    rows = np.searchsorted(steps, [windows.first, windows.last + 1])
-    for number in range(2, len(windows.first)):
-        before = values[rows[0][number - 2] : rows[1][number - 1]]
-        low, middle, high = np.quantile(before[np.isfinite(before)], [0.25, 0.5, 0.75])
-        here = slice(rows[0][number], rows[1][number])
-        over[here] = highs[here] - middle
-        lately = over[rows[0][max(number - 10, 0)] : rows[0][number]]
-        lately = lately[np.isfinite(lately)]
-        tail = float(np.quantile(lately, 0.98)) if len(lately) else 0.0
-        far = max(10 * max((high - low) / 1.349, 0.01 * abs(middle)), 3 * tail)
-        above = np.isfinite(highs[here]) & (over[here] > far)
-        found.update(zip(steps[here][above].tolist(), (trace.sign * highs[here][above]).tolist()))
-        over[here][above] = np.nan
-    return found
 
 
 def _sinking(trace: Trace, windows: Windows) -> Iterator[Finding]:
@@ -648,18 +235,8 @@ def _plateau(trace: Trace, windows: Windows) -> Iterator[Finding]:
             return
 
 
-def _clusters(steps: list[int], gap: int) -> list[list[int]]:
-    groups: list[list[int]] = []
-    for step in steps:
-        if groups and step - groups[-1][-1] <= gap:
-            groups[-1].append(step)
-        else:
-            groups.append([step])
-    return groups
-
-
 _CHECKS: tuple[Callable[[Trace, Windows], Iterator[Finding]], ...] = (
-    _disturbances,  # first, as nothing is compared with disruptions
+    disturbances,  # first, as nothing is compared with disruptions
     _failed,
     _non_finite,
     _divergence,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from greedylr.pulse.diagnosis.audit import Audit, audit
 from greedylr.pulse.diagnosis.composition import Composition, explain
-from greedylr.pulse.diagnosis.health import Finding, examine
+from greedylr.pulse.diagnosis.findings import Finding
+from greedylr.pulse.diagnosis.health import examine
 from greedylr.pulse.trace import Trace
 
 

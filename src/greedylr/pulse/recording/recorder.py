@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import operator
 import os
 import platform
-import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import greedylr
-from greedylr.control import plain
 from greedylr.control.decision import Action, Decision
 from greedylr.control.observers import Observer
 from greedylr.pulse.recording import storage
 from greedylr.pulse.recording.journal import Journal
+from greedylr.pulse.recording.lifecycle import Lifecycle
 from greedylr.pulse.recording.ranks import rank
 
 Scalar = float | str
@@ -29,11 +26,6 @@ Scalar = float | str
 WRITE_EVERY = 0.5
 """Seconds after which what was recorded is handed to the operating system: by the next step, or, if there is none for
 as long again, without it. 0: at every step."""
-
-THIN_FROM = 20_000_000
-"""Bytes from which on losses are thinned: every second step, and at each further eighth of it half of that."""
-
-_THINNEST = 64  # Then the decisions, which are all kept, are most of the file.
 
 # Looked up at every step.
 _QUIET = storage.QUIET
@@ -51,8 +43,7 @@ class Recorder:
 
     What was recorded is written twice a second, in whole lines, so that a crash or ``kill -9`` loses at most the last
     second, and a file that is being written can be read. A folder that holds a trace is continued: steps that are
-    done again, after a checkpoint was loaded, replace those from before. From 20 MB on losses are thinned: decisions,
-    spikes and the largest loss of each stretch are kept. On ranks other than 0 (see
+    done again, after a checkpoint was loaded, replace those from before. On ranks other than 0 (see
     :func:`greedylr.pulse.recording.ranks.rank`), and in processes that are forked, nothing is recorded.
 
     It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``. Close it, or use it
@@ -105,17 +96,11 @@ class Recorder:
         self._step = 0  # the last one
         self._lrs: tuple[float, ...] | None = None  # after it
         self._before: tuple[float, ...] | None = None  # before the first step of this stretch, until it is written
-        self._recorded: tuple[float, ...] | None = None  # the last that were recorded: of thinned steps, not all are
         self._quiet: Action | None = None  # the last that compared nothing; None: unknown
-        self._every = 1
-        self._stretch: list[float] = []  # losses since the last row that was kept
-        self._logged: dict[str, int] = {}
-        self._skipped: dict[str, tuple[int, float]] = {}
         self._last_foreign = -math.inf
         self._due = WRITE_EVERY == 0  # for the next step to write
         self._clear()
-        self._hook: _Hook | None = None
-        self._stop = threading.Event()
+        self._lifecycle: Lifecycle | None = None
         try:
             if rank() == 0:
                 self._journal = Journal(self.path)
@@ -140,10 +125,7 @@ class Recorder:
             self._optimizer = getattr(scheduler, "optimizer", None)
             self._counts = hasattr(scheduler, "last_epoch")
             self._go_on_after(int(scheduler.last_epoch) if self._counts else self._step)
-            config = scheduler.config
-            # What is derived from the settings is not among them.
-            span = getattr(config, "window_length", None) or getattr(config, "window", None)
-            self._write({"config": {"family": type(config).__name__, "span": span, **plain.to_dict(config)}})
+            self._write({"config": storage.settings(scheduler.config)})
 
     def __call__(self, decision: Decision) -> None:
         """Record one decision."""
@@ -153,18 +135,15 @@ class Recorder:
             step, loss, action, before, after, _ = decision
             if step != self._step + 1:
                 self._jump(step)
-            lrs, recorded = self._lrs, self._recorded
+            lrs = self._lrs
             if lrs is None:
                 self._before = before
-            if self._every > 1:
-                self._thin(step, loss, after)
-            else:
-                if after is not lrs and after != lrs:
-                    self._change(step, after)
-                self._losses.append(loss)
+            if after is not lrs and after != lrs:
+                self._change(step, after)
+            self._losses.append(loss)
             self._step = step
             if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
-                self._keep(decision, recorded)
+                self._keep(decision)
             within = action in storage.WITHIN and self._quiet is not Action.WARMING_UP
             if action is not self._quiet and action in _QUIET and not within:
                 if action in storage.PHASES or self._quiet in storage.PHASES or self._quiet is None:
@@ -173,7 +152,7 @@ class Recorder:
             self._lrs = after
             if self._observed is not None:
                 composition = self._observed.composition
-                if composition is not None and (self._every == 1 or step % self._every == 0):
+                if composition is not None:
                     self._batches.append((len(self._losses) - 1, dict(composition)))  # Its owner may use it again.
             if self._due:
                 self._due = WRITE_EVERY == 0
@@ -206,12 +185,6 @@ class Recorder:
                     steps, values = self._metrics[name]
                 except KeyError:
                     steps, values = self._metrics[name] = ([], [])
-                if self._every > 1:
-                    last = steps[-1] if steps else self._logged.get(name, -self._every)
-                    if 0 <= at - last < self._every:
-                        self._skipped[name] = at, value
-                        continue
-                    self._skipped.pop(name, None)
                 steps.append(at)
                 values.append(value)
 
@@ -292,13 +265,11 @@ class Recorder:
             journal = self._journal
             if journal is None:
                 return
-            if self._hook is not None:
-                self._hook.remove()
-            self._stop.set()
+            if self._lifecycle is not None:
+                self._lifecycle.end()
             try:
                 self._look_at_optimizer()
                 self._flush()
-                self._keep_the_last()
                 journal.write({"end": how, "time": time.time()})
             finally:
                 self._journal = None
@@ -315,17 +286,13 @@ class Recorder:
             "meta": self._meta,
         }
         self._write({"start": started})
-        # What ends the process ends the record; a recorder that is forgotten is none to wait for.
-        self._hook = _Hook(self)
-        threading.Thread(target=_tick, args=(weakref.ref(self), self._stop), daemon=True).start()
-        _open_recorders.add(self)
+        self._lifecycle = Lifecycle(self, max(WRITE_EVERY, 0.05))
 
     def _abandon(self) -> None:
         """A start that failed leaves no lock, no thread and no hook."""
         self._closed = True
-        self._stop.set()
-        if self._hook is not None:
-            self._hook.remove()
+        if self._lifecycle is not None:
+            self._lifecycle.end()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -343,16 +310,13 @@ class Recorder:
 
     def _clear(self) -> None:
         self._losses: list[float] = []
-        self._means: list[float] = []
-        self._highs: list[float] = []
         self._changes: list[tuple[int, tuple[float, ...]]] = []
         self._decisions: list[Decision] = []
         self._found: list[tuple[int, tuple[float, ...]]] = []
         self._phases: list[tuple[int, str]] = []
         self._batches: list[tuple[int, dict[str, Any]]] = []
-        self._troubled: list[tuple[int, dict[str, Any]]] = []  # of decisions at steps that have no row
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
-        self._first = self._made = self._step + 1  # the first step in this block that has a row, and that was made
+        self._first = self._step + 1  # the first step of this block
 
     def _jump(self, step: int) -> None:
         """Steps are left out, or done again: another block."""
@@ -367,60 +331,22 @@ class Recorder:
     def _go_on_after(self, step: int) -> None:
         """Forget the steps before, which may not be those that led here."""
         self._step = step
-        self._first = self._made = step + 1
+        self._first = step + 1
         # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
-        self._lrs = self._recorded = self._quiet = None
-        self._stretch.clear()
-        self._skipped.clear()
+        self._lrs = self._quiet = None
 
     def _change(self, step: int, lrs: tuple[float, ...]) -> None:
         if self._changes and len(lrs) != len(self._changes[-1][1]):
-            self._flush(within_a_step=True)  # A group joined: there is one number of them in a block.
+            self._flush()  # A group joined: there is one number of them in a block.
         self._changes.append((step, lrs))
-        self._recorded = lrs
 
-    def _keep(self, decision: Decision, recorded: tuple[float, ...] | None) -> None:
-        step, _, _, before, after, _ = decision
-        if after != self._recorded:
-            self._change(step, after)
-        if before != recorded:
+    def _keep(self, decision: Decision) -> None:
+        before, known = decision.lr_before, self._lrs
+        if before != known:
             self._found.append((len(self._decisions), before))
-        known = self._lrs
         if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
             self._note_foreign(before[0])
-        if self._every > 1 and decision.action in storage.TROUBLE and self._observed is not None:
-            composition = self._observed.composition
-            if composition is not None and step % self._every:
-                self._troubled.append((len(self._decisions), dict(composition)))
         self._decisions.append(decision)
-
-    def _thin(self, step: int, loss: float, lrs: tuple[float, ...]) -> None:
-        """Keep the steps that are multiples."""
-        self._stretch.append(loss)
-        if step % self._every == 0:
-            if lrs != self._recorded:
-                self._change(step, lrs)
-            self._row(step, loss)
-
-    def _row(self, step: int, loss: float) -> None:
-        """A row of a thinned part, with the mean and the largest loss since the one before."""
-        if not self._losses:
-            self._first = step
-        finite = [one for one in self._stretch if math.isfinite(one)]
-        self._losses.append(loss)
-        self._means.append(sum(finite) / len(finite) if finite else math.nan)
-        self._highs.append(max(finite, default=math.nan))
-        self._stretch.clear()
-
-    def _keep_the_last(self) -> None:
-        """Keep the steps that thinning has left out, where nothing follows."""
-        if self._stretch:
-            self._first = self._step
-            self._row(self._step, self._stretch[-1])
-            if self._lrs is not None and self._lrs != self._recorded:
-                self._changes.append((self._step, self._lrs))
-        self._metrics.update({name: ([at], [value]) for name, (at, value) in self._skipped.items()})
-        self._flush()
 
     def _look_at_optimizer(self) -> None:
         """True if somebody else has set the learning rate since; rare, and never on a device."""
@@ -455,21 +381,15 @@ class Recorder:
             except OSError:
                 return  # It is kept, and whoever makes the next step, or closes, is told.
 
-    def _flush(self, within_a_step: bool = False) -> None:
-        # Of thinned steps nothing may be left but that they were made.
-        if self._step < self._made and not (self._losses or self._metrics):
+    def _flush(self) -> None:
+        if not (self._losses or self._metrics):
             return
         if self._journal is None:
             self._clear()
             return
-        record: dict[str, Any] = {"first": self._first, "n": len(self._losses), "made": self._made, "last": self._step}
-        record["seconds"] = round(time.monotonic() - self._began, 3)
+        record: dict[str, Any] = {"first": self._first, "seconds": round(time.monotonic() - self._began, 3)}
         if self._losses:
             record["loss"] = storage.doubles(self._losses)
-        if self._every > 1:
-            record["every"] = self._every
-            if self._means:
-                record["mean"], record["high"] = storage.singles(self._means), storage.singles(self._highs)
         if self._changes:
             record["lr"] = {
                 "step": storage.steps([step for step, _ in self._changes]),
@@ -481,76 +401,19 @@ class Recorder:
         if self._phases:
             record["phases"] = self._phases
         if self._decisions:
-            record["decisions"] = storage.decisions(self._decisions, self._found, self._every > 1)
-            if self._troubled:
-                record["decisions"]["batch"] = storage.columns(self._troubled)
+            record["decisions"] = storage.decisions(self._decisions, self._found)
         if self._batches:
             record["batch"] = storage.columns(self._batches)
-        metrics = {name: kept for name, kept in self._metrics.items() if kept[0]}
-        if metrics:
+        if self._metrics:
             record["metrics"] = {
-                name: [storage.steps(steps), storage.doubles(values)] for name, (steps, values) in metrics.items()
+                name: [storage.steps(steps), storage.doubles(values)] for name, (steps, values) in self._metrics.items()
             }
         self._journal.write(record)
-        self._logged.update({name: steps[-1] for name, (steps, _) in metrics.items()})
-        if not within_a_step:
-            over = self._journal.size - THIN_FROM
-            self._every = 1 if over < 0 else min(2 ** (1 + 8 * over // THIN_FROM), _THINNEST)
         self._clear()
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._journal is not None:
             self._journal.write(record)
-
-
-class _Hook:
-    """Tells a recorder of the error that ends the process, in place of those who forget to close it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = weakref.ref(recorder)
-        self._before = sys.excepthook
-        self._mine = self._excepthook
-        sys.excepthook = self._mine
-        atexit.register(self._at_exit)
-
-    def remove(self) -> None:
-        # Whoever hooked in later calls this one, which finds the recorder closed and hands on.
-        if sys.excepthook is self._mine:
-            sys.excepthook = self._before
-        atexit.unregister(self._at_exit)
-
-    def _excepthook(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        recorder = self._recorder()
-        if recorder is not None and not recorder._closed:
-            recorder.fail(error)
-            recorder._close("failed")
-        self._before(kind, error, traceback)
-
-    def _at_exit(self) -> None:
-        recorder = self._recorder()
-        if recorder is not None:
-            recorder._close("finished")
-
-
-_open_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for recorder in list(_open_recorders):
-        recorder._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-def _tick(reference: weakref.ref[Recorder], stop: threading.Event) -> None:
-    while not stop.wait(max(WRITE_EVERY, 0.05)):
-        recorder = reference()
-        if recorder is None:
-            return
-        recorder._tick()
-        del recorder
 
 
 def _checked(step: int) -> int:

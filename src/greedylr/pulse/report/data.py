@@ -11,8 +11,8 @@ import numpy as np
 from greedylr.control.decision import Action, Decision
 from greedylr.presentation import packed
 from greedylr.pulse.diagnosis.reading import Reading
+from greedylr.pulse.record import Floats, Ints, Metric
 from greedylr.pulse.report import words
-from greedylr.pulse.trace import Floats, Ints, Metric
 
 _Item = TypeVar("_Item")
 
@@ -51,14 +51,14 @@ def run_data(reading: Reading, runs: int) -> dict[str, Any]:
     starts, last = edges[:-1], edges[1:] - 1
     steps = trace.steps[last] if len(starts) else np.empty(0, np.int64)
     lr_steps, lrs = _lr_points(trace.steps, trace.lrs[:, 0])
-    mean = _reduced(np.add, trace.means, starts) / np.maximum(np.diff(edges), 1) if len(starts) else np.empty(0)
+    mean = _reduced(np.add, trace.losses, starts) / np.maximum(np.diff(edges), 1) if len(starts) else np.empty(0)
     shown, total = _shown(reading, max(MARKERS // runs, 100))
     return {
         "name": html.escape(reading.name),
         "steps": _exact(steps),
         "mean": _exact(mean),
-        "low": _exact(_reduced(np.fmin, np.where(np.isfinite(trace.means), trace.means, np.nan), starts)),
-        "high": _exact(_reduced(np.fmax, np.where(np.isfinite(trace.highs), trace.highs, np.nan), starts)),
+        "low": _exact(_reduced(np.fmin, np.where(np.isfinite(trace.losses), trace.losses, np.nan), starts)),
+        "high": _exact(_reduced(np.fmax, np.where(np.isfinite(trace.losses), trace.losses, np.nan), starts)),
         "lr_steps": _exact(lr_steps),
         "lr": _exact(lrs),
         "limit": [_exact(at) for at in _stability_limit(trace.metrics)],
@@ -88,8 +88,8 @@ def run_data(reading: Reading, runs: int) -> dict[str, Any]:
 def _decisions(reading: Reading, shown: list[Decision]) -> dict[str, Any]:
     verdicts = {one.decision.step: one for one in reading.audit.moves}
     trace = reading.trace
-    finite = np.isfinite(trace.means)
-    steps, means = trace.steps[finite], trace.means[finite]
+    finite = np.isfinite(trace.losses)
+    steps, means = trace.steps[finite], trace.losses[finite]
     rows = np.clip(np.searchsorted(steps, [one.step for one in shown], side="right") - 1, 0, max(len(steps) - 1, 0))
     texts, looks, shorts = [], [], []
     for one in shown:

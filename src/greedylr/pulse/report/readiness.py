@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from greedylr.pulse.diagnosis.health import Kind, windows_of
+from greedylr.pulse.diagnosis.audit import Audit
+from greedylr.pulse.diagnosis.findings import Kind
 from greedylr.pulse.diagnosis.reading import Reading
+from greedylr.pulse.diagnosis.windows import windows_of
+from greedylr.pulse.record import Record
 from greedylr.pulse.report import words
-from greedylr.pulse.trace import Trace
 
 Row = tuple[str, list[str]]
 """Name of a row, and a cell for each group."""
@@ -108,29 +110,43 @@ def table(groups: Mapping[str, Sequence[Facts]], final: Sequence[Row] | None = N
 
 
 def facts(reading: Reading) -> Facts:
-    """Values of the readiness table for one run.
+    """Values of the readiness table for one recorded run.
 
     Args:
         reading: The run.
     """
-    trace = reading.trace
-    windows = windows_of(trace)
-    directions = [one.raised for one in trace.moves]
+    known = facts_of_record(reading.trace, reading.audit)
+    diverged = any(one.kind is Kind.DIVERGENCE for one in reading.findings)
+    return known._replace(
+        failed=known.failed or diverged or reading.trace.status in ("failed", "killed"),
+        recoveries=_recoveries(reading),
+        sensitivity=None if reading.composition is None else max(reading.composition.explained, 0.0),
+    )
+
+
+def facts_of_record(record: Record, judged: Audit) -> Facts:
+    """Values of the readiness table for one run, as far as its record tells.
+
+    Args:
+        record: The run.
+        judged: Its moves, judged.
+    """
+    windows = windows_of(record)
+    directions = [one.raised for one in record.moves]
     turns = sum(a != b for a, b in pairwise(directions))
-    shares = reading.audit.shares
+    shares = judged.shares
     start, end = windows.calm().mean[:2], windows.settled().mean[-2:]
     worse = min(len(start), len(end)) == 2 and len(windows.mean) >= 4 and float(end.mean()) >= float(start.mean())
-    diverged = any(one.kind is Kind.DIVERGENCE for one in reading.findings)
-    final, efficiency = _validation(trace)
+    final, efficiency = _validation(record)
     if final is None and len(windows.mean):
-        final = trace.sign * float(windows.mean[-1])
+        final = record.sign * float(windows.mean[-1])
     return Facts(
         final=final,
         efficiency=efficiency,
-        failed=trace.status in ("failed", "killed") or diverged or worse,
-        recoveries=_recoveries(reading),
-        sensitivity=None if reading.composition is None else max(reading.composition.explained, 0.0),
-        moves=1000 * len(trace.moves) / max(trace.last, 1),
+        failed=worse,
+        recoveries=[],
+        sensitivity=None,
+        moves=1000 * len(record.moves) / max(record.last, 1),
         reversals=turns / (len(directions) - 1) if len(directions) > 1 else None,
         refuted=shares.refuted / shares.total if shares.total else None,
     )
@@ -155,20 +171,20 @@ def _group(reading: Reading) -> str:
     return ", ".join(f"{name} {value}" for name, value in own.items()) or reading.name
 
 
-def _validation(trace: Trace) -> tuple[float | None, float | None]:
+def _validation(record: Record) -> tuple[float | None, float | None]:
     """The last validation, and the share of the steps after which it was nearly at its best."""
-    if trace.validation is None:
+    if record.validation is None:
         return None, None
-    steps, values = trace.metrics[trace.validation]
+    steps, values = record.metrics[record.validation]
     finite = np.isfinite(values)
     if not finite.any():
         return float("nan"), None
     final = float(values[-1])
-    lower = trace.validation.lower()
+    lower = record.validation.lower()
     sign = 1.0 if any(word in lower for word in ("loss", "ppl", "perplexity", "error")) else -1.0
     steps, values = steps[finite], sign * values[finite]
     near = values.min() + _NEARLY * (values[0] - values.min())
-    return final, float(steps[int(np.flatnonzero(values <= near)[0])]) / max(trace.last, 1)
+    return final, float(steps[int(np.flatnonzero(values <= near)[0])]) / max(record.last, 1)
 
 
 def _recoveries(reading: Reading) -> list[int | None]:

@@ -2,7 +2,7 @@
 
 A run gives the same result, bit for bit, with every engine that trains one run at a time, on machines of one kind. An
 engine that trains runs in stacks rounds sums of floating-point numbers differently: the same result but for last bits,
-which :attr:`greedylr.lab.runs.Result.stacked` says, and the key of a run in a store.
+which :attr:`greedylr.lab.results.Result.stacked` says, and the key of a run in a store.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from greedylr.lab.execution.engines import batched, cluster, pool
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 Keep = Callable[[Result], None]
 """Receiver of a result; called in the process that asked for it, in no particular order."""

@@ -15,7 +15,8 @@ import torch
 from greedylr.lab.execution.engines.processes import ENVIRONMENT
 from greedylr.lab.execution.fingerprint import key
 from greedylr.lab.execution.reference_loop import train
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 _RETRIES = 5  # Of one run: more machines than that are hardly lost under it by chance, but may be because of it.
 _MEMORY = 10**8  # Bytes of the store of a cluster that is started here; a result takes some tens of thousands.

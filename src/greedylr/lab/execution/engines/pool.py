@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from greedylr.lab.execution.engines.processes import each
 from greedylr.lab.execution.reference_loop import train
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 
 def train_all(

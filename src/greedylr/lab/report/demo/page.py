@@ -17,7 +17,8 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 from greedylr import Action, Decision, presentation
 from greedylr.lab.report.demo.contents import PROBLEMS, SCHEDULERS
 from greedylr.lab.report.demo.table import Row, compare, summary
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run
 from greedylr.presentation import compact
 
 GENERATOR = "greedylr demo"
@@ -29,7 +30,7 @@ SEEDS_SHOWN = 5
 # After Okabe & Ito: told apart by the colour-blind too, on light ground and dark.
 _COLORS = ("#e0560b", "#009e73", "#2b8be0", "#8a8a8a")
 _TRAINING, _VALIDATION, _LR = 1, 2, 3  # the rows of a chart
-_NOTHING = Result(Run("", 0.0, "", 0, 0), [], [], [], [], [])  # stands in for a run that is not finished
+_NOTHING = Result(Run("", 0.0, "", 0, 0), record([], [0.0], {}))  # stands in for a run that is not finished
 
 
 def render(runs: Sequence[Run], results: Sequence[Result], versions: dict[str, str]) -> str:

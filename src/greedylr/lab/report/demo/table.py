@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 
 @dataclass(frozen=True)

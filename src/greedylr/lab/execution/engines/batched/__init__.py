@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from greedylr.lab.execution.engines.batched.train import parts, supports, train_batched
 from greedylr.lab.execution.engines.processes import each
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import Result
+from greedylr.lab.runs import Run
 
 __all__ = ["parts", "supports", "train_all", "train_batched"]
 

@@ -12,10 +12,12 @@ from torch.optim import Optimizer
 
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.engines.batched.account import Account
 from greedylr.lab.execution.engines.batched.greedy_rows import GreedyRows, config_of
 from greedylr.lab.execution.engines.batched.schedules import Floats, Mode, made_for
 from greedylr.lab.execution.setup import FAILURES, learning_rate
-from greedylr.lab.runs import Result, Run
+from greedylr.lab.results import moves
+from greedylr.lab.runs import Run
 
 if TYPE_CHECKING:  # So that what the rule does is no part of runs of other schedulers.
     from greedylr.control.families import Config
@@ -50,11 +52,11 @@ class Controller(Protocol):
     def validate(self, losses: Floats) -> None:
         """Take in one validation loss for each of the runs."""
 
-    def account(self, results: Sequence[Result], observed: Floats) -> None:
-        """Add to the results of the runs, once they are over, what became of the learning rate.
+    def accounts(self, lrs: Floats, observed: Floats) -> Iterator[Account]:
+        """What became of the learning rate of each run, in their order; to be asked once they are over.
 
         Args:
-            results: Of the runs, in their order.
+            lrs: Those before each step, and after the last, by step and run.
             observed: All that they were given, by step and run.
         """
 
@@ -76,7 +78,7 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
     for config, rows in greedy.items():
         yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], optimizer)
     if others:
-        yield _Objects(others, [_of_run(runs[row], mode) for row in others])
+        yield _Objects(others, [_of_run(runs[row], mode) for row in others], mode)
 
 
 class _Objects:
@@ -84,8 +86,8 @@ class _Objects:
 
     order: int | None = None
 
-    def __init__(self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]]) -> None:
-        self.rows = np.array(rows)
+    def __init__(self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]], mode: Mode) -> None:
+        self.rows, self.mode = np.array(rows), mode
         self.groups = [optimizer.param_groups[0] for optimizer, _ in made]
         self.schedulers = [scheduler for _, scheduler in made]
         self.steps = 0
@@ -108,13 +110,12 @@ class _Objects:
     def validate(self, losses: Floats) -> None:
         """None of them asks for it."""
 
-    def account(self, results: Sequence[Result], observed: Floats) -> None:
-        for number, (steps, reason) in self.failures.items():
-            result = results[number]
-            del result.losses[steps:], result.lrs[steps:], result.clean_losses[steps:]
-            validated = sum(step < steps for step in result.validation_steps)
-            del result.validation_steps[validated:], result.validation_losses[validated:]
-            result.metric, result.failure = None, reason
+    def accounts(self, lrs: Floats, observed: Floats) -> Iterator[Account]:
+        for number in range(len(self.rows)):
+            steps, reason = self.failures.get(number, (None, None))
+            last = len(observed) if steps is None else steps
+            made = moves(observed[:last, number].tolist(), lrs[: last + 1, number].tolist())
+            yield Account({"mode": self.mode}, made, reason, steps)
 
 
 def _of_run(run: Run, mode: Mode) -> tuple[Optimizer, Any]:

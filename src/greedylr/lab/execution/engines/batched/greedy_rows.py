@@ -13,8 +13,10 @@ from greedylr import GreedyLR
 from greedylr.control import batched, rule
 from greedylr.control.decision import CUTS, Action, Decision
 from greedylr.control.families import Config, hears_validation
+from greedylr.lab.execution.engines.batched.account import Account
 from greedylr.lab.execution.engines.batched.schedules import Floats
-from greedylr.lab.runs import Result, is_notable
+from greedylr.lab.results import is_notable
+from greedylr.pulse.recording.storage import settings
 from greedylr.torch.gradient import norm_order, per_unit
 
 
@@ -60,12 +62,13 @@ class GreedyRows:
             with np.errstate(all="ignore"):
                 self.state = batched.validate(self.config, self.state, losses, np)
 
-    def account(self, results: Sequence[Result], observed: Floats) -> None:
+    def accounts(self, lrs: Floats, observed: Floats) -> Iterator[Account]:
         notable = np.array(self.notable)
         slopes = np.array(self.slopes) if self.slopes else np.full(observed.shape, np.nan)
-        for row, (result, lr) in enumerate(zip(results, self.initial_lrs)):
+        config = settings(self.config)
+        for row, lr in enumerate(self.initial_lrs):
             of_row = zip(observed[:, row].tolist(), slopes[:, row].tolist(), notable[:, row].tolist())
-            result.decisions.extend(self._replay(row, lr, of_row))
+            yield Account(config, list(self._replay(row, lr, of_row)))
 
     def _replay(self, row: int, lr: float, observed: Iterable[tuple[float, float, bool]]) -> Iterator[Decision]:
         """The notable decisions of one run: from the scalar rule, which decides the same and says why."""

@@ -27,7 +27,7 @@ class Schedule:
     """A schedule that is known before the run.
 
     Attributes:
-        shares: Of the initial learning rate, at each step.
+        shares: Of the initial learning rate, at each step, and after the last.
         options: Other options of the optimizer at each step, the same for all learning rates; empty if they
             stay as they are.
     """
@@ -48,6 +48,7 @@ def schedule(optimizer: str, scheduler: str, steps: int) -> Schedule:
         shares.append(float(group["lr"]))
         options.append(tuple((name, group[name]) for name in _CYCLED if name in group))
         made.step()
+    shares.append(float(group["lr"]))
     return Schedule(np.array(shares), tuple(options) if len(set(options)) > 1 else ())
 
 

@@ -13,12 +13,14 @@ from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import disturb
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.engines.batched.account import Account
 from greedylr.lab.execution.engines.batched.feedback import controllers
 from greedylr.lab.execution.engines.batched.schedules import Floats, Options, schedule
 from greedylr.lab.execution.engines.batched.stack import Stack, bytes_of_run
 from greedylr.lab.execution.engines.batched.updates import update
 from greedylr.lab.execution.setup import StoppedError, batches, data_of, initial_model, learning_rate
-from greedylr.lab.runs import Result, Run, validation_steps
+from greedylr.lab.results import Result, record
+from greedylr.lab.runs import Run, validation_steps
 from greedylr.torch.gradient import is_round
 
 # Memory that the runs which are trained together go through in one step: from where on what Python does once a step
@@ -104,12 +106,12 @@ def train_batched(
     feedback = list(controllers(runs, problem.task.mode))
     order = next((one.order for one in feedback if one.order is not None), None)
     lrs, options = _tables(runs)
-    losses = np.empty(lrs.shape)
+    losses = np.empty((run.steps, len(runs)))
     disturbance = disturb(runs, data.train)
     weights = [parameter.detach() for parameter in stack.parameters.values()]
-    clean = np.empty(lrs.shape) if disturbance is not None and disturbance.acts_on == "data" else None
+    clean = np.empty(losses.shape) if disturbance is not None and disturbance.acts_on == "data" else None
     told_otherwise = problem.task.observe is not None or disturbance is not None
-    observed = np.empty(lrs.shape) if told_otherwise else losses
+    observed = np.empty(losses.shape) if told_otherwise else losses
     validations: dict[int, Floats] = {}
 
     def validate(step: int) -> None:
@@ -150,23 +152,26 @@ def train_batched(
         if step + 1 in to_validate:
             validate(step + 1)
     metrics = stack.metric(data.validation).tolist()
-    results = [
-        Result(
-            run=run,
-            losses=losses[:, row].tolist(),
-            lrs=lrs[:, row].tolist(),
-            validation_steps=list(validations),
-            validation_losses=[float(of_runs[row]) for of_runs in validations.values()],
-            decisions=[],
-            metric=metrics[row],
-            clean_losses=[] if clean is None else clean[:, row].tolist(),
-            stacked=True,
-        )
-        for row, run in enumerate(runs)
-    ]
+    accounts: dict[int, Account] = {}
     for controller in feedback:
-        controller.account([results[row] for row in controller.rows], observed[:, controller.rows])
-    return results
+        lrs[-1, controller.rows] = controller.lrs
+        told = controller.accounts(lrs[:, controller.rows], observed[:, controller.rows])
+        accounts.update(zip(controller.rows.tolist(), told))
+
+    def result(row: int, run: Run) -> Result:
+        its = accounts.get(row, Account({"mode": problem.task.mode}, []))
+        steps = run.steps if its.steps is None else its.steps
+        kept = record(
+            losses[:steps, row],
+            lrs[: steps + 1, row],
+            {step: float(of_runs[row]) for step, of_runs in validations.items() if its.steps is None or step < steps},
+            its.decisions,
+            config=its.config,
+            clean_losses=() if clean is None else clean[:steps, row],
+        )
+        return Result(run, kept, metrics[row] if its.failure is None else None, its.failure, stacked=True)
+
+    return [result(row, run) for row, run in enumerate(runs)]
 
 
 def _size(run: Run, share: int, dtype: torch.dtype) -> int:
@@ -194,8 +199,11 @@ def _cut(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
 
 
 def _tables(runs: Sequence[Run]) -> tuple[Floats, tuple[Options, ...]]:
-    """The learning rates that are known before, by step and run, and what else of the optimizer is moved."""
-    lrs = np.empty((runs[0].steps, len(runs)))
+    """The learning rates that are known before, by step and run, the one after the last step included.
+
+    And what else of the optimizer is moved.
+    """
+    lrs = np.empty((runs[0].steps + 1, len(runs)))
     options: tuple[Options, ...] = ()
     for row, run in enumerate(runs):
         if SCHEDULERS[run.scheduler].kind == "fixed":
