@@ -1,14 +1,75 @@
-"""Entries of a saved scheduler that are not the rule's: losses on their way, and what a load replaces."""
+"""A saved scheduler: the rule's settings and memory, losses on their way, and what a load replaces."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
-from greedylr.control import plain
+from greedylr.control import checkpoint, plain
 from greedylr.control.default.config import DefaultConfig
-from greedylr.control.families import Config
+from greedylr.control.families import Config, State
+from greedylr.control.levels import Levels
+from greedylr.torch.device_reader import Observed
+
+
+class Saved(NamedTuple):
+    """A scheduler as it was saved.
+
+    Attributes:
+        config: Its settings.
+        state: The rule's memory.
+        pending: A loss on its way from a device, with its slope; None if there was none.
+        measured: A slope and a norm of the gradient that no loss has been given for yet; None if there were none.
+        levels: Levels of the domains; None without ``level_by``.
+        batches: Composition that belongs to the pending loss.
+    """
+
+    config: Config
+    state: State
+    pending: Observed | None
+    measured: tuple[float, float] | None
+    levels: Levels | None
+    batches: list[Mapping[str, Any] | None]
+
+
+def parse(state_dict: Any, family: str, groups: int) -> Saved:
+    """What :meth:`greedylr.GreedyLR.state_dict` gave.
+
+    Args:
+        state_dict: The state.
+        family: Name of the family that it is to be of.
+        groups: Number of parameter groups that it is to be of.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"not a state dict of GreedyLR: it is {state_dict!r}")
+    entries = dict(state_dict)
+    loss = pending("pending_loss", entries.pop("pending_loss", None))
+    slope = pending("pending_slope", entries.pop("pending_slope", None))
+    norms = measured(entries.pop("measured", None))
+    domain = entries.pop("pending_domain", None)
+    if domain is not None and not isinstance(domain, str):
+        raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
+    known = entries.pop("levels", None)
+    config, state = checkpoint.load(entries, family)
+    if len(state.lrs) != groups:
+        raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
+    levels = None if known is None else Levels.of(known)
+    if levels is not None and loss is not None and domain is None:
+        raise ValueError("pending_domain in the saved state must be the domain of pending_loss, got None")
+    batch = None if levels is None or domain is None else {levels.by: domain}
+    return Saved(
+        config,
+        state,
+        None if loss is None else Observed(loss, math.nan if slope is None else slope),
+        norms,
+        levels,
+        [] if loss is None else [batch],
+    )
 
 
 def strict(value: float | None) -> float | str | None:

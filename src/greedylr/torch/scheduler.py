@@ -490,7 +490,7 @@ class GreedyLR(LRScheduler):
             UserWarning: If ``total_steps`` is another than the saved one, or other settings are replaced.
         """
         given, given_levels = self._config, None if self._levels is None else self._levels.by
-        self._load(state_dict)
+        self._restore(self._parsed(state_dict))
         said = saved.differences(given, self._config)
         levels = None if self._levels is None else self._levels.by
         if given_levels != levels:
@@ -513,39 +513,23 @@ class GreedyLR(LRScheduler):
                 )
             self.set_total_steps(own)
 
-    def _load(self, state_dict: dict[str, Any]) -> None:
-        if not isinstance(state_dict, Mapping):
-            raise ValueError(f"not a state dict of GreedyLR: it is {state_dict!r}")
-        entries = dict(state_dict)
-        loss = saved.pending("pending_loss", entries.pop("pending_loss", None))
-        pending_slope = saved.pending("pending_slope", entries.pop("pending_slope", None))
-        measured = saved.measured(entries.pop("measured", None))
-        domain = entries.pop("pending_domain", None)
-        if domain is not None and not isinstance(domain, str):
-            raise ValueError(f"pending_domain in the saved state must be a string or None, got {domain!r}")
-        levels = entries.pop("levels", None)
-        config, state = checkpoint.load(entries, family_of(self._config).name)
-        groups = len(self.optimizer.param_groups)
-        if len(state.lrs) != groups:
-            raise ValueError(f"the saved state has {len(state.lrs)} parameter groups, the optimizer has {groups}")
-        restored_levels = None if levels is None else Levels.of(levels)
-        if restored_levels is not None and loss is not None and domain is None:
-            raise ValueError("pending_domain in the saved state must be the domain of pending_loss, got None")
-        # Nothing raises from here on.
-        self._config, self._state = config, state
-        self._reader.restore(None if loss is None else Observed(loss, _NAN if pending_slope is None else pending_slope))
-        self._slope.restore(measured)
-        self._levels = restored_levels
-        waiting = None if restored_levels is None or domain is None else {restored_levels.by: domain}
-        self._batches = [] if loss is None else [waiting]
-        self._indirect = self._average_ranks or loss is not None
-        self._group_count, self._over = groups, False
+    def _restore(self, then: saved.Saved) -> None:
+        """Go on from there; nothing of this raises."""
+        self._config, self._state = then.config, then.state
+        self._reader.restore(then.pending)
+        self._slope.restore(then.measured)
+        self._levels, self._batches = then.levels, then.batches
+        self._indirect = self._average_ranks or then.pending is not None
+        self._group_count, self._over = len(self.optimizer.param_groups), False
         parameter_groups.remember(self.optimizer, self._remembered)
         self._choose_path()
         parameter_groups.unshare_lrs(self.optimizer)
         self._write()
         for (observer,) in self._observers:  # Settings and learning rates may be others now.
             introduce(observer, self)
+
+    def _parsed(self, state_dict: dict[str, Any]) -> saved.Saved:
+        return saved.parse(state_dict, family_of(self._config).name, len(self.optimizer.param_groups))
 
     def go_back(self, state_dict: dict[str, Any], factor: float = 1.0) -> None:
         """Forget what happened since a state was saved, but not how many steps were made.
@@ -560,18 +544,9 @@ class GreedyLR(LRScheduler):
         """
         if not 0 < factor <= 1:
             raise ValueError(f"factor must be a number with 0 < factor <= 1, got {factor!r}")
-        config, step = self._config, self._state.step
-        entries = {name: state_dict[name] for name in ("family", "config", "state")}
-        _, then = checkpoint.load(entries, family_of(config).name)
-        state = rule.resume(config, then, step, factor)
-        present = {
-            **state_dict,
-            **checkpoint.save(config, state),
-            "pending_loss": None,
-            "pending_domain": None,
-            "measured": None,
-        }
-        self._load(present)
+        then, config = self._parsed(state_dict), self._config
+        state = rule.resume(config, then.state, self._state.step, factor)
+        self._restore(then._replace(config=config, state=state, pending=None, measured=None, batches=[]))
 
     def __repr__(self) -> str:
         family = "" if isinstance(self._config, DefaultConfig) else ".paper"
@@ -590,7 +565,7 @@ class GreedyLR(LRScheduler):
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self._set_up(pickled["optimizer"], pickled["config"], pickled["read"], pickled["average_ranks"])
-        self._load(pickled["state_dict"])
+        self._restore(self._parsed(pickled["state_dict"]))
 
     @classmethod
     def _from_config(cls, optimizer: Optimizer, config: Config, read: str, average_ranks: bool) -> GreedyLR:
