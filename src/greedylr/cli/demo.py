@@ -11,7 +11,7 @@ from rich.markup import escape
 from greedylr.cli.training import code_of, train_missing
 from greedylr.lab.execution.fingerprint import versions
 from greedylr.lab.execution.store import Store
-from greedylr.lab.report.demo import PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, page, plan
+from greedylr.lab.report.demo import PROBLEMS, SCHEDULERS, page, plan
 from greedylr.lab.report.demo.table import Row, compare, summary
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
@@ -39,7 +39,7 @@ def run_demo(console: Console, out: Path, seeds: int | None, quick: bool) -> int
     refused = code_of(console, lambda: check_writable(report, page.GENERATOR))
     if refused:
         return refused
-    runs = plan(seeds or (QUICK_SEEDS if quick else SEEDS), quick)
+    runs = plan(seeds, quick)
     results: list[Result] = []
 
     def work() -> None:

@@ -203,6 +203,14 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
+            "demo",
+            "the demonstration, which greedylr demo runs and shows: two real problems; two minutes on two cores",
+            problems=("digits", "stdlib-text"),
+            multipliers=(0.1, 1.0, 10.0),
+            seeds=2,
+            schedulers=("greedylr", "paper", "cosine", "constant"),
+        ),
+        Suite(
             "quick",
             "a first look: small problems, eight schedulers; two minutes on two cores",
             problems=("quadratic-noisy", "mlp", "residual-mlp", "gru", "digits"),

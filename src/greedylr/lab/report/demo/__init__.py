@@ -1,5 +1,5 @@
 """The demonstration of ``greedylr demo``: its runs, its table and its page."""
 
-from greedylr.lab.report.demo.contents import MULTIPLIERS, PROBLEMS, QUICK_SEEDS, SCHEDULERS, SEEDS, plan
+from greedylr.lab.report.demo.contents import PROBLEMS, SCHEDULERS, plan
 
-__all__ = ["MULTIPLIERS", "PROBLEMS", "QUICK_SEEDS", "SCHEDULERS", "SEEDS", "plan"]
+__all__ = ["PROBLEMS", "SCHEDULERS", "plan"]
