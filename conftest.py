@@ -23,6 +23,7 @@ _libraries = {
 }
 _missing = [adapter for adapter, library in _libraries.items() if find_spec(library) is None]
 collect_ignore = [f"src/greedylr/adapters/{adapter}.py" for adapter in _missing] + ["docs/adapters.md"] * bool(_missing)
+collect_ignore += ["docs/conf.py", "docs/_build"]  # The site is built by .ci/docs.
 
 
 @pytest.fixture(autouse=True)
