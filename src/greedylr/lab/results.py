@@ -138,9 +138,9 @@ class Result:
 
     @property
     def clean_losses(self) -> list[float]:
-        """Where examples are disturbed: the loss of those that were drawn, before anything was done to them; else none.
+        """Loss of the examples that were drawn, before anything was done to them; none where nothing was.
 
-        With the same weights. In all other runs :attr:`losses` are clean.
+        With the same weights. Where nothing was, :attr:`losses` are clean.
         """
         return self.record.metrics[_CLEAN].values.tolist() if _CLEAN in self.record.metrics else []
 

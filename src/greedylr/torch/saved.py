@@ -35,7 +35,7 @@ class Saved(NamedTuple):
 
 
 def parse(state_dict: Any, family: str, groups: int) -> Saved:
-    """What :meth:`greedylr.GreedyLR.state_dict` gave.
+    """Read the outcome of :meth:`greedylr.GreedyLR.state_dict`.
 
     Args:
         state_dict: The state.

@@ -1,4 +1,4 @@
-"""What happens to a recorder without its being called: time passes, the process is forked, or ends."""
+"""Time that passes, a fork, and the end of the process: events that a recorder is not called for."""
 
 from __future__ import annotations
 

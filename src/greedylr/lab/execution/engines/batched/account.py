@@ -1,4 +1,4 @@
-"""What a scheduler made of a run, told once the run is over."""
+"""Account of what a scheduler made of a run, given once the run is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from greedylr import Decision
 
 
 class Account(NamedTuple):
-    """What became of the learning rate of one run.
+    """Course of the learning rate of one run, in short.
 
     Attributes:
         config: The scheduler's settings, as a record has them.

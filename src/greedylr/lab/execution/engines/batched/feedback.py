@@ -53,7 +53,7 @@ class Controller(Protocol):
         """Take in one validation loss for each of the runs."""
 
     def accounts(self, lrs: Floats, observed: Floats) -> Iterator[Account]:
-        """What became of the learning rate of each run, in their order; to be asked once they are over.
+        """Account of the learning rate of each run, in their order; to be asked once they are over.
 
         Args:
             lrs: Those before each step, and after the last, by step and run.
