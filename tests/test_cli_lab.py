@@ -290,7 +290,6 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow  # The demonstration's is not, which is trained by the same function into the same store.
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
 def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny, start, wait_for):
     path, script = tmp_path / "lab.sqlite", tmp_path / "entry.py"

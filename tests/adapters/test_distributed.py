@@ -86,7 +86,7 @@ def results(processes, world, *arguments):
     ("world", "kind", "family"),
     [
         (2, "ddp", "default"),
-        (4, "ddp", "paper"),
+        pytest.param(4, "ddp", "paper", marks=pytest.mark.slow),
         pytest.param(2, "fsdp", "paper", marks=needs_fsdp2),
         pytest.param(4, "fsdp", "default", marks=[needs_fsdp2, pytest.mark.slow]),
     ],
@@ -174,6 +174,7 @@ ELASTIC = """
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_rejoins_from_the_checkpoint(tmp_path):
     script = tmp_path / "elastic.py"
     script.write_text(textwrap.dedent(ELASTIC))

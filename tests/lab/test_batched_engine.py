@@ -115,7 +115,7 @@ def assert_same(got, tolerance, dtype=torch.float64):
 
 @pytest.mark.parametrize("scheduler", NAMES)
 def test_equals_one_by_one_for_every_optimizer(scheduler):
-    for got in batched(runs_of(TINY, [scheduler], multipliers=(0.3, 3.0))):
+    for got in batched(runs_of(TINY, [scheduler], multipliers=(3.0,))):
         assert_same(got, 1e-9)
 
 
@@ -197,7 +197,7 @@ def test_a_scheduler_that_breaks_down_ends_its_run_as_one_by_one_and_no_other(mo
 
 
 def test_neither_order_nor_company_matters(monkeypatch):
-    chosen = runs_of(TINY, ["greedylr", "cosine", "plateau"], seeds=(0, 1, 2))
+    chosen = runs_of(TINY, ["greedylr", "cosine", "plateau"], ["sgd", "adamw"], seeds=(0, 1, 2))
     together = batched(chosen)
     shuffled = [chosen[row] for row in np.random.default_rng(0).permutation(len(chosen))]
     monkeypatch.setattr(engine, "_MOST", 2)
@@ -331,13 +331,13 @@ def test_processes_give_what_this_one_gives():
 
 def test_results_do_not_depend_on_what_is_wanted_or_on_the_number_of_workers():
     # Of this problem a run's last bits do depend on its stack.
-    runs = runs_of(PROBLEMS["rosenbrock"], ["greedylr", "cosine", "plateau"], ["adam"], seeds=range(12), steps=40)
+    runs = runs_of(PROBLEMS["rosenbrock"], ["greedylr", "cosine", "plateau"], ["adam"], seeds=range(8), steps=30)
     once, bit_by_bit = [], []
     train_all(runs, 1, once.append)
     for turn in range(2):
         train_all(runs[::-1], 2, bit_by_bit.append, wanted=lambda run, turn=turn: run.seed % 2 == turn)
-    by_run = {result.run: repr(result) for result in once}
-    assert {result.run: repr(result) for result in bit_by_bit} == by_run
+    by_run = {result.run: result for result in once}
+    assert {result.run: result for result in bit_by_bit} == by_run
     assert len(once) == len(bit_by_bit) == len(runs)
     alone = [result for part in parts(runs[:3]) for result in train_batched(part)]
-    assert any(repr(result) != by_run[result.run] for result in alone)
+    assert any(result != by_run[result.run] for result in alone)

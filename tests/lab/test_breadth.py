@@ -80,10 +80,16 @@ def test_a_run_hangs_on_the_modules_of_its_architecture_and_its_data_alone():
 
 
 @each_corpus
-def test_data_are_the_same_at_every_call_and_what_they_say(corpus):
+@pytest.mark.slow  # That two other processes read the same is not.
+def test_data_are_the_same_at_every_call(corpus):
     one, two = data_or_skip(corpus), corpus.load()
     for first, second in zip((*one.train, *one.validation), (*two.train, *two.validation), strict=True):
         assert torch.equal(first, second)
+
+
+@each_corpus
+def test_data_are_what_they_say(corpus):
+    one = data_or_skip(corpus)
     for part, least in zip(one, (600, 90), strict=True):
         assert len(part.inputs) == len(part.targets) >= least
         if corpus.classes and corpus.kind != "token-classification":

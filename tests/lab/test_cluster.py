@@ -98,6 +98,7 @@ def test_it_is_said_which_address_is_wrong(monkeypatch, address):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_run_whose_machine_is_lost_is_trained_on_another(machines, monkeypatch, stuck):
     import ray
 

@@ -111,11 +111,10 @@ def test_it_changes_training_from_its_beginning_on(name, engine):
 @ENGINES
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_strength_zero_it_changes_nothing_bit_for_bit(kind, engine):
-    for scheduler in ("greedylr", "plateau"):
-        got, twin = (engine(a_run(name, scheduler, steps=100)) for name in (f"{kind}:0", "none"))
-        assert curves(got) == curves(twin)
-        assert got.decisions == twin.decisions
-        assert got.clean_losses in ([], got.losses)
+    got, twin = (engine(a_run(name, "greedylr", steps=100)) for name in (f"{kind}:0", "none"))
+    assert curves(got) == curves(twin)
+    assert got.decisions == twin.decisions
+    assert got.clean_losses in ([], got.losses)
 
 
 @ENGINES
@@ -168,8 +167,8 @@ STRONGEST = {find(name).kind.name: name for name in PERTURBATIONS}.values()
     "name", [name if name in STRONGEST else pytest.param(name, marks=pytest.mark.slow) for name in PERTURBATIONS]
 )
 def test_both_engines_do_the_same(name):
-    runs = [a_run(name, scheduler, seed=seed) for scheduler in ("greedylr", "plateau", "cosine") for seed in (0, 1)]
-    for got in batched(*filter(suits, runs))[1:4]:
+    runs = [a_run(name, scheduler, seed=seed) for scheduler in ("greedylr", "plateau") for seed in (0, 1)]
+    for got in batched(*filter(suits, runs))[1:3]:
         assert_same(got, 1e-9)
 
 

@@ -206,6 +206,7 @@ def test_what_is_kept_is_not_trained_again(recipe, tmp_path):
     assert not list((tmp_path / "runs").glob("*/checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same(recipe, tmp_path):
     chosen = choose(("greedylr", "cosine"))
     alone = run_trials(recipe, chosen, [0.03], [0], settings=recipe.settings())
@@ -231,6 +232,7 @@ run_trials(recipe, choose(sys.argv[4].split("+")), [0.03], [0], store=Path(sys.a
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
 def test_killed_amid_a_training_it_goes_on_from_the_checkpoint_and_ends_the_same(small, rows, tmp_path):
     names = "greedylr+paper+cosine"
