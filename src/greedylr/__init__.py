@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from greedylr.torch.scheduler import GreedyLR
 
 __all__ = ["Action", "Decision", "DefaultConfig", "GreedyLR", "PaperConfig", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
