@@ -259,7 +259,7 @@ def test_what_is_finished_is_shown_also_after_an_error(run, training, error, sai
     assert "Stopped early: 10 of 24" in Path("greedylr-demo/report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow  # Nothing finished is lost: tested of the lab, which trains with the same function into the same store.
+@pytest.mark.slow  # The lab's test of the same, with the same function and the same store, is not.
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
 def test_ctrl_c_then_kill_9_then_the_rest_gives_what_one_run_gives(tmp_path, start, wait_for):
     out = tmp_path / "out"

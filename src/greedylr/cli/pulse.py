@@ -97,7 +97,7 @@ def _begun(run: Path) -> Reading | None:
     if run.exists() and not run.is_dir():
         raise NotADirectoryError(f"{run} is a file: name the folder that was given to Recorder")
     try:
-        (reading,) = read([run], composition=False)
+        (reading,) = read([run], thoroughly=False)
     except FileNotFoundError:
         return None
     return reading
@@ -115,6 +115,7 @@ def summary(reading: Reading, width: int) -> RenderableType:
         rows = [(name.lower().replace("_", " "), cells) for name, *cells in words.shares(shares)]
         judged = readiness.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
         shown.append(fitting("Was the loss telling the truth?", judged))
+        shown += [Text(plain(f"{words.pooled(one)}\n")) for one in reading.pooled if one.phase is None or one.decided]
     else:
         shown.append(Text("The loss made no raise and no cut.\n"))
     if reading.composition is not None:

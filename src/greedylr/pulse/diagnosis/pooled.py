@@ -3,11 +3,11 @@ r"""Did the moves do good, all of a kind together? One move of a tenth is lost i
 Of each move the audit's line through three windows predicts the mean of the next. The excess is what came out less what
 was predicted. Its mean over many moves is not zero where moves do nothing: a loss that flattens lies above any line
 drawn on, and a raise follows a window that was low by chance, after which the loss comes up again. So the same rule is
-played again on losses that no move can have changed: the run's own trend, a line through four windows around each step,
-with its own noise, the distances from it in blocks of a window whose signs are drawn at random. What the moves of those
+played again on losses that no move can have changed: the run's own trend, a line through eight windows around each step,
+with its own noise, the distances from it in blocks of four windows whose signs are drawn at random. What the moves of those
 replays come to is what chance and curvature make of this rule on this run. With :math:`\bar e` the mean excess of the
-run's moves and :math:`\bar e_0` that of the replays', the effect of the moves is :math:`\bar e - \bar e_0`; its standard
-error is how much replays with so many moves differ among themselves.
+run's moves and :math:`\bar e_0` that of the replays', the effect of the moves is :math:`\bar e - \bar e_0`; its
+standard error is how much replays with so many moves differ among themselves.
 
 It is said as a share of what the trend falls by in the window after a move: by how much faster the loss fell than it
 would have. Seen is what sets in with a move, within a window. What many moves do together over a long time is in the
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +40,8 @@ LONGEST = 50_000
 
 _LEAST = 5  # moves of a kind; of fewer nothing is said
 _POWER = 2.8  # standard errors that an effect must have to be seen four times in five
-_AROUND = 4  # windows that the trend is drawn through
+_AROUND = 8  # windows that the trend is drawn through
+_BLOCK = 4  # windows whose noise has one sign
 _CONFIGS: dict[str, type[DefaultConfig] | type[PaperConfig]] = {
     one.__name__: one for one in (DefaultConfig, PaperConfig)
 }
@@ -113,7 +113,7 @@ def pool(record: Record, seed: int = 0) -> list[Pooled]:
     values = record.sign * record.losses
     troubled = [one.step for one in record.decisions if one.action in TROUBLE]
     usable = np.isfinite(values) & ~np.isin(record.steps, troubled)
-    if usable.sum() < 2 * _AROUND * window:
+    if usable.sum() < _AROUND * window:
         return []
     scale = float(np.abs(values[usable]).max()) or 1.0
     trend = _trend(np.where(usable, values / scale, 0.0), usable, window)
@@ -167,7 +167,7 @@ def _config(record: Record) -> Config | None:
 
 
 def _trend(values: Floats, usable: np.ndarray, window: int) -> Floats:
-    """The least-squares line through the usable rows within two windows of each row, at that row."""
+    """The least-squares line through the usable rows within four windows of each row, at that row."""
     rows = np.arange(len(values))
     begin, end = np.maximum(rows - _AROUND * window // 2, 0), np.minimum(rows + _AROUND * window // 2 + 1, len(values))
     level, slope, middle = _lines(values, usable, begin, end)
@@ -198,7 +198,7 @@ def _lines(values: Floats, usable: np.ndarray, begin: Ints, end: Ints) -> tuple[
 
 
 def _excess(values: Floats, usable: np.ndarray, steps: Ints, window: int) -> Floats:
-    """Mean of the window after each move less what the line through three windows before predicts; NaN where neither is.
+    """Mean of the window after each move less what the line through three windows before predicts; NaN for too few.
 
     A move at step t follows the loss of row t - 1.
     """
@@ -220,8 +220,9 @@ def _falls(trend: Floats, steps: Ints, window: int) -> Floats:
 
 
 def _signs(generator: np.random.Generator, number: int, window: int) -> Floats:
-    """Signs in blocks of a window, which begin anywhere."""
-    blocks = (np.arange(number) + int(generator.integers(window))) // window
+    """Signs in blocks of four windows, which begin anywhere: noise that is alike for longer is seldom."""
+    length = _BLOCK * window
+    blocks = (np.arange(number) + int(generator.integers(length))) // length
     signs: Floats = generator.choice([-1.0, 1.0], int(blocks[-1]) + 1)[blocks]
     return signs
 

@@ -10,6 +10,7 @@ from greedylr.pulse.diagnosis.audit import Audit, audit
 from greedylr.pulse.diagnosis.composition import Composition, explain
 from greedylr.pulse.diagnosis.findings import Finding
 from greedylr.pulse.diagnosis.health import examine
+from greedylr.pulse.diagnosis.pooled import Pooled, pool
 from greedylr.pulse.trace import Trace
 
 
@@ -21,6 +22,7 @@ class Reading:
         name: What it is called; of several with one name, each its path.
         trace: What was recorded.
         audit: Its moves, judged.
+        pooled: Its moves of a kind, judged together.
         findings: Its health.
         composition: What the composition of its batches explains; None if none was logged.
     """
@@ -28,16 +30,18 @@ class Reading:
     name: str
     trace: Trace
     audit: Audit
+    pooled: list[Pooled]
     findings: list[Finding]
     composition: Composition | None
 
 
-def read(paths: Sequence[str | os.PathLike[str]], composition: bool = True) -> list[Reading]:
+def read(paths: Sequence[str | os.PathLike[str]], thoroughly: bool = True) -> list[Reading]:
     """Load and judge runs.
 
     Args:
         paths: Their folders.
-        composition: Whether to look at the composition of the batches, which takes a second or so.
+        thoroughly: Whether to judge moves together, and look at the composition of the batches: it takes a second or
+            so, or, of tens of thousands of steps, ten.
 
     Raises:
         OSError: If one is none.
@@ -50,8 +54,9 @@ def read(paths: Sequence[str | os.PathLike[str]], composition: bool = True) -> l
             str(trace.path) if names.count(trace.name) > 1 else trace.name,
             trace,
             audit(trace),
+            pool(trace) if thoroughly else [],
             examine(trace),
-            explain(trace) if composition else None,
+            explain(trace) if thoroughly else None,
         )
         for trace in traces
     ]

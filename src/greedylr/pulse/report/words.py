@@ -11,6 +11,7 @@ from greedylr.control.decision import Decision
 from greedylr.presentation.words import count
 from greedylr.pulse.diagnosis.audit import Audited, Shares
 from greedylr.pulse.diagnosis.composition import Source
+from greedylr.pulse.diagnosis.pooled import Pooled
 from greedylr.pulse.trace import Trace
 
 
@@ -75,6 +76,37 @@ def shares(rows: Mapping[str, Shares]) -> list[tuple[str, str, str, str, str]]:
         )
         for name, row in rows.items()
     ]
+
+
+def pooled(one: Pooled) -> str:
+    """Verdict on many moves together, in a sentence.
+
+    Example:
+        >>> from greedylr.pulse.diagnosis.pooled import Pooled
+        >>> print(pooled(Pooled("raises", None, 40, -0.02, 0.005, 0.001, 0.1, 900)))
+        40 raises together: the loss then fell 20 % faster than it would have [10, 30].
+        >>> print(pooled(Pooled("cuts", "first third", 9, 0.01, 0.01, 0.3, 0.1, 900)))
+        9 cuts of the first third together: that the loss then fell 10 % slower than it would have [-10, 30] may be
+        chance; a single one needs about 900 steps to be judged.
+    """
+    which = f"{one.moves} {one.kind}{f' of the {one.phase}' if one.phase else ''} together: "
+    share = one.faster
+    if share is None:
+        margin = 1.96 * one.standard_error
+        ends = sorted(abs(end) if one.decided else end for end in (one.effect - margin, one.effect + margin))
+        way = "lower" if one.effect < 0 else "higher"
+        found = f"the loss then came out {number(abs(one.effect))} {way} than it would have"
+        ends_said = f"[{number(ends[0])}, {number(ends[1])}]"
+    else:
+        sign = 1 if share[0] >= 0 else -1
+        ends = sorted(100 * sign * end for end in share[1:])
+        found = f"the loss then fell {abs(share[0]):.0%} {'faster' if sign > 0 else 'slower'} than it would have"
+        found = found.replace("%", " %", 1)
+        ends_said = f"[{ends[0]:.0f}, {ends[1]:.0f}]"
+    if one.decided:
+        return f"{which}{found} {ends_said}."
+    needs = f"; a single one needs about {one.steps:,} steps to be judged" if one.steps else ""
+    return f"{which}that {found} {ends_said} may be chance{needs}."
 
 
 def source(one: Source) -> str:
