@@ -3,11 +3,11 @@ r"""Did the moves do good, all of a kind together? One move of a tenth is lost i
 Of each move the audit's line through three windows predicts the mean of the next. The excess is what came out less what
 was predicted. Its mean over many moves is not zero where moves do nothing: a loss that flattens lies above any line
 drawn on, and a raise follows a window that was low by chance, after which the loss comes up again. So the same rule is
-played again on losses that no move can have changed: the run's own trend, a line through eight windows around each step,
-with its own noise, the distances from it in blocks of four windows whose signs are drawn at random. What the moves of those
-replays come to is what chance and curvature make of this rule on this run. With :math:`\bar e` the mean excess of the
-run's moves and :math:`\bar e_0` that of the replays', the effect of the moves is :math:`\bar e - \bar e_0`; its
-standard error is how much replays with so many moves differ among themselves.
+played again on losses that no move can have changed: the run's own trend, a line through eight windows around each
+step, with its own noise, the distances from it in blocks of four windows whose signs are drawn at random. What the
+moves of those replays come to is what chance and curvature make of this rule on this run. With :math:`\bar e` the mean
+excess of the run's moves and :math:`\bar e_0` that of the replays', the effect of the moves is
+:math:`\bar e - \bar e_0`; its standard error is how much replays with so many moves differ among themselves.
 
 It is said as a share of what the trend falls by in the window after a move: by how much faster the loss fell than it
 would have. Seen is what sets in with a move, within a window. What many moves do together over a long time is in the
@@ -212,7 +212,7 @@ def _excess(values: Floats, usable: np.ndarray, steps: Ints, window: int) -> Flo
 
 
 def _falls(trend: Floats, steps: Ints, window: int) -> Floats:
-    """What the trend falls by from each move to the mean of the window after it."""
+    """Fall of the trend from each move to the mean of the window after it."""
     sums = np.concatenate([[0.0], np.cumsum(trend)])
     last = np.minimum(steps + window, len(trend))
     falls: Floats = trend[steps - 1] - (sums[last] - sums[steps]) / np.maximum(last - steps, 1)
