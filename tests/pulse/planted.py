@@ -66,7 +66,7 @@ def _train(path, plant, rescue, seed, steps, meta):
                 loss = loss * float("nan")
             optimizer.zero_grad()
             loss.backward()
-            norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+            norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
             optimizer.step()
             scheduler.step(loss, composition={"ones": int((y == 1).sum())})
             recorder.log(grad_norm=norm)

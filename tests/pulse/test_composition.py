@@ -1,5 +1,6 @@
 """Composition: known shares, known sources, a rule that it misleads, and the option that puts that right."""
 
+import inspect
 import json
 import math
 import tracemalloc
@@ -456,6 +457,8 @@ def test_the_entries_of_a_state_do_not_depend_on_what_was_seen():
 def test_a_distributed_checkpoint_brings_the_levels_back(tmp_path):
     import torch.distributed.checkpoint as dcp
 
+    if "no_dist" not in inspect.signature(dcp.save).parameters:
+        pytest.skip("this version of torch saves these from several processes only")
     trained, fresh = scheduler(level_by="domain"), scheduler(level_by="domain")
     losses = np.random.default_rng(0).standard_normal(200) + np.arange(200) // 7 % 2
     stepped(trained, losses[:100])

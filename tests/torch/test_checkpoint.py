@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import io
 import json
 import math
@@ -20,6 +21,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from greedylr import DefaultConfig, GreedyLR
 
 NAN = math.nan
+WITHOUT_PROCESSES = pytest.mark.skipif(
+    "no_dist" not in inspect.signature(torch.distributed.checkpoint.save).parameters,
+    reason="this version of torch saves distributed checkpoints from several processes only",
+)
 
 # These checkpoints are of runs that go on past their end, and come with settings of their own.
 pytestmark = [
@@ -507,7 +512,10 @@ def test_what_is_no_state_is_a_value_error(bad):
 
 
 def test_damaged_states_of_transformers_are_value_errors():
-    peer = pytest.importorskip("transformers.optimization").GreedyLR(sgd(0.1), patience=2, smooth=True)
+    optimization = pytest.importorskip("transformers.optimization")
+    if not hasattr(optimization, "GreedyLR"):
+        pytest.skip("this version of transformers has no GreedyLR")
+    peer = optimization.GreedyLR(sgd(0.1), patience=2, smooth=True)
     for loss in (3.0, 2.0, 1.0):
         peer.step(loss)
     for name in peer.state_dict():
@@ -569,6 +577,7 @@ FAMILIES = {
 @pytest.mark.parametrize("pending", [None, 2.5, "nan"])
 @pytest.mark.parametrize("steps", [0, 2, 77])
 @pytest.mark.parametrize("family", FAMILIES)
+@WITHOUT_PROCESSES
 def test_a_distributed_checkpoint_brings_everything_back(family, steps, pending, tmp_path):
     losses = [loss if math.isfinite(loss) else 9.0 for loss in noisy_losses(3, 150)]
 
@@ -590,6 +599,7 @@ def test_a_distributed_checkpoint_brings_everything_back(family, steps, pending,
 
 
 @pytest.mark.filterwarnings("ignore")
+@WITHOUT_PROCESSES
 def test_a_distributed_checkpoint_without_levels_is_not_taken_for_one_with_them(tmp_path):
     torch.distributed.checkpoint.save(
         {"scheduler": FAMILIES["default"]().state_dict()}, checkpoint_id=tmp_path, no_dist=True

@@ -16,6 +16,7 @@ from greedylr.torch.gradient import Slope, is_round, norm_order
 
 ADAMS = ["Adam", "AdamW", "NAdam", "RAdam", "Adamax"]
 OTHERS = ["Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "LBFGS"]
+OTHERS = [name for name in OTHERS if hasattr(torch.optim, name)]  # Adafactor from torch 2.5 on
 
 
 def weights(*sizes, seed=0, dtype=torch.float32):
