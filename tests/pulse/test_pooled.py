@@ -69,7 +69,7 @@ def test_thirds_are_parts_of_the_whole(trained):
     judged = pool(trained("paper", 1))
     for kind, one in whole(judged).items():
         parts = [other.moves for other in judged if other.kind == kind and other.phase is not None]
-        assert all(5 <= moves < one.moves for moves in parts)
+        assert all(10 <= moves < one.moves for moves in parts)
         assert sum(parts) <= one.moves
 
 

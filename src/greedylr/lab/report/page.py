@@ -26,7 +26,8 @@ GENERATOR = "greedylr lab report"
 WORST = 15
 """Number of worst cases that are listed."""
 
-_SHOWN = ("paper", "linear", "cosine")  # at first, with the one in question: more bands than these are mud
+_FEW = 4  # Schedulers that are all shown at first; of more, the one in question and this: more bands are mud.
+_BESIDE = "cosine"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
     cases = curves.by_case()
     multipliers = sorted({row.multiplier for row in summary.regret_by_multiplier})
     names = _in_order(summary)
-    shown = [name for name in names[1:] if name in _SHOWN] or names[1:4]
+    beside = _BESIDE if _BESIDE in names[1:] else next(iter(names[1:]), "")
+    shown = names[1:] if len(names) <= _FEW else [beside]
     distinct = sorted(names[1:], key=lambda name: name not in shown)  # What is shown together looks different.
     finals = _final_data(summary) if summary.absolute else {}
     keys = {run: (about.key and about.key(run)) or "" for run in curves.runs}

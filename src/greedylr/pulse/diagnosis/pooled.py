@@ -38,7 +38,7 @@ REPLAYS = 100
 LONGEST = 50_000
 """Steps from which on a run is not played again: it would take longer than one wants to wait."""
 
-_LEAST = 5  # moves of a kind; of fewer nothing is said
+_LEAST = 10  # moves of a kind; of fewer nothing is said
 _POWER = 2.8  # standard errors that an effect must have to be seen four times in five
 _AROUND = 8  # windows that the trend is drawn through
 _BLOCK = 4  # windows whose noise has one sign
@@ -101,7 +101,7 @@ def pool(record: Record, seed: int = 0) -> list[Pooled]:
         seed: Of the signs.
 
     Returns:
-        Those kinds that have five moves or more. Nothing of a run that cannot be played again: of a scheduler that is
+        Those kinds that have ten moves or more. Nothing of a run that cannot be played again: of a scheduler that is
         not of this package, with steps missing, or longer than :data:`LONGEST`.
     """
     config, window, number = _config(record), record.window, len(record.steps)
