@@ -125,6 +125,13 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("command", "extra"), [("lm", "lm"), ("theory", "pulse"), ("lab", "lab"), ("watch", "pulse")])
+def test_the_way_to_install_is_that_of_the_command(command, extra):
+    said = without("typer", command, "--help")
+    assert f"pip install 'greedylr[{extra}]'" in said
+    assert f"pip install '.[{extra}]'" in said
+
+
 def test_a_broken_installation_of_our_own_is_not_hidden(monkeypatch):
     monkeypatch.setitem(sys.modules, "greedylr.cli.app", None)
     with pytest.raises(ModuleNotFoundError, match=r"greedylr\.cli\.app"):

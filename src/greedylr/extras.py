@@ -13,6 +13,7 @@ def missing(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
     if error.name is None or error.name.split(".")[0] == "greedylr":
         return error
     return ModuleNotFoundError(
-        f"this part of greedylr needs {error.name}, which is not installed: pip install 'greedylr[{extra}]'",
+        f"this part of greedylr needs {error.name}, which is not installed: pip install 'greedylr[{extra}]', or, in a "
+        f"clone of the repository, pip install '.[{extra}]'",
         name=error.name,
     )

@@ -16,10 +16,10 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.split(".")[0] == "greedylr":
             raise
-        extra = {"lab": "lab", "report": "pulse", "watch": "pulse"}.get("".join(sys.argv[1:2]), "demo")
+        extra = {"lab": "lab", "lm": "lm", "report": "pulse", "watch": "pulse", "theory": "pulse"}.get("".join(sys.argv[1:2]), "demo")
         if extra == "pulse" and ("greedylr.lab" in sys.modules or "greedylr[lab]" in str(missing)):
             extra = "lab"  # The report was to be of a store.
         sys.exit(
             f"greedylr: the command line needs {missing.name}, which is not installed. This installs it:\n"
-            f"    pip install 'greedylr[{extra}]'"
+            f"    pip install 'greedylr[{extra}]'    # in a clone of the repository: pip install '.[{extra}]'"
         )
