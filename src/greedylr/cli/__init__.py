@@ -16,7 +16,9 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.split(".")[0] == "greedylr":
             raise
-        extra = {"lab": "lab", "lm": "lm", "report": "pulse", "watch": "pulse", "theory": "pulse"}.get("".join(sys.argv[1:2]), "demo")
+        extra = {"lab": "lab", "lm": "lm", "report": "pulse", "watch": "pulse", "theory": "pulse"}.get(
+            "".join(sys.argv[1:2]), "demo"
+        )
         if extra == "pulse" and ("greedylr.lab" in sys.modules or "greedylr[lab]" in str(missing)):
             extra = "lab"  # The report was to be of a store.
         sys.exit(
