@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import time
+from datetime import date
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import greedylr
 from greedylr import Action
 from greedylr.pulse import Recorder
 from greedylr.pulse.diagnosis.reading import read
@@ -387,3 +389,19 @@ def test_a_page_of_others_is_not_overwritten(record, tmp_path):
         write(tmp_path / "mine.html", readings)
     assert (tmp_path / "mine.html").read_text() == "my own"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["page.html"]
+
+
+def test_it_says_when_and_how_it_was_made_and_its_charts_can_be_saved(browser, show, reading, tmp_path):
+    show(pages(tmp_path, reading()))
+    footer = browser.find_element(By.TAG_NAME, "footer").text
+    assert date.today().isoformat() in footer
+    assert f"greedylr {greedylr.__version__}: greedylr report" in footer
+    assert str(tmp_path / "run") in footer
+    browser.execute_script("Plotly.downloadImage = (chart, how) => { window.saved = [chart.data.length, how]; }")
+    button = browser.find_element(By.CSS_SELECTOR, ".chart + .save")
+    button.send_keys(Keys.ENTER)
+    traces, how = browser.execute_script("return window.saved")
+    assert traces > 0
+    assert how["format"] == "svg"
+    assert how["filename"].startswith("pulse-of")
+    assert min(how["width"], how["height"]) > 200

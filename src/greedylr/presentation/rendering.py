@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+import greedylr
 from greedylr.extras import missing
 from greedylr.presentation.words import count
 
@@ -26,7 +28,7 @@ def render(folder: Path, template: str, generator: str, **values: Any) -> str:
         folder: Where the template is, and what it includes.
         template: Its name there; it extends ``base.html.j2``, which is found from everywhere.
         generator: Named in the page's head, to tell it from pages of others.
-        **values: What the template asks for.
+        **values: What the template asks for; ``command``, if it is given, is what makes the page again.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
@@ -35,8 +37,14 @@ def render(folder: Path, template: str, generator: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = {"generator": generator, "plotly": Markup(get_plotlyjs()), "count": count}
-    return environment.get_template(template).render(**shared, **values)
+    shared = {
+        "generator": generator,
+        "version": greedylr.__version__,
+        "date": date.today().isoformat(),
+        "plotly": Markup(get_plotlyjs()),
+        "count": count,
+    }
+    return environment.get_template(template).render(**shared | values)
 
 
 def compact(values: Iterable[float]) -> np.ndarray[Any, Any]:

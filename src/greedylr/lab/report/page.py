@@ -98,6 +98,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         Path(__file__).parent,
         "report.html.j2",
         GENERATOR,
+        command=about.command,
         about=about,
         summary=summary,
         finished=len(summary.outcomes) if disturbed is None else disturbed.runs,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-import greedylr
 from greedylr import presentation
 from greedylr.lab.report import words
 from greedylr.lab.report.readiness import Production
@@ -43,7 +43,7 @@ def render(name: str, found: Production, others: int) -> str:
         Path(__file__).parent,
         "readiness.html.j2",
         GENERATOR,
-        version=greedylr.__version__,
+        command=f"{GENERATOR} {shlex.quote(name)}",
         name=name,
         about=about(found, others),
         table=found.table,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
-import greedylr
 from greedylr import presentation
 from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.report import words
@@ -29,7 +29,7 @@ def render(readings: list[Reading]) -> str:
         Path(__file__).parent,
         "report.html.j2",
         GENERATOR,
-        version=greedylr.__version__,
+        command=f"{GENERATOR} {shlex.join(str(reading.trace.path) for reading in readings)}",
         readings=readings,
         words=words,
         table=compare(readings) if len(readings) > 1 else None,
