@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -170,11 +171,11 @@ def live(reading: Reading, width: int) -> RenderableType:
 
 
 def spark(values: Sequence[float], columns: int) -> str:
-    """A curve in one line of characters.
+    """A curve in one line of characters; of numbers above zero that span a decade or more, in logarithms.
 
     Example:
-        >>> spark([0.0, 1.0, 2.0, 3.0], 2), spark([1.0, 1.0], 4)
-        ('▁█', '▁▁')
+        >>> spark([0.0, 1.0, 2.0, 3.0], 2), spark([1.0, 1.0], 4), spark([1e-4, 1e-3, 1e-2], 3)
+        ('▁█', '▁▁', '▁▅█')
     """
     edges = [len(values) * number // columns for number in range(columns + 1)] if len(values) > columns else None
     if edges is not None:
@@ -182,6 +183,9 @@ def spark(values: Sequence[float], columns: int) -> str:
         values = [sum(part) / len(part) for part in parts]
     finite = [value for value in values if abs(value) < float("inf")]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    if 0 < 10 * low <= high:
+        values = [math.log10(value) if abs(value) < float("inf") else value for value in values]
+        low, high = math.log10(low), math.log10(high)
     span = high - low or 1.0
     levels = len(_BARS) - 1
     return "".join(
