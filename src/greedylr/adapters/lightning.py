@@ -178,7 +178,7 @@ class _Stepped(LoopScheduler):
 
 
 class _TrainingStep:
-    """In place of a module's ``training_step``. A copy of the module, pickled or not, has its own again."""
+    """Stands in place of a module's ``training_step``. A copy of the module, pickled or not, has its own again."""
 
     def __init__(self, module: LightningModule, stepped: _Stepped, composition: Composition | None) -> None:
         before = vars(module).get("training_step")  # somebody else's wrapper

@@ -232,7 +232,7 @@ class _Attached(TrainerCallback):
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """With the decisions since the last time, where it is the training that is logged."""
+        """Log with the decisions since the last time, where it is the training that is logged."""
         if "learning_rate" in logs:
             counts = {Action.RAISED: 0, Action.CUT: 0} | self._counts
             logs = {**logs, **{f"greedylr/{action.name.lower()}": count for action, count in counts.items()}}

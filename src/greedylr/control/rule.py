@@ -184,7 +184,7 @@ def take_over(config: Config, state: State, lrs: Iterable[float], written: Itera
 
 
 def rebase(config: Config, state: State, lrs: Iterable[float], written: Iterable[float]) -> None:
-    """As :func:`take_over`, where the rule has moved since: the learning rates are the move on top of what was set.
+    """Do as :func:`take_over`, where the rule has moved since: the learning rates are the move on top of what was set.
 
     Raises:
         ValueError: If a learning rate is negative or not finite. Nothing has changed then.

@@ -1,4 +1,4 @@
-"""From a template to a page, and numbers in few bytes."""
+"""Pages from templates, and numbers in few bytes."""
 
 from __future__ import annotations
 

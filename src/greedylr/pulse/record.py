@@ -194,7 +194,7 @@ class Record:
         return pa.table(columns)
 
     def to_pandas(self) -> Any:
-        """As :meth:`to_arrow`, as a ``pandas.DataFrame``."""
+        """The table of :meth:`to_arrow`, as a ``pandas.DataFrame``."""
         return self.to_arrow().to_pandas()
 
 

@@ -32,7 +32,7 @@ PAPER_SETTINGS = frozenset(field.name for field in fields(PaperConfig) if field.
 
 
 def settings_given(**settings: Any) -> dict[str, Any]:
-    """Those of the settings that were given."""
+    """Settings that were given."""
     return {name: value for name, value in settings.items() if value is not UNSET}
 
 

@@ -82,7 +82,7 @@ class DeferredReader:
         return self._value is not None
 
     def take(self) -> Observed | None:
-        """As :meth:`peek`, once."""
+        """The loss of :meth:`peek`, once."""
         value = self.peek()
         self._value = None
         return value

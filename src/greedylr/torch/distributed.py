@@ -175,7 +175,7 @@ class LossAverage:
             self._fingerprint = zlib.crc32(self._settings.encode())
 
     def _count_optimizer_steps(self, joined: bool) -> None:
-        """From the first step on: a rank that leaves out a step of the scheduler does not know that it has."""
+        """Count from the first step on: a rank that leaves out a step of the scheduler does not know that it has."""
         if self._optimizer_steps < 0:
             self._optimizer_steps = 0
             if hasattr(self._optimizer, "_optimizer_step_post_hooks"):  # Wrappers may have none.

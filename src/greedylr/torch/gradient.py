@@ -21,7 +21,7 @@ _STEEPEST = frozenset({"SGD"})
 _ROUND = 1e-5
 
 Number = float | Tensor
-"""On the CPU a number: a few of them cost less than as many tensors with one element."""
+"""Number on the CPU: a few of them cost less than as many tensors with one element."""
 
 
 def norm_order(optimizer: Optimizer) -> int | None:
@@ -145,7 +145,7 @@ class Slope:
         return latest * max(float(unclipped) / norm, 1.0) if norm > 0 else latest
 
     def number(self, unclipped: SupportsFloat | None = None) -> float:
-        """As :meth:`take`, on the host; NaN if it is not known."""
+        """The slope of :meth:`take`, on the host; NaN if it is not known."""
         slope = self.take(unclipped)
         return math.nan if slope is None else float(slope)
 
@@ -204,7 +204,7 @@ def _norm(gradients: list[Tensor], order: int) -> Number:
 
 
 def _sum_of_absolutes(gradient: Tensor) -> float:
-    """On the CPU, where a norm of order 1 takes six times as long; in parts, for what they take is taken for each."""
+    """Norm of order 1 on the CPU, where torch's takes six times as long; in parts, to take little memory."""
     return sum(part.abs().sum().item() for part in torch.split(gradient.flatten(), _PART))
 
 

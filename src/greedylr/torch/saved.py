@@ -73,7 +73,7 @@ def parse(state_dict: Any, family: str, groups: int) -> Saved:
 
 
 def strict(value: float | None) -> float | str | None:
-    """For strict JSON, which has no NaN and no infinities."""
+    """Number for strict JSON, which has no NaN and no infinities."""
     return str(value) if value is not None and not math.isfinite(value) else value
 
 

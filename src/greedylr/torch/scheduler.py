@@ -418,7 +418,7 @@ class GreedyLR(LRScheduler):
         return list(self._state.initial_lrs)
 
     def get_lr(self) -> list[float | Tensor]:
-        """As :meth:`get_last_lr`."""
+        """The same as :meth:`get_last_lr`."""
         return self.get_last_lr()
 
     def get_last_lr(self) -> list[float | Tensor]:
@@ -432,7 +432,7 @@ class GreedyLR(LRScheduler):
         return self.get_last_lr()
 
     def join_hook(self, **kwargs: Any) -> ranks.JoinHook:
-        """For ``torch.distributed.algorithms.Join([model, scheduler])``: a rank whose inputs are used up goes along.
+        """Hook for ``torch.distributed.algorithms.Join([model, scheduler])``: a rank without inputs goes along.
 
         It makes the steps of the other ranks without a loss, so that all have the same learning rate to the end.
         """
@@ -445,12 +445,12 @@ class GreedyLR(LRScheduler):
 
     @property
     def join_device(self) -> torch.device:
-        """As ``Join`` asks for it."""
+        """Answer to what ``Join`` asks for."""
         return ranks.join_device()
 
     @property
     def join_process_group(self) -> Any:
-        """As ``Join`` asks for it."""
+        """Answer to what ``Join`` asks for."""
         return ranks.join_process_group()
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ REAL_SETTINGS = (
     *("start_scale", "objection", "back_off", "significance", "factor", "reflex_factor", "spike"),
     *("min_scale", "max_scale", "polyak", "headroom"),
 )
-"""Those of which an array must be able to hold the value."""
+"""Entries of which an array must be able to hold the value."""
 
 _CODE = {action: code for code, action in enumerate(Action)}
 
@@ -357,7 +357,7 @@ def _bounded(config: DefaultConfig, state: DefaultArrays, scale: Array, xp: Any)
 
 
 def _backed_off(config: DefaultConfig, scale: Array, xp: Any) -> Array:
-    """To a part of it, and where that leaves a choice to the learning rate that was given."""
+    """Go back to a part of it, and where that leaves a choice to the learning rate that was given."""
     back = scale / config.back_off
     given = xp.clip(scale / (2 * config.back_off), 1.0, None)
     return xp.where(given < back, given, back)

@@ -321,7 +321,7 @@ def _smoothed_error(config: DefaultConfig, state: DefaultState, mean: float) -> 
 
 
 def _back_off(config: DefaultConfig, state: DefaultState) -> None:
-    """To a part of where it went wrong, and where that leaves a choice to the learning rate that was given."""
+    """Go back to a part of where it went wrong, and where that leaves a choice to the learning rate that was given."""
     least, most = state.scale / (2 * config.back_off), state.scale / config.back_off
     _rescale(config, state, min(max(1.0, least), most))
     state.climbing = False
@@ -366,7 +366,7 @@ def _extraordinary(config: DefaultConfig, state: DefaultState, loss: float) -> A
 
 
 def _non_finite(config: DefaultConfig, state: DefaultState) -> Action:
-    """At once, but that the climb, far below as a rule, waits for a second one as it does after a bad batch."""
+    """Cut at once, but that the climb, far below as a rule, waits for a second one as it does after a bad batch."""
     state.seen += 1
     in_a_row = state.spike_step == state.step - 1
     if in_a_row or state.climbing:

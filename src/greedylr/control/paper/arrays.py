@@ -15,7 +15,7 @@ Array = Any
 """An array of ``xp``: ``torch.Tensor``, ``jax.Array``, ``numpy.ndarray``."""
 
 REAL_SETTINGS = ("factor", "threshold", "min_lr", "max_lr", "eps")
-"""Those of which an array must be able to hold the value."""
+"""Entries of which an array must be able to hold the value."""
 
 _CODE = {action: code for code, action in enumerate(Action)}
 

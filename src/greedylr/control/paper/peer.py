@@ -66,7 +66,7 @@ _SETTINGS = (
     *("mode", "factor", "patience", "threshold", "threshold_mode"),
     *("cooldown", "warmup", "eps", "window_size"),
 )
-"""Those that have the same name there."""
+"""Settings that have the same name there."""
 
 
 def _entry(data: Mapping[str, Any], name: str, kind: Any) -> Any:

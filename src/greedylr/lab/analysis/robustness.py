@@ -1,4 +1,4 @@
-"""From disturbed runs and their twins to what can be said of schedulers; defined in ``docs/robustness.md``."""
+"""Statements about schedulers from disturbed runs and their twins; defined in ``docs/robustness.md``."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Behind:
-    """By how much a scheduler is behind the best other one under some perturbations, at one learning rate.
+    """Distance by which a scheduler is behind the best other one under some perturbations, at one learning rate.
 
     Attributes:
         own: Its row.

@@ -1,4 +1,4 @@
-"""From results to claims: what the statistics are given, and what they say, put together."""
+"""Claims from results: what the statistics are given, and what they say, put together."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ HOPELESS = 10
 """Losses in a row that are not finite, after which a training is given up."""
 
 _REPORTED = "trial.json"
-"""In a checkpoint, written last: without it, the checkpoint is not whole."""
+"""File of a checkpoint that is written last: without it, the checkpoint is not whole."""
 
 
 Validation = Callable[[Mapping[str, float]], float]
@@ -144,7 +144,7 @@ class _Reporter(TrainerCallback):
         self._trial, self._made, self._validation = trial, made, validation
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """With the metrics of the evaluation set."""
+        """Report a validation, given the metrics of the evaluation set."""
         self._trial._validations[state.global_step] = float(self._validation(kwargs["metrics"]))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from greedylr.lab.runs import Run
 
 
 def finished(runs: Sequence[Run], store: Store, engine: str | None = None) -> set[Run]:
-    """Those of ``runs`` that :func:`complete` would not train.
+    """Runs, of ``runs``, that :func:`complete` would not train.
 
     Args:
         runs: What is to be in the store.

@@ -190,7 +190,7 @@ class Store:
                 yield stored.result
 
     def finished(self, runs: Iterable[Run], stacked: bool | None = None) -> set[Run]:
-        """Those of ``runs`` whose results are there and can be read; arguments as for :meth:`load`."""
+        """Runs, of ``runs``, whose results are there and can be read; arguments as for :meth:`load`."""
         return {result.run for result in self.load(runs, stacked)}
 
     def key(self, run: Run) -> str | None:

@@ -175,7 +175,7 @@ def _stages(comparisons: Iterable[Comparison]) -> dict[float, list[Comparison]]:
 
 
 def _beside_the_published(summary: Summary) -> list[tuple[float, Tally]]:
-    """By stage, the verdicts against all fixed schedules together, which the authors compared their method with."""
+    """Verdicts by stage against all fixed schedules together, which the authors compared their method with."""
     if summary.scheduler not in published.METHOD:
         return []
     stages: dict[float, list[CaseVerdict]] = {}
@@ -187,8 +187,8 @@ def _beside_the_published(summary: Summary) -> list[tuple[float, Tally]]:
 
 
 Points = dict[str, list[list[float]]]
-"""By scheduler, for each learning rate: that, the mean final loss, the lowest, the highest, how many failed, and of how
-many."""
+"""Final losses by scheduler and learning rate: that, the mean final loss, the lowest, the highest, how many failed, and
+of how many."""
 
 
 def _final_data(summary: Summary) -> dict[str, Points]:

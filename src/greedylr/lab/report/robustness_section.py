@@ -123,7 +123,7 @@ def _by_perturbation(disturbed: Disturbed, scenes: list[Scene]) -> dict[str, lis
 
 
 def _perturbations(scenes: list[Scene]) -> Mapping[str, Mapping[str, str]]:
-    """By the title of the kind: names of perturbations, and what to call them."""
+    """Names of perturbations, and what to call them, by the title of the kind."""
     made: dict[str, dict[str, str]] = {}
     for scene in scenes:
         found = find(scene.perturbation)

@@ -65,7 +65,7 @@ class Trajectories:
             schedulers.setdefault(run.scheduler, []).append(_thin(result))
 
     def scenes(self) -> list[Scene]:
-        """Those of runs that were disturbed, in the order in which they were met."""
+        """Scenes of runs that were disturbed, in the order in which they were met."""
         return [scene for scene in self._curves if scene.perturbation != "none"]
 
     def data(self, scene: Scene) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Windows(Dataset[dict[str, Tensor]]):
 
 
 def _first(documents: Sequence[str], characters: int) -> list[str]:
-    """As many documents as so many characters need."""
+    """Documents, as many as so many characters need."""
     taken: list[str] = []
     for document in documents:
         if characters <= 0:

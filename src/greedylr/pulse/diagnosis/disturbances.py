@@ -81,7 +81,7 @@ def _jumps(record: Record, windows: Windows) -> Iterator[Finding]:
 
 
 def _changes(mean: Floats) -> Floats:
-    """By how much the level, of five windows, is above that of three before, with one in between, all along the run."""
+    """Height of the level, of five windows, above that of three before, with one in between, all along the run."""
     if len(mean) < 3 + 1 + _TAIL:
         return np.empty(0)
     before = np.lib.stride_tricks.sliding_window_view(mean, 3)[: -_TAIL - 1].mean(axis=1)

@@ -58,11 +58,11 @@ class Windows:
     upsets: tuple[Upset, ...] = ()
 
     def calm(self) -> Windows:
-        """Those that another one may be compared with: outside of every disruption."""
+        """Windows that another one may be compared with: outside of every disruption."""
         return self._outside(self.upsets)
 
     def settled(self) -> Windows:
-        """Those that say where the run is: outside of what came back, or began so lately that it may still do so."""
+        """Windows that say where the run is: outside of what came back, or began so lately that it may still do so."""
         return self._outside([one for one in self.upsets if self._passing(one)])
 
     def disrupted(self, step: int) -> bool:

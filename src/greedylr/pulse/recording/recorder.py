@@ -298,7 +298,7 @@ class Recorder:
             self._journal = None
 
     def _after_fork(self) -> None:
-        """In the child: the file is the parent's, and a lock that is held would be held for ever."""
+        """Let go of the file in a child: it is the parent's, and a lock that is held would be held for ever."""
         self._lock = threading.RLock()
         if self._journal is not None:
             self._journal.close()

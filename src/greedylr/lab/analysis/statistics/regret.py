@@ -53,7 +53,7 @@ class _Best(NamedTuple):
 
 
 class Measure(Enum):
-    """In what a regret is measured; 1 is perfect in either."""
+    """Unit of a regret; 1 is perfect in either."""
 
     RATIO = "ratio of the losses"
     SHARE = "1 + the share of the achievable decrease that was missed"
@@ -226,6 +226,6 @@ def _loss(runs: Mapping[int, Outcome], seeds: tuple[int, ...], starts: Mapping[i
 
 
 def _missed(loss: float, best: float, start: float) -> float:
-    """From 0, where only the scheduler made progress, over 1, the best's, to 2, where it made none."""
+    """Regret from 0, where only the scheduler made progress, over 1, the best's, to 2, where it made none."""
     decrease = start - min(loss, best)
     return 1 + (loss - best) / decrease if decrease > 0 else 1.0

@@ -1,4 +1,4 @@
-"""As good or better, better, clearly better, worse: one verdict for each case, and the shares of each."""
+"""Verdicts, as good or better, better, clearly better, worse: one verdict for each case, and the shares of each."""
 
 from __future__ import annotations
 

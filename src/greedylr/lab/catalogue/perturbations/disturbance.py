@@ -67,7 +67,7 @@ class Disturbance:
     """Counts changes of what it does that its code does not show; part of the key of every run."""
     acts_on: ClassVar[ActsOn]
     strengths: ClassVar[tuple[float, ...]]
-    """Those that suites use, the weakest first."""
+    """Strengths that suites use, the weakest first."""
     window: ClassVar[tuple[float, float]] = (0.4, 0.5)
     """Time in which it is on, in shares of the run."""
 
@@ -108,7 +108,7 @@ class Disturbance:
         return torch.stack([make(generator) for generator in self._generators])[self._seed_of_run]
 
     def chance(self, probability: float) -> Tensor:
-        """For each run, whether something of this probability happens."""
+        """Draw for each run whether something of this probability happens."""
         return self.draw(lambda generator: torch.rand((), generator=generator, dtype=torch.float64)) < probability
 
     def examples(self, step: int, indices: Tensor) -> Examples | None:

@@ -83,7 +83,7 @@ class AdversarialNumber(_Published):
     title = "published: adversarial"
 
     def number(self, step: int) -> Tensor:
-        """From one to two in size."""
+        """Size, from one to two."""
         return self.all((-1) ** step * (1 + step / self.steps))
 
 
@@ -116,7 +116,7 @@ class DriftingNumber(_Published):
     title = "published: drift"
 
     def number(self, step: int) -> Tensor:
-        """From zero to one."""
+        """Share, from zero to one."""
         return self.all(step / self.steps)
 
 

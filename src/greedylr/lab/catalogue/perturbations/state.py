@@ -24,7 +24,7 @@ class OptimizerLost(Disturbance):
 
     @classmethod
     def span(cls, steps: int, strength: float) -> Span:
-        """From the first restart to the step after the last."""
+        """Span from the first restart to the step after the last."""
         begin = super().span(steps, strength).begin
         return Span(begin, max((begin, *cls._restarts(steps, strength))) + 1)
 

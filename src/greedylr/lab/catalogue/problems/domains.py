@@ -26,7 +26,7 @@ SWITCH = 25
 
 
 def _domains(*domains: text.Text) -> Data:
-    """As many windows of each domain, one domain after the other."""
+    """Equally many windows of each domain, one domain after the other."""
     train = [text.spread(domain.train, _CONTEXT, _TRAIN) for domain in domains]
     validation = [text.held_out(domain, _CONTEXT, _VALIDATION) for domain in domains]
     return Data(*(Examples(*map(torch.cat, zip(*parts, strict=True))) for parts in (train, validation)))

@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 Sampler: TypeAlias = Callable[[int, int, Generator, int], Tensor]
-"""From the number of examples, the size of the batch, the run's generator and the number of steps done before,
-the indices of the batch. Nothing else decides them, so that runs that differ in the scheduler see the same."""
+"""Draws the indices of a batch, given the number of examples, the size of the batch, the run's generator and the number
+of steps done before. Nothing else decides them, so that runs that differ in the scheduler see the same."""
 
 
 def uniform(size: int, count: int, generator: Generator, step: int) -> Tensor:

@@ -27,7 +27,7 @@ class Examples(NamedTuple):
 
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
-"""From inputs to outputs: a module, or one called with parameters that are not its own."""
+"""Map from inputs to outputs: a module, or one called with parameters that are not its own."""
 
 Function: TypeAlias = Callable[[Model, Examples], Tensor]
 """A number that says how a model does on examples, as a 0-d tensor."""

@@ -97,7 +97,7 @@ def spread(text: Tensor, length: int, count: int) -> Examples:
 
 
 def unseen(examples: Examples, text: Tensor) -> Examples:
-    """Those of the examples whose inputs do not occur anywhere in a text."""
+    """Examples whose inputs do not occur anywhere in a text."""
     known = bytes(text.tolist())
     return examples.batch(torch.tensor([bytes(window.tolist()) not in known for window in examples.inputs]))
 

@@ -105,7 +105,7 @@ def compare(runs: Sequence[Run], results: Iterable[Result]) -> list[Row]:
 
 
 def summary(rows: Sequence[Row], name: str = "greedylr") -> dict[str, str]:
-    """By problem, one line on where scheduler ``name`` won, and who did elsewhere."""
+    """Lines by problem, each on where scheduler ``name`` won, and who did elsewhere."""
     lines = {}
     for problem in dict.fromkeys(row.problem for row in rows):
         complete = [row for row in rows if row.problem == problem and row.complete]

@@ -192,7 +192,7 @@ def _norms(gradients: Sequence[Tensor], order: int) -> Floats:
 
 
 def _cut(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
-    """As few parts of at most so many as there can be, as even as can be."""
+    """Cut into the fewest parts of at most so many, as even as can be."""
     count = -(-len(runs) // most)
     for part in range(count):
         yield list(runs[part * len(runs) // count : (part + 1) * len(runs) // count])

@@ -114,7 +114,7 @@ def _defined(source: str, module: tuple[str, ...]) -> Iterator[Function]:
 
 
 def _learnt(texts: Sequence[str]) -> Tokenizer:
-    """From at most so many: the byte pairs of more are hardly others."""
+    """Learn byte pairs from at most so many: the byte pairs of more are hardly others."""
     return Tokenizer.of(spread(texts, TRAIN))
 
 
@@ -224,7 +224,7 @@ def _answered(answers: Sequence[Answer]) -> Data:
 
 
 def _types() -> Data:
-    """In a list of parameters and their types, the type of one of them."""
+    """Type of a parameter, in a list of parameters and their types."""
     answers = []
     for function in functions():
         _, heading, section = function.documentation.partition("Parameters\n----------\n")
@@ -239,7 +239,7 @@ def _types() -> Data:
 
 
 def _defaults() -> Data:
-    """In the arguments of a function, the default of one of them."""
+    """Default of an argument, in the arguments of a function."""
     answers = []
     for function in functions():
         if len(function.defaults) < 2:
