@@ -12,14 +12,14 @@ from pathlib import Path
 DOCUMENT = Path(__file__).parents[1] / "docs" / "default.md"
 LINES = {"GreedyLR": ("GreedyLR", "#2b8be0"), "cosine with warmup": ("cosine", "#e0560b")}
 WIDTH, HEIGHT, LEFT, TOP = 720, 260, 72, 40
-RIGHT, HIGHEST = 110, 1.9
+RIGHT, HIGHEST = 110, 2.0
 
 
 def rows() -> tuple[list[float], dict[str, list[tuple[float, float, float]]]]:
     """The learning rates, and median, lower and upper end for each, of the two lines."""
     table = DOCUMENT.read_text(encoding="utf-8").split("| median regret at LR × |", 1)[1].split("\n\n", 1)[0]
     head, _, *body = table.splitlines()
-    multiples = [float(cell) for cell in head.split("|")[:-2]]
+    multiples = [float(cell) for cell in head.split("|") if re.fullmatch(r"\s*\d+\.?\d*\s*", cell)]
     found = {}
     for line in body:
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -45,7 +45,7 @@ def main() -> None:
         "<title>Final loss against learning rate: nearly flat for GreedyLR, a U for cosine</title>",
         f'<text x="{LEFT}" y="20">final loss, as a multiple of the best in hindsight</text>',
     ]
-    for tick in (1.0, 1.2, 1.4, 1.6, 1.8):
+    for tick in (1.0, 1.2, 1.4, 1.6, 1.8, 2.0):
         parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}" stroke="#8884"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for multiple in multiples:
