@@ -1,12 +1,12 @@
 """What recording costs: time of a step with and without, and a million steps in bytes and seconds.
 
-The last result, 2026-11-30, on one core of a shared machine that is half as fast as an earlier one (Python 3.11, torch
-2.13; best of 150 repetitions, in µs a step; unwatched, and what is added by recording, by two columns of composition as
-well, by a metric at every step too): default 0.45 + 1.96, 2.68, 3.37; climbing 4.22 + 2.51, 3.33, 4.28; annealing 2.72
-+ 3.37, 4.12, 4.81; paper 0.74 + 2.63, 3.33, 4.09; core 3.63 + 3.43, 4.14, 4.89. Of the version before, which thinned long
-runs out and deflated nothing, in the same hour: default 0.45 + 2.02, 2.77, 3.52; core 3.60 + 3.70, 4.51, 5.30. A million
-steps with composition and metric: 24.4 MB, read in 0.6 s, judged in 3.0 s (moves together not, at that length), page
-5.6 MB.
+The last result, 2026-11-30, on one core of a shared machine that is half as fast as an earlier one (Python 3.11,
+torch 2.13; best of 150 repetitions, in µs a step; unwatched, and what is added by recording, by two columns of
+composition as well, by a metric at every step too): default 0.45 + 1.96, 2.68, 3.37; climbing 4.22 + 2.51, 3.33,
+4.28; annealing 2.72 + 3.37, 4.12, 4.81; paper 0.74 + 2.63, 3.33, 4.09; core 3.63 + 3.43, 4.14, 4.89. Of the version
+before, which thinned long runs out and deflated nothing, in the same hour: default 0.45 + 2.02, 2.77, 3.52; core
+3.60 + 3.70, 4.51, 5.30. A million steps with composition and metric: 24.4 MB, read in 0.6 s, judged in 3.0 s (moves
+together not, at that length), page 5.6 MB.
 """
 
 import random
