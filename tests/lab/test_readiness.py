@@ -106,8 +106,8 @@ def test_moves_are_judged_over_the_window_of_the_rule(monkeypatch):
     assert seen == [20, 100, 50, 20]
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "schedule-free"])
-def test_schedulers_that_do_not_listen_have_no_moves(scheduler):
+@pytest.mark.parametrize("scheduler", ["cosine", "schedule-free", "adalrs"])
+def test_schedulers_that_move_by_the_step_have_no_moves(scheduler):
     found = facts_of(made(GREEDY._replace(scheduler=scheduler)))
     assert (found.moves, found.reversals, found.refuted) == (None, None, None)
 

@@ -11,6 +11,7 @@ from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.catalogue.schedulers import SCHEDULERS, Scheduler
 from greedylr.lab.execution.engines import assign, batched
+from greedylr.lab.execution.engines.batched import train_batched
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.setup import StoppedError
 from greedylr.lab.report.demo import PROBLEMS as DEMO_PROBLEMS
@@ -108,6 +109,14 @@ def test_both_problems_of_the_demo_learn_under_every_scheduler(problem, schedule
     assert result.validation_steps == [0, 10, 20, 30, 40]
     assert result.final_loss < result.validation_losses[0]
     assert not result.diverged
+
+
+@pytest.mark.parametrize(("scheduler", "moves"), [("transformers-greedylr", True), ("adalrs", False)])
+def test_moves_are_kept_of_who_moves_for_the_loss_alone(scheduler, moves):
+    result = train(Run("digits", 1.0, scheduler, 0, 60))
+    assert len(set(result.lrs)) > 1
+    assert bool(result.decisions) == moves
+    assert bool(train_batched([result.run])[0].decisions) == moves
 
 
 def test_non_finite_losses_are_kept_and_count_as_divergence(monkeypatch):

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from greedylr import Decision, GreedyLR
 from greedylr.control.families import hears_validation
 from greedylr.control.numerals import number
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.results import Result, from_plain, keep_notable, moves, record, to_plain
 from greedylr.lab.runs import Run
@@ -82,8 +83,10 @@ class Trial:
         scheduler = self._make(optimizer, steps, self._chosen)
         tell = told(scheduler)
         self._step = tell or (lambda loss: scheduler.step())
-        self._says_nothing = tell is not None and not isinstance(scheduler, GreedyLR)
-        if isinstance(scheduler, GreedyLR):
+        ours, known = isinstance(scheduler, GreedyLR), self._chosen.registered
+        # Of one of the user's own it is not known what it does for the loss, and what by the step.
+        self._says_nothing = not ours and known is not None and SCHEDULERS[known].moves_for_the_loss
+        if ours:
             self._config = settings(scheduler.config)
             scheduler.subscribe(partial(keep_notable, self._decisions))
             if hears_validation(scheduler.config):

@@ -122,7 +122,7 @@ def train(
     except FAILURES as error:
         failure = f"{type(error).__name__}: {error}"
     lrs += lrs[-1:] * (len(losses) + 1 - len(lrs))  # A step that broke down moved none.
-    if entry.kind == "feedback" and not says_why:
+    if entry.moves_for_the_loss and not says_why:
         decisions = moves(told, lrs)
     config = settings(stepped.config) if says_why else {"mode": task.mode}
     kept = record(losses, lrs, validations, decisions, config=config, clean_losses=clean_losses)

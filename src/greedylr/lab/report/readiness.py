@@ -150,8 +150,8 @@ def facts_of(result: Result, twin: Result | None = None) -> Facts:
         final=ended.counted_loss(1.0, ended.start),
         failed=ended.failed,
         recoveries=recoveries,
-        # Others do nothing for the loss.
-        moves=found.moves if SCHEDULERS[result.run.scheduler].kind == "feedback" else None,
+        # Of others it is not known what they do for the loss, and what by the step.
+        moves=found.moves if SCHEDULERS[result.run.scheduler].moves_for_the_loss else None,
     )
 
 

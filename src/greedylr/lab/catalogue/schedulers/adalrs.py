@@ -213,5 +213,6 @@ ENTRIES = (
         "by factors 3 and 1/2, in windows of 2 % of the steps; a failed trial's weights are not put back",
         make=_adalrs,
         kind="feedback",
+        schedule_beneath=True,
     ),
 )

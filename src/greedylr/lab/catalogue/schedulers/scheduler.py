@@ -55,6 +55,8 @@ class Scheduler:
         kind: ``"fixed"``: a schedule that is known before the run, in proportion to the initial learning rate.
             ``"feedback"``: one that is told the observed value
             after every step. ``"optimizer"``: a whole optimizer.
+        schedule_beneath: Whether one that is told the observed value moves the learning rate by the step as well, so
+            that a change of it need not be for the loss.
         package: Name of the package that it comes from.
         takes_settings: Whether settings may follow its name: ``paper:factor=0.5``.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
@@ -66,10 +68,16 @@ class Scheduler:
     note: str
     make: Maker
     kind: Literal["fixed", "feedback", "optimizer"] = "fixed"
+    schedule_beneath: bool = False
     package: str = "torch"
     takes_settings: bool = False
     stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
     version: int = 1
+
+    @property
+    def moves_for_the_loss(self) -> bool:
+        """True if every change of its learning rate is a move that the loss made, or it says itself which is."""
+        return self.kind == "feedback" and not self.schedule_beneath
 
     def build(self, optimizer: Optimizer, steps: int, mode: Literal["min", "max"] = "min") -> LRScheduler:
         """Make it for an optimizer and a run.

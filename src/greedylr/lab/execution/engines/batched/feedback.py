@@ -78,7 +78,8 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
     for config, rows in greedy.items():
         yield GreedyRows(config, rows, [learning_rate(runs[row]) for row in rows], optimizer)
     if others:
-        yield _Objects(others, [_of_run(runs[row], mode) for row in others], mode)
+        tell = [SCHEDULERS[runs[row].scheduler].moves_for_the_loss for row in others]
+        yield _Objects(others, [_of_run(runs[row], mode) for row in others], tell, mode)
 
 
 class _Objects:
@@ -86,8 +87,10 @@ class _Objects:
 
     order: int | None = None
 
-    def __init__(self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]], mode: Mode) -> None:
-        self.rows, self.mode = np.array(rows), mode
+    def __init__(
+        self, rows: Sequence[int], made: Sequence[tuple[Optimizer, Any]], tell: Sequence[bool], mode: Mode
+    ) -> None:
+        self.rows, self.tell, self.mode = np.array(rows), tell, mode  # Whether their learning rates tell of the loss.
         self.groups = [optimizer.param_groups[0] for optimizer, _ in made]
         self.schedulers = [scheduler for _, scheduler in made]
         self.steps = 0
@@ -114,8 +117,8 @@ class _Objects:
         for number in range(len(self.rows)):
             steps, reason = self.failures.get(number, (None, None))
             last = len(observed) if steps is None else steps
-            made = moves(observed[:last, number].tolist(), lrs[: last + 1, number].tolist())
-            yield Account({"mode": self.mode}, made, reason, steps)
+            told = observed[:last, number].tolist(), lrs[: last + 1, number].tolist()
+            yield Account({"mode": self.mode}, moves(*told) if self.tell[number] else [], reason, steps)
 
 
 def _of_run(run: Run, mode: Mode) -> tuple[Optimizer, Any]:
