@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,16 @@ def test_a_run_in_order_has_no_finding(record):
     assert examine(record(course(falling()))) == []
     assert examine(record(course([]), name="empty")) == []
     assert examine(record(course([1.0]), name="one")) == []
+
+
+def test_the_docs_have_every_finding_with_its_picture_and_its_advice():
+    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    for kind in Kind:
+        section = page.split(f"### {kind.value[0].upper()}{kind.value[1:]}\n")[1].split("\n### ")[0]
+        assert f"**What to do.** {ADVICE[kind]}\n" in section
+        picture = f"findings/{kind.name.lower().replace('_', '-')}.svg"
+        assert f"({picture})" in section
+        assert (Path(__file__).parents[2] / "docs" / picture).is_file()
 
 
 def test_every_kind_has_its_advice():

@@ -116,7 +116,7 @@ def summary(reading: Reading, width: int) -> RenderableType:
         rows = [(name.lower().replace("_", " "), cells) for name, *cells in words.shares(shares)]
         judged = readiness.Table(["moves", "confirmed", "refuted", "undecidable"], rows)
         shown.append(fitting("Was the loss telling the truth?", judged))
-        shown += [Text(plain(f"{words.pooled(one)}\n")) for one in reading.pooled if one.phase is None or one.decided]
+        shown += [Text(plain(f"{line}\n")) for line in words.together(reading)]
     else:
         shown.append(Text("The loss made no raise and no cut.\n"))
     if reading.composition is not None:

@@ -110,8 +110,8 @@ def thin(result: Result) -> Thin:
     """The curves of a run, in few points."""
     last = ends(result.run.steps)
     losses, lrs = (np.full(result.run.steps, np.nan) for _ in range(2))
-    losses[: len(result.losses)] = result.losses
-    lrs[: len(result.lrs)] = result.lrs
+    for curve, known in ((losses, result.losses), (lrs, result.lrs)):
+        curve[: len(known)] = known
     first = [0, *last[:-1]]
     # Losses of a run that diverges overflow the shorter floats, or their own sum: infinite they are as good as.
     with np.errstate(over="ignore", invalid="ignore"):

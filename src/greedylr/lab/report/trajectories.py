@@ -103,8 +103,8 @@ def _thin(result: Result) -> _Floats:
     """Means of the clean losses over stretches of steps, and the learning rates at the ends of these."""
     last = ends(result.run.steps)
     losses, lrs = (np.full(result.run.steps, np.nan) for _ in range(2))
-    losses[: len(clean_losses(result))] = clean_losses(result)
-    lrs[: len(result.lrs)] = result.lrs
+    for curve, known in ((losses, clean_losses(result)), (lrs, result.lrs)):
+        curve[: len(known)] = known
     first = np.array([0, *last[:-1]])
     with np.errstate(over="ignore", invalid="ignore"):  # What diverges overflows; it cannot be drawn.
         means = np.add.reduceat(losses, first) / np.diff([0, *last])

@@ -35,7 +35,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,6 +123,11 @@ class Shares(NamedTuple):
 
 
 PHASES = ("first third", "second third", "last third")
+
+
+def third(steps: Any, last: int) -> Any:
+    """Number of the third of a run, from 0, that a step, or each of several, is in."""
+    return np.minimum(3 * (steps - 1) // max(last, 1), 2)
 
 
 @dataclass(frozen=True)
@@ -297,7 +302,7 @@ def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: floa
 
 
 def _judged(record: Record, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
-    phase = PHASES[min(3 * (one.step - 1) // max(record.last, 1), 2)]
+    phase = PHASES[third(one.step, record.last)]
     again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + record.window)))
     # Of a run that goes on, the losses of half a window are no verdict.
     pending = not record.over and record.last < one.step + record.window

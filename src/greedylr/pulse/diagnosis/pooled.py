@@ -17,7 +17,6 @@ trend as well, and cannot be told from what would have come anyway.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from greedylr.control.decision import Action
 from greedylr.control.default.config import DefaultConfig
 from greedylr.control.families import Config
 from greedylr.control.paper.config import PaperConfig
-from greedylr.pulse.diagnosis.audit import HISTORY, LEVEL, PHASES
+from greedylr.pulse.diagnosis.audit import HISTORY, LEVEL, PHASES, third
 from greedylr.pulse.record import Floats, Ints, Record
 from greedylr.pulse.recording.storage import TROUBLE
 
@@ -83,14 +82,19 @@ class Pooled(NamedTuple):
         """Share by which the loss fell faster than without, and the ends of its 95 % interval; None if it did not fall.
 
         Example:
-            >>> Pooled("raises", None, 40, -0.02, 0.005, 0.001, 0.1, 900).faster
-            (0.2, 0.102, 0.298)
+            >>> [round(one, 3) for one in Pooled("raises", None, 40, -0.02, 0.005, 0.001, 0.1, 900).faster]
+            [0.2, 0.102, 0.298]
         """
         if not self.fall > self.standard_error:
             return None
+        low, high = self.interval
+        return -self.effect / self.fall, -high / self.fall, -low / self.fall
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the 95 % interval of the effect."""
         margin = 1.96 * self.standard_error
-        ends = [-one / self.fall for one in (self.effect, self.effect + margin, self.effect - margin)]
-        return round(ends[0], 6), round(ends[1], 6), round(ends[2], 6)
+        return self.effect - margin, self.effect + margin
 
 
 def pool(record: Record, seed: int = 0) -> list[Pooled]:
@@ -106,7 +110,7 @@ def pool(record: Record, seed: int = 0) -> list[Pooled]:
     """
     config, window, number = _config(record), record.window, len(record.steps)
     compared = [one for one in record.moves if one.action in _KINDS]
-    made = _moves((one.step, one.action) for one in compared)
+    made = _moves([(one.step, one.action) for one in compared])
     whole = 0 < number <= LONGEST and int(record.steps[0]) == 1 and int(record.steps[-1]) == number
     if config is None or not whole or not len(made.steps):
         return []
@@ -116,15 +120,16 @@ def pool(record: Record, seed: int = 0) -> list[Pooled]:
     if usable.sum() < _AROUND * window:
         return []
     scale = float(np.abs(values[usable]).max()) or 1.0
-    trend = _trend(np.where(usable, values / scale, 0.0), usable, window)
-    noise = np.where(usable, values / scale - trend, 0.0)
+    scaled = np.where(usable, values / scale, 0.0)
+    trend = _trend(scaled, usable, window)
+    noise = np.where(usable, scaled - trend, 0.0)
     generator = np.random.default_rng(seed)
     replays = []
     for _ in range(REPLAYS):
         losses = trend + noise * _signs(generator, number, window)
         played = _moves(_replay(config, float(record.first_lrs[0]), (record.sign * scale * losses).tolist()))
         replays.append((played, _excess(losses, np.ones(number, bool), played.steps, window)))
-    own = _excess(values / scale, usable, made.steps, window)
+    own = _excess(scaled, usable, made.steps, window)
     sizes = np.array([abs(math.log(one.lr_after[0] / one.lr_before[0])) for one in compared])
     found = []
     for kind, name in _KINDS.items():
@@ -134,12 +139,10 @@ def pool(record: Record, seed: int = 0) -> list[Pooled]:
             chance = [one for one in chance if len(one)]
             if inside.sum() >= _LEAST and len(chance) >= REPLAYS // 2:
                 falls = _falls(trend, made.steps[inside], window)
-                judged = _judged(own[inside], chance, falls, sizes[inside], window)
-                third = None if phase is None else PHASES[phase]
-                effect, error, p_value, fall, steps = judged
-                found.append(
-                    Pooled(name, third, int(inside.sum()), scale * effect, scale * error, p_value, scale * fall, steps)
-                )
+                effect, error, p_value, fall, steps = _judged(own[inside], chance, falls, sizes[inside], window)
+                part = None if phase is None else PHASES[phase]
+                in_units = scale * effect, scale * error, p_value, scale * fall
+                found.append(Pooled(name, part, int(inside.sum()), *in_units, steps))
     return found
 
 
@@ -148,9 +151,8 @@ class _Moves(NamedTuple):
     raised: np.ndarray
 
 
-def _moves(decided: Iterable[tuple[int, Action]]) -> _Moves:
-    kept = [(step, action is Action.RAISED) for step, action in decided if action in _KINDS]
-    steps, raised = zip(*kept) if kept else ((), ())
+def _moves(decided: list[tuple[int, Action]]) -> _Moves:
+    steps, raised = ([step for step, _ in decided], [action is Action.RAISED for _, action in decided])
     return _Moves(np.array(steps, np.int64), np.array(raised, bool))
 
 
@@ -176,7 +178,10 @@ def _trend(values: Floats, usable: np.ndarray, window: int) -> Floats:
 
 
 def _lines(values: Floats, usable: np.ndarray, begin: Ints, end: Ints) -> tuple[Floats, Floats, Floats]:
-    """Mean, slope and middle of the lines through the usable rows of spans; NaN where there are fewer than two."""
+    """Mean, slope and middle of the lines through the usable rows of spans; NaN where there are fewer than two.
+
+    What is not usable must be finite.
+    """
     x = np.arange(len(values)) / max(len(values), 1)  # so that no difference of sums loses its digits
     weight = usable.astype(float)
 
@@ -205,8 +210,8 @@ def _excess(values: Floats, usable: np.ndarray, steps: Ints, window: int) -> Flo
     number = len(values)
     begin, last = np.maximum(steps - HISTORY * window, 0), np.minimum(steps + window, number)
     full = (steps - begin >= HISTORY * window // 2) & (last - steps >= window // 2)
-    level, slope, middle = _lines(np.where(usable, values, 0.0), usable, begin, steps)
-    actual, _, place = _lines(np.where(usable, values, 0.0), usable, steps, last)
+    level, slope, middle = _lines(values, usable, begin, steps)
+    actual, _, place = _lines(values, usable, steps, last)
     excess: Floats = np.where(full, actual - level - slope * (place - middle), np.nan)
     return excess
 
@@ -241,7 +246,7 @@ def _replay(config: Config, lr: float, losses: list[float]) -> list[tuple[int, A
 
 def _chosen(moves: _Moves, kind: Action, phase: int | None, number: int) -> np.ndarray:
     of_kind = moves.raised if kind is Action.RAISED else ~moves.raised
-    return of_kind if phase is None else of_kind & (np.minimum(3 * (moves.steps - 1) // number, 2) == phase)
+    return of_kind if phase is None else of_kind & (third(moves.steps, number) == phase)
 
 
 def _judged(

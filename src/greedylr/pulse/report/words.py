@@ -12,6 +12,7 @@ from greedylr.presentation.words import count
 from greedylr.pulse.diagnosis.audit import Audited, Shares
 from greedylr.pulse.diagnosis.composition import Source
 from greedylr.pulse.diagnosis.pooled import Pooled
+from greedylr.pulse.diagnosis.reading import Reading
 from greedylr.pulse.trace import Trace
 
 
@@ -92,21 +93,25 @@ def pooled(one: Pooled) -> str:
     which = f"{one.moves} {one.kind}{f' of the {one.phase}' if one.phase else ''} together: "
     share = one.faster
     if share is None:
-        margin = 1.96 * one.standard_error
-        ends = sorted(abs(end) if one.decided else end for end in (one.effect - margin, one.effect + margin))
+        ends = sorted(abs(end) if one.decided else end for end in one.interval)
         way = "lower" if one.effect < 0 else "higher"
         found = f"the loss then came out {number(abs(one.effect))} {way} than it would have"
         ends_said = f"[{number(ends[0])}, {number(ends[1])}]"
     else:
         sign = 1 if share[0] >= 0 else -1
         ends = sorted(100 * sign * end for end in share[1:])
-        found = f"the loss then fell {abs(share[0]):.0%} {'faster' if sign > 0 else 'slower'} than it would have"
-        found = found.replace("%", " %", 1)
+        way = "faster" if sign > 0 else "slower"
+        found = f"the loss then fell {100 * abs(share[0]):.0f} % {way} than it would have"
         ends_said = f"[{ends[0]:.0f}, {ends[1]:.0f}]"
     if one.decided:
         return f"{which}{found} {ends_said}."
     needs = f"; a single one needs about {one.steps:,} steps to be judged" if one.steps else ""
     return f"{which}that {found} {ends_said} may be chance{needs}."
+
+
+def together(reading: Reading) -> list[str]:
+    """Verdicts on a run's moves together: on all of a kind, and on a part of them where it is decided."""
+    return [pooled(one) for one in reading.pooled if one.phase is None or one.decided]
 
 
 def source(one: Source) -> str:

@@ -124,15 +124,16 @@ def _chart(problem: str, multiplier: float, seeds: Iterable[int], results: Seque
 
 def _add_lines(figure: go.Figure, result: Result, group: dict[str, Any], color: str) -> None:
     style = {"mode": "lines", "line": {"color": color, "width": 1.6}}
-    window = max(1, len(result.losses) // 50)
-    means = np.convolve(result.losses, np.full(window, 1 / window), "valid") if result.losses else ()
+    losses, lrs = result.losses, result.lrs
+    window = max(1, len(losses) // 50)
+    means = np.convolve(losses, np.full(window, 1 / window), "valid") if losses else ()
     lines = group | style | {"hoverinfo": "skip"}  # Else they would hide what the markers on them say.
     figure.add_scatter(y=compact(means), x0=window, **lines, row=_TRAINING, col=1)
-    figure.add_scatter(y=compact(result.lrs), x0=1, line_shape="hv", **lines, row=_LR, col=1)
+    figure.add_scatter(y=compact(lrs), x0=1, line_shape="hv", **lines, row=_LR, col=1)
     figure.add_scatter(
         x=result.validation_steps,
         y=compact(result.validation_losses),
-        customdata=compact(result.lrs[max(step - 1, 0)] for step in result.validation_steps),
+        customdata=compact(lrs[max(step - 1, 0)] for step in result.validation_steps),
         hovertemplate="%{y:.4g} after %{x} steps<br>LR %{customdata:.3g}",
         **group | style | {"showlegend": True},
         row=_VALIDATION,
