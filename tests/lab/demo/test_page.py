@@ -145,6 +145,9 @@ def test_it_begins_with_a_picture_of_the_final_losses(browser, show, wait, made_
     losses = {"greedylr": 0.3, "paper": 0.2, "cosine": 3.0, "constant": float("nan")}
     show(render(runs, [made_up(run, losses[run.scheduler]) for run in runs], {}))
     wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".picture .scatterlayer .trace"))
+    browser.execute_script("Plotly.downloadImage = (chart, how) => { window.saved = how.filename; }")
+    browser.find_element(By.CSS_SELECTOR, ".picture + .save").click()
+    assert browser.execute_script("return window.saved").endswith("-digits")
     shown = "document.querySelector('.picture').data"
     lines = browser.execute_script(f"return {shown}.map(one => [one.name, one.x, one.y, one.marker.symbol])")
     assert [line[0] for line in lines] == [scheduler.title for scheduler in SCHEDULERS.values()]
