@@ -326,7 +326,7 @@ def test_processes_give_what_this_one_gives():
     assert sorted(result.run for result in results) == sorted(run for run in runs if run.seed == 1)
     for got in results:
         assert deviation(got, train(got.run)) < 1e-4
-        assert got.stacked
+        assert got.arithmetic == "stacked"
 
 
 def test_results_do_not_depend_on_what_is_wanted_or_on_the_number_of_workers():

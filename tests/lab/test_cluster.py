@@ -171,7 +171,7 @@ def test_an_error_that_is_no_failure_of_the_numbers_is_raised(connected):
 
 @needs_ray
 def test_results_of_other_code_are_refused(connected, monkeypatch):
-    monkeypatch.setattr(engine, "key", lambda run, *, stacked: "another")
+    monkeypatch.setattr(engine, "key", lambda run, *, arithmetic: "another")
     with pytest.raises(engine.ClusterError, match="another version of greedylr"):
         engine.train_all(RUNS, 1, pytest.fail)
 

@@ -47,7 +47,7 @@ def compared():
 def test_a_function_is_called_for_every_scheduler_rate_and_seed(compared):
     runs = [result.run for result in compared.results]
     assert len(set(runs)) == 12
-    assert runs[0] == Run("train", 0.01, "greedylr", 0, STEPS, "sgd")
+    assert runs[0] == Run("train", 0.01, "greedylr", 0, STEPS, "sgd", absolute=True)
     assert {run.multiplier for run in runs} == {0.01, 0.1}
     assert {run.seed for run in runs} == {0, 1}
     assert compared.schedulers == ("greedylr", "cosine", "constant")
@@ -302,7 +302,7 @@ def test_problems_of_the_catalogue_are_trained_as_the_lab_trains_them():
         ("quadratic-100", 0.01, name, seed) for seed in (0, 5) for name in own
     ]
     assert made.fixed == ("cosine", "stairs")
-    assert made.absolute
+    assert made.summary.absolute
     first, stairs = made.results[:2]
     assert first.lrs[first.run.steps // 10] == pytest.approx(0.01)
     assert stairs.lrs[-1] == pytest.approx(0.001)
@@ -321,7 +321,7 @@ def test_settings_may_follow_the_name_of_a_scheduler():
 
 def test_without_learning_rates_each_problem_is_trained_at_its_good_one():
     made = compare(("quadratic-100", "rosenbrock"), ("constant",), seeds=1, jobs=1)
-    assert not made.absolute
+    assert not made.summary.absolute
     assert [result.run.multiplier for result in made.results] == [1.0, 1.0]
     (one,) = (result for result in made.results if result.run.problem == "quadratic-100")
     assert one.final_loss == pytest.approx(train_run(one.run).final_loss, rel=1e-3)

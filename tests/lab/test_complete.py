@@ -92,7 +92,7 @@ def test_the_first_engine_that_can_is_chosen_unless_one_is_named(monkeypatch, ru
     chosen = {engine.name: {run.scheduler for run in its} for engine, its in assign(runs).items()}
     assert chosen == {"fast": {"cosine"}, "pool": {"constant", "greedylr"}}
     assert [engine.name for engine in assign(runs, "pool")] == ["pool"]
-    with pytest.raises(ValueError, match="constant with adamw on digits cannot be trained by: fast"):
+    with pytest.raises(ValueError, match="constant with adamw on digits cannot be trained by the engine fast"):
         assign(runs, "fast")
 
 

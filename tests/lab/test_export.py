@@ -38,7 +38,7 @@ def test_csv_has_a_row_a_run(store, tmp_path, runs):
     with (tmp_path / "runs.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {(row["scheduler"], int(row["seed"])) for row in rows} == {(run.scheduler, run.seed) for run in runs}
-    assert {row["key"] for row in rows} == {fingerprint.key(run, stacked=False) for run in runs}
+    assert {row["key"] for row in rows} == {fingerprint.key(run, arithmetic="cpu") for run in runs}
     assert {row["final_loss"] for row in rows} == {"0.5", "nan"}
     assert [row["failure"] for row in rows if row["final_loss"] == "nan"] == ['ValueError: a, "b"\nc']
     assert f"torch={fingerprint.versions()['torch']}" in rows[0]["versions"]

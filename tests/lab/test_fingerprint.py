@@ -30,7 +30,8 @@ def copy(tmp_path, monkeypatch, forget_code):
 
 
 def keys():
-    return {(run, stacked): fingerprint.key(run, stacked=stacked) for run in RUNS for stacked in (False, True)}
+    kinds = {False: "cpu", True: "stacked"}
+    return {(run, one): fingerprint.key(run, arithmetic=kinds[one]) for run in RUNS for one in kinds}
 
 
 def change(file, before, after):
@@ -120,19 +121,19 @@ def test_what_decides_a_run_changes_its_key_and_no_other(copy, forget_code, name
 @pytest.mark.parametrize("entry", ["problems.PROBLEMS", "schedulers.SCHEDULERS", "optimizers.OPTIMIZERS"])
 def test_a_version_is_part_of_the_key(monkeypatch, entry):
     module, registry = entry.split(".")
-    known = fingerprint.key(COSINE, stacked=False)
+    known = fingerprint.key(COSINE, arithmetic="cpu")
     entries = getattr(getattr(fingerprint, module), registry)
     name = {"PROBLEMS": COSINE.problem, "SCHEDULERS": COSINE.scheduler, "OPTIMIZERS": COSINE.optimizer}[registry]
     monkeypatch.setitem(entries, name, entries[name].__class__(**{**vars(entries[name]), "version": 2}))
-    assert fingerprint.key(COSINE, stacked=False) != known
+    assert fingerprint.key(COSINE, arithmetic="cpu") != known
 
 
 def test_versions_of_what_a_run_is_made_with_count_for_its_own_runs():
-    def versions(run, stacked=False):
-        return fingerprint.settings(run, stacked=stacked)["versions"]
+    def versions(run, arithmetic="cpu"):
+        return fingerprint.settings(run, arithmetic=arithmetic)["versions"]
 
     assert set(versions(COSINE)) == {"Python", "torch", "scikit-learn"}
-    assert set(versions(COSINE, stacked=True)) == {"Python", "torch", "scikit-learn", "numpy"}
+    assert set(versions(COSINE, arithmetic="stacked")) == {"Python", "torch", "scikit-learn", "numpy"}
     assert "momo-opt" in versions(COSINE._replace(scheduler="momo"))
     # Problems that are made of the standard library's sources change with every version of it.
     assert versions(COSINE)["Python"].count(".") == 1
@@ -142,19 +143,19 @@ def test_versions_of_what_a_run_is_made_with_count_for_its_own_runs():
 @pytest.mark.parametrize("kind", [int, np.int64, np.float32, np.float64])
 def test_equal_runs_have_one_key_of_whatever_library_their_numbers_are(kind):
     run = COSINE._replace(multiplier=kind(1), seed=np.int64(0), steps=np.int32(5))
-    assert fingerprint.key(run, stacked=True) == fingerprint.key(COSINE, stacked=True)
+    assert fingerprint.key(run, arithmetic="stacked") == fingerprint.key(COSINE, arithmetic="stacked")
 
 
 def test_settings_that_follow_a_name_are_part_of_the_key():
     runs = [GREEDY, GREEDY._replace(scheduler="greedylr:window=7"), GREEDY._replace(scheduler="greedylr:window=8")]
-    assert len({fingerprint.key(run, stacked=True) for run in runs}) == 3
-    assert len({fingerprint.settings(run, stacked=True)["code"] for run in runs}) == 1
+    assert len({fingerprint.key(run, arithmetic="stacked") for run in runs}) == 3
+    assert len({fingerprint.settings(run, arithmetic="stacked")["code"] for run in runs}) == 1
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_run_of_every_suite_has_a_key_of_its_own(suite):
     runs = SUITES[suite].runs()[:: max(1, len(SUITES[suite].runs()) // 500)]
-    assert len({fingerprint.key(run, stacked=True) for run in runs}) == len(runs)
+    assert len({fingerprint.key(run, arithmetic="stacked") for run in runs}) == len(runs)
 
 
 def first(trial):

@@ -1,6 +1,7 @@
 """From results to claims: stages, targets, failures, and a summary that hides none of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -110,7 +111,9 @@ def test_among_learning_rates_of_which_none_is_known_to_be_good_the_best_of_cosi
         result(losses=(2.0, 1.5, 0.0), multiplier=0.1),  # 90 % of the decrease: 0.2
         result("greedylr", losses=(2.0, 0.15, 0.1), multiplier=0.01),
     ]
-    summary = summarize(results, absolute=True)
+    with pytest.raises(ValueError, match="alike"):
+        summarize([replace(results[0], run=results[0].run._replace(absolute=True)), *results[1:]])
+    summary = summarize([replace(one, run=one.run._replace(absolute=True)) for one in results])
     assert [one.steps_to[TARGET] for one in summary.outcomes] == [None, 100, 50]
     assert summary.absolute
 

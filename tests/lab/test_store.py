@@ -70,9 +70,9 @@ def test_decisions_on_several_parameter_groups_are_kept(store, runs, made_up, de
 
 
 def test_results_are_kept_by_what_they_depend_on(store, runs, made_up):
-    about = {"trial": {"problem": "mine", "seed": 0}, "lr": 0.1, "stacked": False, "versions": {}, "code": "a"}
+    about = {"trial": {"problem": "mine", "seed": 0}, "lr": 0.1, "arithmetic": "own", "versions": {}, "code": "a"}
     assert store.find(about) is None
-    result = made_up(runs[0])
+    result = replace(made_up(runs[0]), arithmetic="own")
     store.save(result, about)
     assert store.find(about) == result
     assert store.find(about | {"code": "b"}) is None
@@ -108,16 +108,16 @@ def test_clean_losses_survive(store, runs, made_up):
 
 
 def test_what_was_trained_in_a_stack_is_kept_beside_what_was_not(store, runs, made_up):
-    alone, stacked = made_up(runs[0], 0.25), replace(made_up(runs[0], 0.5), stacked=True)
+    alone, stacked = made_up(runs[0], 0.25), replace(made_up(runs[0], 0.5), arithmetic="stacked")
     store.save(alone)
-    assert list(store.load(runs, stacked=True)) == []
-    assert store.key(runs[0]) == fingerprint.key(runs[0], stacked=False)
+    assert list(store.load(runs, arithmetic="stacked")) == []
+    assert store.key(runs[0]) == fingerprint.key(runs[0], arithmetic="cpu")
     store.save(stacked)
     assert list(store.load(runs)) == [stacked]
-    assert store.key(runs[0]) == fingerprint.key(runs[0], stacked=True)
+    assert store.key(runs[0]) == fingerprint.key(runs[0], arithmetic="stacked")
     assert store.key(runs[1]) is None
-    assert list(store.load(runs, stacked=False)) == [alone]
-    assert store.finished(runs) == store.finished(runs, stacked=False) == {runs[0]}
+    assert list(store.load(runs, arithmetic="cpu")) == [alone]
+    assert store.finished(runs) == store.finished(runs, arithmetic="cpu") == {runs[0]}
     assert store.present() == [runs[0]]
     assert store.others(runs) == 0
 
@@ -172,8 +172,10 @@ def test_a_failed_write_leaves_what_was_there(path, runs, made_up):
 
 
 def test_the_version_of_the_schedulers_package_counts_only_for_its_own_runs():
-    assert "schedulefree" in fingerprint.settings(Run("digits", 1.0, "schedule-free", 0, 5), stacked=False)["versions"]
-    assert "schedulefree" not in fingerprint.settings(Run("digits", 1.0, "cosine", 0, 5), stacked=False)["versions"]
+    assert (
+        "schedulefree" in fingerprint.settings(Run("digits", 1.0, "schedule-free", 0, 5), arithmetic="cpu")["versions"]
+    )
+    assert "schedulefree" not in fingerprint.settings(Run("digits", 1.0, "cosine", 0, 5), arithmetic="cpu")["versions"]
 
 
 @pytest.mark.parametrize("column", ["curves", "validations", "details", "settings"])
@@ -225,8 +227,8 @@ def test_a_database_of_another_program_is_refused_and_left_alone(path, wal):
 
 def test_a_store_of_a_later_layout_is_refused(path):
     Store(path).close()
-    change(path, "PRAGMA user_version = 4")
-    with pytest.raises(StoreError, match="its layout is 4, and this version of greedylr knows 3"):
+    change(path, "PRAGMA user_version = 5")
+    with pytest.raises(StoreError, match="its layout is 5, and this version of greedylr knows 4"):
         Store(path)
 
 
@@ -314,7 +316,7 @@ def test_a_row_that_is_not_what_its_key_says_is_left_out(path, runs, made_up):
         rest = [run for run in runs if run not in swapped]
         assert [result.run for result in store.load(runs)] == rest
         assert set(store.present()) == {stored.result.run for stored in store.everything()} == set(rest)
-        assert store.damaged == {fingerprint.key(run, stacked=False) for run in swapped}
+        assert store.damaged == {fingerprint.key(run, arithmetic="cpu") for run in swapped}
         store.save(made_up(runs[0]))  # as it is trained again
         assert [result.run for result in store.load(runs[:1])] == [runs[0]]
 
@@ -330,7 +332,7 @@ def test_a_cell_of_another_kind_is_a_row_less_and_nothing_else(path, runs, made_
         for run in runs[:2]:
             store.save(made_up(run))
     try:
-        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, fingerprint.key(runs[0], stacked=False))
+        change(path, f"UPDATE run SET {column} = ? WHERE key = ?", bad, fingerprint.key(runs[0], arithmetic="cpu"))
     except sqlite3.IntegrityError:
         return  # SQLite refuses it.
     if signed:
@@ -387,7 +389,7 @@ def test_details_of_another_kind_are_a_row_less(path, runs, made_up, details):
     sign(path)
     with Store(path) as store:
         assert list(store.load(runs)) == list(store.everything()) == []
-        assert store.damaged == {fingerprint.key(runs[0], stacked=False)}
+        assert store.damaged == {fingerprint.key(runs[0], arithmetic="cpu")}
 
 
 def test_a_store_that_may_not_be_written_can_be_read(path, runs, made_up, monkeypatch):
@@ -422,7 +424,7 @@ def test_what_belongs_to_another_row_is_noticed(path, runs, made_up):
         store.save(made_up(runs[0], 0.25))
         store.save(made_up(runs[1], 0.75))
     other = "(SELECT validations FROM run WHERE key = ?)"
-    names = [fingerprint.key(run, stacked=False) for run in runs[:2]]
+    names = [fingerprint.key(run, arithmetic="cpu") for run in runs[:2]]
     change(path, f"UPDATE run SET validations = {other} WHERE key = ?", names[1], names[0])
     with Store(path) as store:
         assert [result.run for result in store.load(runs)] == [runs[1]]
@@ -473,4 +475,4 @@ def test_validations_at_steps_that_cannot_be_are_a_row_less(path, runs, made_up,
     sign(path)
     with Store(path) as store:
         assert list(store.everything()) == []
-        assert store.damaged == {fingerprint.key(runs[0], stacked=False)}
+        assert store.damaged == {fingerprint.key(runs[0], arithmetic="cpu")}

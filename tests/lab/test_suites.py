@@ -26,7 +26,7 @@ def test_runs_are_distinct_paired_and_known(suite):
         }
     assert all(run.steps == (suite.steps or PROBLEMS[run.problem].steps) for run in runs)
     for run in {run._replace(seed=0, multiplier=1.0, perturbation="none") for run in runs}:
-        settings(run, stacked=False)
+        settings(run, arithmetic="cpu")
     assert max(run.seed for run in runs) < 100, "seeds from 100 are those that learning rates were tuned with"
 
 

@@ -190,6 +190,10 @@ def report(
         Path | None, typer.Option(help="Folder for report.html, to look everything up in.", show_default="no page")
     ] = None,
     only: Only = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What they were trained with, if it is a device.", show_default="the processor"),
+    ] = None,
 ) -> None:
     """Print what the finished runs of a suite say: verdicts, regret, failures; and write it as a page.
 
@@ -200,7 +204,7 @@ def report(
     with _interrupts_at_once():
         from greedylr.cli import lab as commands
 
-    raise typer.Exit(commands.report(Console(highlight=False), suite, store, out, only or ()))
+    raise typer.Exit(commands.report(Console(highlight=False), suite, store, out, only or (), engine))
 
 
 @lab.command("export")

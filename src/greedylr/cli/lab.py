@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,10 +20,10 @@ from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.catalogue.selection import select
 from greedylr.lab.catalogue.suites import SUITES, Suite
-from greedylr.lab.execution.engines import ENGINES
+from greedylr.lab.execution.engines import ENGINES, assign
 from greedylr.lab.execution.export import export
 from greedylr.lab.execution.fingerprint import made_with
-from greedylr.lab.execution.store import Store
+from greedylr.lab.execution.store import PREFERRED, Store
 from greedylr.lab.report import page
 from greedylr.lab.report.curves import Curves
 from greedylr.lab.report.disturbed import are_disturbed, gather
@@ -54,18 +55,20 @@ def run_suite(
 
     def work() -> None:
         runs = _runs(_suite(name), only)
-        if engine is not None and engine not in ENGINES:
-            raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
+        _check_engine(engine, runs)
         made_with(runs)  # A package that is missing is missed before a store is made.
         with Store(path) as store:
             train_missing(console, store, runs, name, jobs, engine)
-        command = f"greedylr lab report {name}{_conditions(only)} --store {path}"
+        apart = engine if engine is not None and ENGINES[engine].arithmetic not in PREFERRED else None
+        command = f"greedylr lab report {name}{_options(only, apart)} --store {path}"
         console.print(f"What came of it: {as_markup(command)}", soft_wrap=True)
 
     return code_of(console, work)
 
 
-def report(console: Console, name: str, path: Path, out: Path | None, only: Sequence[str] = ()) -> int:
+def report(
+    console: Console, name: str, path: Path, out: Path | None, only: Sequence[str] = (), engine: str | None = None
+) -> int:
     """Print what the finished runs of a suite say, and write it as a page.
 
     Args:
@@ -74,6 +77,7 @@ def report(console: Console, name: str, path: Path, out: Path | None, only: Sequ
         path: Of the store.
         out: Folder for the page; None: no page.
         only: Conditions that the runs must meet, as :func:`greedylr.lab.catalogue.selection.select` takes them.
+        engine: Name of an engine, for results of its arithmetic alone; None: those of the processor.
 
     Returns:
         The exit code: 0, or 1 after an error.
@@ -82,6 +86,8 @@ def report(console: Console, name: str, path: Path, out: Path | None, only: Sequ
     def work() -> None:
         suite = _suite(name)
         runs = _runs(suite, only)
+        _check_engine(engine, runs)
+        arithmetic = None if engine is None else ENGINES[engine].arithmetic
         curves = Curves()
         with _existing(path) as store:
             if out is not None:
@@ -89,14 +95,14 @@ def report(console: Console, name: str, path: Path, out: Path | None, only: Sequ
             if are_disturbed(runs):
                 # Disturbed cases by the thousand would fill the page: verdicts and curves are of the twins.
                 twins_first = sorted(runs, key=lambda run: run.perturbation != "none")
-                disturbed = gather(store.load(twins_first))
+                disturbed = gather(store.load(twins_first, arithmetic))
                 finished, summary = disturbed.runs, summarize(curves.watch(disturbed.measured.twins))
             else:
-                disturbed, summary = None, summarize(curves.watch(store.load(runs)))
+                disturbed, summary = None, summarize(curves.watch(store.load(runs, arithmetic)))
                 finished = len(summary.outcomes)
             say_damaged(console, store)
             if not finished:
-                command = f"greedylr lab run {name}{_conditions(only)}"
+                command = f"greedylr lab run {name}{_options(only, engine)}"
                 raise RefusedError(f"{path} holds none of the {len(runs)} runs of {name}: {command}")
             if finished < len(runs):
                 console.print(f"[yellow]{finished} of {len(runs)} runs are finished.[/]")
@@ -105,8 +111,10 @@ def report(console: Console, name: str, path: Path, out: Path | None, only: Sequ
             else:
                 show_disturbed(console, disturbed)
             if out is not None:
-                command = f"greedylr lab run {name}{_conditions(only)} --store {path}"
-                about = page.About(name, suite.note, command, len(runs), made_with(runs), store.key)
+                command = f"greedylr lab run {name}{_options(only, engine)} --store {path}"
+                about = page.About(
+                    name, suite.note, command, len(runs), made_with(runs), partial(store.key, arithmetic=arithmetic)
+                )
                 page.write(out / _PAGE, about, summary, curves, disturbed)
                 console.print(f"Page: {as_markup(out / _PAGE)}", soft_wrap=True)
 
@@ -200,9 +208,20 @@ def _runs(suite: Suite, only: Sequence[str]) -> list[Run]:
         raise RefusedError(str(error)) from error
 
 
-def _conditions(only: Sequence[str]) -> str:
-    """The options of a command that asks for the same part of a suite."""
-    return "".join(f" --only {shlex.quote(condition)}" for condition in only)
+def _check_engine(engine: str | None, runs: Sequence[Run]) -> None:
+    if engine is not None and engine not in ENGINES:
+        raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
+    if engine is not None:
+        try:
+            assign(runs, engine)
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
+
+
+def _options(only: Sequence[str], engine: str | None) -> str:
+    """The options of a command that asks for the same part of a suite, and of the same engine."""
+    chosen = "" if engine is None else f" --engine {engine}"
+    return "".join(f" --only {shlex.quote(condition)}" for condition in only) + chosen
 
 
 def _existing(path: Path) -> Store:

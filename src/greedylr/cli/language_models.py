@@ -126,7 +126,7 @@ def compare(
                 done=done,
                 watch=watch,
             )
-        compared = Compared(tuple(made.results), tuple(one.name for one in chosen), made.fixed, absolute=True)
+        compared = Compared(tuple(made.results), tuple(one.name for one in chosen), made.fixed)
         show(console, compared)
         if is_main():
             console.print(f"Page: {as_markup(compared.write(out / _PAGE))}", soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from greedylr import Action, Decision
-from greedylr.lab.runs import Run
+from greedylr.lab.runs import ON_CPU, Run
 from greedylr.pulse.record import Floats, Metric, Record
 
 _VALIDATION, _CLEAN = "val_loss", "clean_loss"
@@ -93,15 +93,17 @@ class Result:
         record: What it did, step by step; it ends early where the run broke down.
         metric: The task's own measure of success after the last step, if the run got there.
         failure: Why the run broke down, if it did.
-        stacked: Whether it was trained in a stack with other runs, where floating-point sums are rounded differently
-            than in a plain loop.
+        arithmetic: What it was computed with: ``"cpu"``, the plain loop on the processor; ``"stacked"``, many runs at
+            once there, where floating-point sums are rounded otherwise; ``"own"``, that of a training function; or the
+            kind of another device. The type that the forward pass was computed in, if it was not that of the
+            weights, comes last: ``"cuda-bfloat16"``.
     """
 
     run: Run
     record: Record
     metric: float | None = None
     failure: str | None = None
-    stacked: bool = False
+    arithmetic: str = ON_CPU
 
     @property
     def losses(self) -> list[float]:

@@ -127,28 +127,34 @@ def summarize(
     *,
     fixed: Collection[str] | None = None,
     stages: Sequence[float] = STAGES,
-    absolute: bool = False,
 ) -> Summary:
     """Compare a scheduler with every other there is, and say what became of all.
 
     Args:
-        results: Finished runs, in any order, each once; gone through once, and not kept.
+        results: Finished runs, in any order, each once; gone through once, and not kept. Of all the learning rate is a
+            multiple of the good one, or of none: where it is not, cosine sets the target at that with the lowest loss.
         scheduler: The one in question.
         fixed: Names of the schedulers that follow a fixed schedule; None: all are in the registry, which knows.
         stages: Shares of training at which to compare; every run was validated soon after each.
-        absolute: Whether the runs' multipliers are learning rates. None of them is then known to be the good one, and
-            the target is set by cosine at that with the lowest loss.
+
+    Raises:
+        ValueError: If the learning rate of some is a multiple and that of others is none, or runs that are compared do
+            not start from the same loss.
     """
     reasons: dict[str, Counter[str]] = {}
     made: list[Outcome] = []
     curves: list[_Curve] = []
+    absolute: set[bool] = set()
     for result in results:
+        absolute.add(result.run.absolute)
         made.append(outcome(result, stages))
         curves.append(_Curve(result.validation_steps, result.validation_losses))
         counter = reasons.setdefault(result.run.scheduler, Counter())
         if result.failure is not None:
             counter[result.failure] += 1
-    made = _timed(made, curves, absolute)
+    if len(absolute) > 1:
+        raise ValueError("results must give the learning rate alike: as itself, or as a multiple of the good one")
+    made = _timed(made, curves, True in absolute)
     judged = differences(made, scheduler, stages=stages)
     pairings = pair_all(made, scheduler)
     tallies = [tally(verdicts(pairing, stage)) for pairing in pairings for stage in stages]
@@ -159,7 +165,7 @@ def summarize(
     return Summary(
         scheduler=scheduler,
         fixed=tuple(name for name in reasons if name in fixed),
-        absolute=absolute,
+        absolute=True in absolute,
         outcomes=tuple(made),
         comparisons=tuple(Comparison(*both) for both in zip(judged, tallies, strict=True)),
         steps=tuple(one for one in steps if one.pairs),

@@ -55,22 +55,20 @@ class Compared:
     """Result of :func:`greedylr.lab.compare`.
 
     Attributes:
-        results: One for each run, with all its curves. In ``run.multiplier`` is the learning rate, if :attr:`absolute`.
+        results: One for each run, with all its curves.
         schedulers: Their names, the one in question first.
         fixed: Those of them that go by the step alone.
-        absolute: Whether learning rates were given; else there is one, the good one of each problem.
     """
 
     results: tuple[Result, ...]
     schedulers: tuple[str, ...]
     fixed: tuple[str, ...]
-    absolute: bool
 
     @cached_property
     def summary(self) -> Summary:
         """Statistics of the first scheduler against each other one; see ``docs/statistics.md``."""
         stages = [stage for stage in STAGES if all(_has(result, stage) for result in self.results)]
-        made = summarize(self.results, self.schedulers[0], fixed=self.fixed, stages=stages, absolute=self.absolute)
+        made = summarize(self.results, self.schedulers[0], fixed=self.fixed, stages=stages)
         # Where nobody looked before the end, all reach a target there.
         return made if len(stages) == len(STAGES) else replace(made, steps=())
 
@@ -106,7 +104,9 @@ class Compared:
                     row=1,
                     col=column,
                 )
-        figure.update_xaxes(type="log", title_text="learning rate" + ("" if self.absolute else ", × the good one"))
+        figure.update_xaxes(
+            type="log", title_text="learning rate" + ("" if self.summary.absolute else ", × the good one")
+        )
         figure.update_yaxes(title_text="final validation loss", col=1)
         if all(loss > 0 for loss in _losses(self.summary.outcomes)):
             figure.update_yaxes(type="log")
@@ -150,7 +150,7 @@ class Compared:
         table = FittingTable(
             escape(f"{problem}: validation loss after training"),
             "",
-            *(words.rate(rate, self.absolute) for rate in rates),
+            *(words.rate(rate, self.summary.absolute) for rate in rates),
         )
         for name in self.schedulers:
             table.add_row(escape(words.title(name)), *(_cell(self._finals(problem, name, rate)) for rate in rates))

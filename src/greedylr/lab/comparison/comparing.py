@@ -76,7 +76,7 @@ def compare(
                 raise ValueError(f"{name} is for problems of the catalogue; a training function is called as it is")
         kept = None if store is None else Path(store)
         made = run_trials(training, chosen, rates, which, store=kept, settings=_plain(settings))
-        return Compared(tuple(made.results), _names(chosen), made.fixed, absolute=True)
+        return Compared(tuple(made.results), _names(chosen), made.fixed)
     for name, told in (("store", store), ("settings", settings)):
         if told is not None:
             raise ValueError(f"{name} is for a training function; greedylr lab run keeps the results of problems")
@@ -89,7 +89,7 @@ def compare(
         raise ValueError(f"jobs must be a number of cores, at least 1, got {jobs!r}")
     results = train_planned(planned, chosen, cores)
     fixed = tuple(one.name for one in chosen if is_fixed(one))
-    return Compared(tuple(results), _names(chosen), fixed, absolute=rates is not None)
+    return Compared(tuple(results), _names(chosen), fixed)
 
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from greedylr.lab.execution.engines.processes import each
 from greedylr.lab.execution.fingerprint import key_of, settings_of_function
 from greedylr.lab.execution.store import Store
 from greedylr.lab.results import Result
+from greedylr.lab.runs import OWN
 from greedylr.torch.distributed import is_active, is_main
 
 
@@ -152,7 +153,7 @@ def _plan(
         "trial": {"problem": problem, "scheduler": chosen.name, "seed": seed},
         "lr": lr,
         "settings": dict(settings),
-        "stacked": False,
+        "arithmetic": OWN,
         **settings_of_function(function, chosen.registered or chosen.make),
     }
     name = re.sub(r"[^\w.=-]+", "-", f"{chosen.name}-lr{lr:g}-seed{seed}")

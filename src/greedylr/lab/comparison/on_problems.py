@@ -28,7 +28,7 @@ class Planned(NamedTuple):
 
     Attributes:
         run: As the lab names it.
-        shown: As the user names it: another name of the scheduler, perhaps, and the learning rate for its multiple.
+        shown: As the user names it: perhaps by another name of the scheduler.
     """
 
     run: Run
@@ -61,12 +61,12 @@ def plan(
     made = []
     for name in problems:
         problem = PROBLEMS[name]
-        for lr in lrs or [problem.lrs[optimizer]]:
+        for rate in lrs or [1.0]:
             for seed in seeds:
                 for one in chosen:
-                    multiplier = lr / problem.lrs[optimizer]
-                    run = Run(name, multiplier, one.registered or one.name, seed, problem.steps, optimizer)
-                    made.append(Planned(run, run._replace(scheduler=one.name, multiplier=lr if lrs else multiplier)))
+                    known = one.registered or one.name
+                    run = Run(name, rate, known, seed, problem.steps, optimizer, absolute=lrs is not None)
+                    made.append(Planned(run, run._replace(scheduler=one.name)))
     return made
 
 

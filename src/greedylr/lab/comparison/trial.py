@@ -17,7 +17,7 @@ from greedylr.control.numerals import number
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.comparison.chosen import Chosen, told
 from greedylr.lab.results import Result, from_plain, keep_notable, moves, record, to_plain
-from greedylr.lab.runs import Run
+from greedylr.lab.runs import OWN, Run
 from greedylr.presentation.words import count
 from greedylr.pulse.recording.storage import settings
 
@@ -224,9 +224,11 @@ class Trial:
         kept = record(self._losses, lrs, dict(sorted(self._validations.items())), decisions, config=self._config)
         while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
             optimizer = inner  # Accelerate puts its own around it.
-        run = Run(problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower())
+        run = Run(
+            problem, self.lr, self.scheduler, self.seed, self._steps, type(optimizer).__name__.lower(), absolute=True
+        )
         failure = f"gave up after a loss of {self._losses[-1]}" if given_up else None
-        return Result(run, kept, self._metric, failure)
+        return Result(run, kept, self._metric, failure, OWN)
 
     def _observe(self, decision: Decision) -> None:
         """Take in a step as a scheduler tells of it, when it has been acted on."""

@@ -22,7 +22,7 @@ def finished(runs: Sequence[Run], store: Store, engine: str | None = None) -> se
     Raises:
         greedylr.lab.execution.store.StoreError: If the store cannot be read.
     """
-    return store.finished(runs, None if engine is None else ENGINES[engine].stacked)
+    return store.finished(runs, None if engine is None else ENGINES[engine].arithmetic)
 
 
 def complete(

@@ -20,6 +20,7 @@ _COLUMNS = {
     "perturbation": "string",
     "seed": "int64",
     "steps": "int64",
+    "absolute": "bool",
     "lr": "float64",
     "start_loss": "float64",
     "final_loss": "float64",
@@ -27,7 +28,7 @@ _COLUMNS = {
     "failure": "string",
     "versions": "string",
     "code": "string",
-    "stacked": "bool",
+    "arithmetic": "string",
 }
 _CURVES = {
     "losses": "float64",
@@ -74,7 +75,7 @@ def _row(stored: Stored) -> dict[str, Any]:
         "failure": result.failure,
         "versions": " ".join(f"{name}={version}" for name, version in stored.settings["versions"].items()),
         "code": stored.settings["code"],
-        "stacked": result.stacked,
+        "arithmetic": result.arithmetic,
     }
 
 

@@ -28,7 +28,7 @@ import greedylr
 from greedylr.lab.catalogue import optimizers, perturbations, problems, schedulers
 from greedylr.lab.catalogue.grammar import read
 from greedylr.lab.execution.setup import learning_rate
-from greedylr.lab.runs import Run
+from greedylr.lab.runs import STACKED, Run
 
 _LOOP = "greedylr.lab.execution.reference_loop"
 _STACKS = "greedylr.lab.execution.engines.batched"
@@ -45,12 +45,12 @@ _OF_PYTHON = frozenset({"sysconfig", "unicodedata", "pydoc_data"})  # Problems a
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # Those that are called otherwise than their module.
 
 
-def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
+def settings(run: Run, *, arithmetic: str) -> dict[str, Any]:
     """Everything that the result of a run depends on, as plain data; not the machine.
 
     Args:
         run: The run.
-        stacked: Whether it is trained in a stack with others, as :attr:`Result.stacked` says. Which others these are
+        arithmetic: What it is computed with, as :attr:`Result.arithmetic` says. Which others are in a stack with it
             shows in last bits only, and is not part of it.
 
     Raises:
@@ -72,20 +72,20 @@ def settings(run: Run, *, stacked: bool) -> dict[str, Any]:
             "scheduler": scheduler.version,
             "perturbation": 0 if perturbation is None else perturbation.kind.version,
         },
-        "stacked": stacked,
-        "versions": _versions(run.problem, scheduler.package, stacked),
-        "code": _code(run, stacked=stacked),
+        "arithmetic": arithmetic,
+        "versions": _versions(run.problem, scheduler.package, arithmetic == STACKED),
+        "code": _code(run, stacked=arithmetic == STACKED),
     }
 
 
-def key(run: Run, *, stacked: bool) -> str:
+def key(run: Run, *, arithmetic: str) -> str:
     """A short text that stands for :func:`settings`: two runs share it only if they are the same run of the same code.
 
     Raises:
         KeyError: If there is no such problem, optimizer, scheduler or perturbation.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
-    return key_of(settings(run, stacked=stacked))
+    return key_of(settings(run, arithmetic=arithmetic))
 
 
 def key_of(settings: dict[str, Any]) -> str:

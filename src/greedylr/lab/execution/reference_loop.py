@@ -27,6 +27,8 @@ def train(
     *,
     scheduler: Scheduler | None = None,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    forward: torch.dtype | None = None,
     fused: bool = True,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -36,6 +38,8 @@ def train(
         run: What to train.
         scheduler: One that is not in the catalogue; None: that of the run's name.
         dtype: Of the weights and the data.
+        device: Where to train, as torch names it; the initial weights and the batches are the same everywhere.
+        forward: Of the forward pass, by torch's autocast; None: as the weights are.
         fused: Whether to take torch's fused optimizers.
         stopped: Asked before each step whether to give up.
 
@@ -48,9 +52,9 @@ def train(
         StoppedError: If ``stopped()`` was true.
         ValueError: If the perturbation has nothing to act on in the run.
     """
-    problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype)
+    problem, data = PROBLEMS[run.problem], data_of(run.problem, dtype, device)
     task, entry = problem.task, scheduler or SCHEDULERS[run.scheduler]
-    model = initial_model(run, dtype)
+    model = initial_model(run, dtype).to(device)
     drawn = batches(run, data)
     optimizer = _optimizer(run, entry, list(model.parameters()), fused)
     stepped: Any = entry.build(optimizer, run.steps, task.mode)
@@ -72,8 +76,11 @@ def train(
     # Asked without the rule itself, which is no part of runs of other schedulers.
     hears_validation = getattr(getattr(stepped, "config", None), "await_validation", False)
 
+    def cast() -> torch.autocast:
+        return torch.autocast(torch.device(device).type, forward, enabled=forward is not None)
+
     def validate(step: int) -> None:
-        with _settled(optimizer):
+        with _settled(optimizer), cast():
             validations[step] = problem.validate(model, data)
         if hears_validation:
             stepped.validate(validations[step])
@@ -84,19 +91,20 @@ def train(
         if alone is not None:
             alone.state(step)
             examples = alone.examples(step, indices) or examples
-        loss = problem.loss(model, examples)
+        with cast():
+            loss = problem.loss(model, examples)
         optimizer.zero_grad()
         (loss if alone is None else alone.loss(step, loss)).backward()  # type: ignore[no-untyped-call]
         if alone is not None:
             alone.gradients(step)
         losses.append(loss.item())
         if keeps_clean:
-            with torch.no_grad():
+            with torch.no_grad(), cast():
                 kept = loss if examples is undisturbed else problem.loss(model, undisturbed)
             clean_losses.append(kept.item())
         observed = losses[-1]
         if task.observe is not None:
-            with torch.no_grad():
+            with torch.no_grad(), cast():
                 observed = problem.observe(model, examples).item()
         if alone is not None:
             observed = alone.told(step, observed)
@@ -109,7 +117,7 @@ def train(
     to_validate = frozenset(validation_steps(run.steps))
     validate(0)
     try:
-        with drawing(run):
+        with drawing(run, device):
             for step in range(run.steps):
                 if stopped():
                     raise StoppedError
@@ -117,7 +125,7 @@ def train(
                 if step + 1 in to_validate:
                     validate(step + 1)
         model.eval()
-        with torch.no_grad(), _settled(optimizer):
+        with torch.no_grad(), _settled(optimizer), cast():
             metric = problem.metric(model, data.validation).item()
     except FAILURES as error:
         failure = f"{type(error).__name__}: {error}"
@@ -126,7 +134,18 @@ def train(
         decisions = moves(told, lrs)
     config = settings(stepped.config) if says_why else {"mode": task.mode}
     kept = record(losses, lrs, validations, decisions, config=config, clean_losses=clean_losses)
-    return Result(run, kept, metric, failure)
+    return Result(run, kept, metric, failure, arithmetic(device, forward))
+
+
+def arithmetic(device: str, forward: torch.dtype | None) -> str:
+    """Name of what results are computed with, as in :attr:`Result.arithmetic`.
+
+    Example:
+        >>> arithmetic("cuda:1", torch.bfloat16)
+        'cuda-bfloat16'
+    """
+    kind = torch.device(device).type
+    return kind if forward is None else f"{kind}-{str(forward).removeprefix('torch.')}"
 
 
 def _lr(optimizer: Optimizer) -> float:

@@ -26,7 +26,7 @@ class StoppedError(Exception):
 
 def learning_rate(run: Run) -> float:
     """The initial learning rate of a run."""
-    return PROBLEMS[run.problem].lrs[run.optimizer] * run.multiplier
+    return run.multiplier if run.absolute else PROBLEMS[run.problem].lrs[run.optimizer] * run.multiplier
 
 
 def initial_model(run: Run, dtype: torch.dtype) -> nn.Module:
@@ -37,9 +37,9 @@ def initial_model(run: Run, dtype: torch.dtype) -> nn.Module:
 
 
 @contextmanager
-def drawing(run: Run) -> Iterator[None]:
-    """Let dropout draw the same for the same seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+def drawing(run: Run, device: str = "cpu") -> Iterator[None]:
+    """Let dropout draw the same for the same seed and device; torch's global generators are left as they were."""
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
         torch.manual_seed(run.seed + _TRAINING)
         yield
 
@@ -55,9 +55,9 @@ def batches(run: Run, data: Data) -> Iterator[Tensor]:
 
 
 @cache
-def data_of(problem: str, dtype: torch.dtype) -> Data:
+def data_of(problem: str, dtype: torch.dtype, device: str = "cpu") -> Data:
     """The data of a problem, floating tensors in ``dtype``: read once in a process, never written to."""
-    return Data(*(Examples(*(_in(dtype, tensor) for tensor in part)) for part in PROBLEMS[problem].load()))
+    return Data(*(Examples(*(_in(dtype, tensor).to(device) for tensor in part)) for part in PROBLEMS[problem].load()))
 
 
 def _in(dtype: torch.dtype, tensor: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ import greedylr
 from greedylr import Decision
 from greedylr.lab.execution.fingerprint import key, key_of, settings
 from greedylr.lab.results import Result, from_plain, is_notable, record, to_plain
-from greedylr.lab.runs import Run
+from greedylr.lab.runs import ON_CPU, STACKED, Run
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
-_LAYOUT = 3
+_LAYOUT = 4
 _PATIENCE = 60.0  # Seconds to wait while another process writes, which takes it milliseconds.
 
 _TABLE = """
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS run (
     problem TEXT NOT NULL,
     optimizer TEXT NOT NULL,
     multiplier REAL NOT NULL,
+    absolute INTEGER NOT NULL, -- 1 if that is the learning rate itself
     scheduler TEXT NOT NULL,
     perturbation TEXT NOT NULL,
     seed INTEGER NOT NULL,
@@ -51,11 +52,11 @@ CREATE TABLE IF NOT EXISTS run (
     digest BLOB NOT NULL       -- SHA-256 of all that stands before it
 )
 """
-_INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 15)})"
-
-
+_INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 16)})"
 _SQLITE = b"SQLite format 3\0"
-_EITHER = (True, False)  # Trained in a stack, or not, in the order of preference.
+
+PREFERRED = (STACKED, ON_CPU)
+"""Arithmetic of the results that are taken if nobody asks for others, the first before the second."""
 
 
 class StoreError(Exception):
@@ -143,7 +144,7 @@ class Store:
             about: All that it depends on, as plain data; None: the run is the catalogue's, which knows.
         """
         if about is None:
-            about = settings(result.run, stacked=result.stacked)
+            about = settings(result.run, arithmetic=result.arithmetic)
         run = Run(**about["run"]) if "run" in about else result.run
         details = {
             "metric": result.metric,
@@ -158,6 +159,7 @@ class Store:
             run.problem,
             run.optimizer,
             run.multiplier,
+            int(run.absolute),
             run.scheduler,
             run.perturbation,
             run.seed,
@@ -176,27 +178,27 @@ class Store:
         stored = self._row(key_of(about))
         return None if stored is None else stored.result
 
-    def load(self, runs: Iterable[Run], stacked: bool | None = None) -> Iterator[Result]:
+    def load(self, runs: Iterable[Run], arithmetic: str | None = None) -> Iterator[Result]:
         """The results of those of ``runs`` that are finished, in their order; one at a time, for curves are large.
 
         Args:
             runs: Which.
-            stacked: Only what was trained in a stack with others, or only what was not; None: what there is of a run,
-                of the stack rather than not.
+            arithmetic: Only what was computed so, as :attr:`Result.arithmetic` says; None: what the processor computed,
+                in a stack rather than not.
         """
         for run in runs:
-            stored = self._stored(run, stacked)
+            stored = self._stored(run, arithmetic)
             if stored is not None:
                 yield stored.result
 
-    def finished(self, runs: Iterable[Run], stacked: bool | None = None) -> set[Run]:
+    def finished(self, runs: Iterable[Run], arithmetic: str | None = None) -> set[Run]:
         """Runs, of ``runs``, whose results are there and can be read; arguments as for :meth:`load`."""
-        return {result.run for result in self.load(runs, stacked)}
+        return {result.run for result in self.load(runs, arithmetic)}
 
-    def key(self, run: Run) -> str | None:
+    def key(self, run: Run, arithmetic: str | None = None) -> str | None:
         """Key of the result that :meth:`load` gave for a run; None if there is none."""
-        for stacked in _EITHER:
-            name = key(run, stacked=stacked)
+        for one in PREFERRED if arithmetic is None else (arithmetic,):
+            name = key(run, arithmetic=one)
             with self._errors():
                 there = self._connection.execute("SELECT 1 FROM run WHERE key = ?", (name,)).fetchone()
             if there and name not in self.damaged:
@@ -208,13 +210,13 @@ class Store:
 
         What cannot be run here, as its package is not installed, has no present version.
         """
-        about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation"
+        about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation, absolute"
         order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
         with self._errors():
             rows = self._connection.execute(f"SELECT key, settings, {about} FROM run ORDER BY {order}").fetchall()
         present: dict[Run, None] = {}  # In order; a run may be there twice, trained in a stack and not.
         for name, about_it, *parts in rows:
-            run = Run(*parts)
+            run = _run(*parts)
             if not _says(about_it, name, run):
                 self.damaged.add(str(name))
             elif name in _keys(run):
@@ -241,9 +243,9 @@ class Store:
             if stored is not None:
                 yield stored
 
-    def _stored(self, run: Run, stacked: bool | None = None) -> Stored | None:
-        for one in _EITHER if stacked is None else (stacked,):
-            stored = self._row(key(run, stacked=one))
+    def _stored(self, run: Run, arithmetic: str | None = None) -> Stored | None:
+        for one in PREFERRED if arithmetic is None else (arithmetic,):
+            stored = self._row(key(run, arithmetic=one))
             if stored is not None:
                 return stored
         return None
@@ -346,7 +348,7 @@ def _says(about: Any, name: Any, run: Run | None = None) -> bool:
 def _keys(run: Run) -> set[str]:
     """Keys that a run can be stored under at present; none if it cannot be run here."""
     try:
-        return {key(run, stacked=stacked) for stacked in _EITHER}
+        return {key(run, arithmetic=arithmetic) for arithmetic in PREFERRED}
     except (KeyError, ModuleNotFoundError):
         return set()
 
@@ -369,13 +371,21 @@ def _unpack(blob: bytes) -> tuple[list[float], list[float]]:
     return first, second
 
 
+def _run(*cells: Any) -> Run:
+    """A run of a row's cells: SQLite knows no truth values."""
+    run = Run(*cells)
+    return run._replace(absolute={0: False, 1: True}.get(run.absolute, run.absolute))
+
+
 def _unpack_row(row: Sequence[Any]) -> Stored | None:
     """Result in a row; None if the row is damaged, and the run to be trained anew."""
     *cells, digest = row
     if digest != _digest(cells):
         return None
-    name, _, problem, optimizer, multiplier, scheduler, perturbation, seed, steps, failure, about, *blobs = cells
-    run = Run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation)
+    name, _, problem, optimizer, multiplier, absolute, scheduler, perturbation, seed, steps, failure, about, *blobs = (
+        cells
+    )
+    run = _run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation, absolute)
     if not _says(about, name, run):
         return None
     try:
@@ -397,7 +407,7 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
             metric = _number(metric)
         validations = {int(step): loss for step, loss in zip(validation_steps, validation_losses)}
         kept = record(losses, lrs, validations, decisions, config=details["config"], clean_losses=clean)
-        return Stored(name, told, Result(run, kept, metric, failure, bool(told["stacked"])))
+        return Stored(name, told, Result(run, kept, metric, failure, str(told["arithmetic"])))
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

@@ -114,7 +114,7 @@ def _keep_finished(ray: Any, pending: list[Any], keep: Callable[[Result], None])
         raise error.cause from error  # as if it had been trained here
     except ray.exceptions.RayError as error:
         raise ClusterError(f"a run was lost for good: {error}") from error
-    if there != key(result.run, stacked=False):
+    if there != key(result.run, arithmetic=result.arithmetic):
         raise ClusterError("a machine of the cluster has another version of greedylr, or of what it stands on")
     keep(result)
     return list(unfinished)
@@ -123,4 +123,5 @@ def _keep_finished(ray: Any, pending: list[Any], keep: Callable[[Result], None])
 def _train(run: Run) -> tuple[str, Result]:
     """Train a run in a process of the cluster, and say by its key what with."""
     torch.set_num_threads(1)
-    return key(run, stacked=False), train(run)
+    result = train(run)
+    return key(run, arithmetic=result.arithmetic), result

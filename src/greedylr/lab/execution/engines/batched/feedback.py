@@ -65,11 +65,11 @@ def controllers(runs: Sequence[Run], mode: Mode) -> Iterator[Controller]:
     """Controllers for those of the runs, all of one optimizer, whose learning rates depend on what is observed."""
     greedy: dict[Config, list[int]] = {}
     others: list[int] = []
-    configs: dict[tuple[str, float], Config | None] = {}
+    configs: dict[tuple[str, float, bool], Config | None] = {}
     for row, run in enumerate(runs):
         if SCHEDULERS[run.scheduler].kind != "feedback":
             continue
-        kind = run.scheduler, run.multiplier
+        kind = run.scheduler, run.multiplier, run.absolute
         if kind not in configs:
             configs[kind] = config_of(_of_run(run, mode)[1])
         config = configs[kind]

@@ -20,7 +20,7 @@ from greedylr.lab.execution.engines.batched.stack import Stack, bytes_of_run
 from greedylr.lab.execution.engines.batched.updates import update
 from greedylr.lab.execution.setup import StoppedError, batches, data_of, initial_model, learning_rate
 from greedylr.lab.results import Result, record
-from greedylr.lab.runs import Run, validation_steps
+from greedylr.lab.runs import STACKED, Run, validation_steps
 from greedylr.torch.gradient import is_round
 
 # Memory that the runs which are trained together go through in one step: from where on what Python does once a step
@@ -169,7 +169,7 @@ def train_batched(
             config=its.config,
             clean_losses=() if clean is None else clean[:steps, row],
         )
-        return Result(run, kept, metrics[row] if its.failure is None else None, its.failure, stacked=True)
+        return Result(run, kept, metrics[row] if its.failure is None else None, its.failure, STACKED)
 
     return [result(row, run) for row, run in enumerate(runs)]
 
