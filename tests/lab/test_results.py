@@ -97,6 +97,12 @@ def test_of_each_case_the_rival_furthest_ahead_is_shown_and_the_worst_case_first
     assert len(summary.worst(1)) == 1
 
 
+def test_where_the_scheduler_is_as_good_it_does_not_lose():
+    summary = summarize([result("greedylr", (2.0, 1.0, 0.501)), result("cosine", (2.0, 1.0, 0.5))])
+    assert summary.comparisons[-1].tally.verdicts[0].mean < 0
+    assert summary.worst(5) == []
+
+
 def test_steps_to_the_target_are_compared_where_there_is_one():
     results = [result(), result("greedylr", losses=(2.0, 0.6, 0.5)), result("constant", losses=(2.0, 1.5, 1.0))]
     steps = {one.second: one for one in summarize(results).steps}

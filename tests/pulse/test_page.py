@@ -83,6 +83,32 @@ def test_every_move_and_spike_has_its_marker_and_its_reason(browser, show, readi
     assert sum("spike: held" in text for text in texts) == 2
 
 
+def drawn_markers(browser):
+    """Sizes, and whether they are drawn, of the decisions on the loss and on the learning rate."""
+    return browser.execute_script(
+        "return document.getElementById('chart').data.filter((one) => one.name === 'decisions')"
+        ".map((one) => [[...one.marker.size], [...one.y].map((y) => !Number.isNaN(y))])"
+    )
+
+
+def test_of_hundreds_of_moves_those_are_large_that_stand_apart_or_were_refuted(browser, show, wait, reading, tmp_path):
+    reading(moves=300, spikes=(6020,))
+    (one,) = read([tmp_path / "run"])
+    show(render([one]))
+    refuted = {move.decision.step for move in one.audit.moves if move.verdict.short == "refuted"}
+    steps = [move.step for move in one.trace.decisions if move.raised or move.cut or move.action is Action.SPIKE]
+    (on_loss, there), (on_lr, all_there) = drawn_markers(browser)
+    expected = [step in refuted or step == 6020 for step in steps]
+    assert sum(expected) < 100
+    assert on_loss == on_lr == [9 if large else 4 for large in expected]
+    assert there == expected
+    assert all(all_there)
+    assert "zoom in to tell them apart" in browser.find_element(By.ID, "some").text
+    browser.execute_script("Plotly.relayout('chart', {'xaxis.range': [0, 1000]})")
+    wait(lambda driver: drawn_markers(driver)[0][0] == [9] * 301)
+    assert all(drawn_markers(browser)[0][1])
+
+
 def test_keys_and_buttons_go_from_decision_to_decision(browser, show, wait, reading, tmp_path):
     reading(moves=4)
     show(pages(tmp_path, "run"))

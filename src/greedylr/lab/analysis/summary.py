@@ -17,6 +17,7 @@ from greedylr.lab.analysis.statistics import (
     Regrets,
     StepsToTarget,
     Tally,
+    Verdict,
     differences,
     first_step,
     pair_all,
@@ -67,6 +68,9 @@ class Failures:
     reasons: Counter[str]
 
 
+_LOST = (Verdict.WORSE, Verdict.CLEARLY_WORSE)
+
+
 @dataclass(frozen=True)
 class Summary:
     """Summary of a set of results.
@@ -95,7 +99,9 @@ class Summary:
     failures: tuple[Failures, ...]
 
     def worst(self, count: int) -> list[CaseVerdict]:
-        """The cases in which the scheduler is furthest behind at the end, each against the rival furthest ahead.
+        """The cases that the scheduler loses by most at the end, each against the rival furthest ahead.
+
+        Those in which it is as good are none of them.
 
         Args:
             count: How many at most.
@@ -103,7 +109,8 @@ class Summary:
         found: dict[Case, CaseVerdict] = {}
         for one in self.comparisons:
             if one.difference.stage == 1.0:
-                for verdict in one.tally.verdicts:
+                lost = [verdict for verdict in one.tally.verdicts if verdict.verdict in _LOST]
+                for verdict in lost:
                     known = found.setdefault(verdict.case, verdict)
                     if verdict.mean < known.mean:
                         found[verdict.case] = verdict

@@ -104,7 +104,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         finished=len(summary.outcomes) if disturbed is None else disturbed.runs,
         robust=None if disturbed is None else section(disturbed, names),
         words=words,
-        worst=[_worst_row(summary, one, cases, keys) for one in summary.worst(WORST) if not one.mean >= 0],
+        worst=[_worst_row(summary, one, cases, keys) for one in summary.worst(WORST)],
         winners=_winners(finals, summary),
         failures=[
             (one, failed_runs(one.scheduler, summary, cases, keys))

@@ -36,8 +36,10 @@ def show(console: Console, summary: Summary) -> None:
         console.print(f"[yellow]Fixed schedules lack runs in {count(lacking, 'place')}: regret may be too small.[/]\n")
     if summary.steps:
         console.print(_steps(summary.scheduler, summary.steps))
-    if summary.comparisons:
+    if summary.worst(1):
         console.print(_worst(summary))
+    elif summary.comparisons:
+        console.print(f"{_title(summary.scheduler)} loses none of the cases at the end.\n")
     console.print(_failures(summary.failures))
     console.print("Every number is defined in docs/statistics.md.")
 
@@ -144,7 +146,7 @@ def _steps(scheduler: str, rows: tuple[StepsToTarget, ...]) -> FittingTable:
 
 def _worst(summary: Summary) -> FittingTable:
     table = FittingTable(
-        "Worst cases at the end, each against the rival furthest ahead",
+        f"Cases that {_title(summary.scheduler)} loses by most at the end, each against the rival furthest ahead",
         "problem",
         "optimizer",
         "LR",

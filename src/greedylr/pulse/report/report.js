@@ -41,15 +41,34 @@ function symbol(look, verdict) {
   return verdict === "undecidable" || verdict === "not yet" ? `${shape}-open` : shape;
 }
 
+// Moves that stand closer than their symbols are wide are small, and on the learning rate alone; until one zooms in.
+const WIDE = 9;
+
+function crowded(run) {
+  const { step, look, verdict } = run.decisions;
+  const range = chart._fullLayout?.xaxis?.range ?? [0, run.last], room = WIDE * (range[1] - range[0]) / Math.max(chart.clientWidth - 70, 1);
+  const telling = (number) => verdict[number] === "refuted" || !["raise", "cut"].includes(look[number]);
+  const near = (number, other) => Math.abs((step[other] ?? Infinity) - step[number]) < room;
+  return step.map((_, number) => !telling(number) && (near(number, number - 1) || near(number, number + 1)));
+}
+
+function sizes(small) {
+  return small.map((one, number) => (number === chosen ? 17 : one ? 4 : WIDE));
+}
+
+function heights(run, name, small) {
+  return name === "lr" ? run.decisions.lr : run.decisions.loss.map((loss, number) => (small[number] && number !== chosen ? NaN : loss));
+}
+
 function markers(run, name, axis) {
-  const { step, look, verdict, text } = run.decisions;
+  const { step, look, verdict, text } = run.decisions, small = crowded(run);
   return {
-    type: "scatter", mode: "markers", name: "decisions", x: step, y: run.decisions[name], yaxis: axis,
+    type: "scatter", mode: "markers", name: "decisions", x: step, y: heights(run, name, small), yaxis: axis,
     hovertext: text, hoverinfo: "text", visible: !hidden.has(front),
     marker: {
       symbol: look.map((one, number) => symbol(one, verdict[number])),
       color: look.map((one) => css(symbols[one][1])),
-      size: look.map((one, number) => (number === chosen ? 17 : 9)),
+      size: sizes(small),
       line: { color: css("--text"), width: verdict.map((one) => (one === "refuted" ? 2.5 : 0)) },
     },
   };
@@ -157,6 +176,7 @@ function draw() {
   const run = runs[front], shown = run.decisions.step.length, some = [];
   if (shown < run.decisions_in_all) some.push(`${shown} of ${run.decisions_in_all} decisions are shown: reflexes and refuted ones first.`);
   if (run.marks.length < run.marks_in_all) some.push(`${run.marks.length} of ${run.marks_in_all} marks are shown.`);
+  if (crowded(run).some(Boolean)) some.push("Moves that stand close together are small, and on the learning rate alone: zoom in to tell them apart.");
   find("some").hidden = !some.length;
   find("some").textContent = some.join(" ");
   document.querySelectorAll("#runs-shown button").forEach((button, number) => {
@@ -209,7 +229,14 @@ for (const button of document.querySelectorAll("button[data-run]")) {
   });
 }
 dark.addEventListener("change", draw);
-draw().then(() => chart.on("plotly_click", (event) => {
-  const point = event.points.find((one) => one.data.name === "decisions");
-  if (point) choose(point.pointNumber);
-}));
+draw().then(() => {
+  chart.on("plotly_click", (event) => {
+    const point = event.points.find((one) => one.data.name === "decisions");
+    if (point) choose(point.pointNumber);
+  });
+  chart.on("plotly_relayout", (event) => {
+    if (!Object.keys(event).some((name) => name.startsWith("xaxis") || name === "autosize")) return;
+    const run = runs[front], small = crowded(run), both = [chart.data.length - 2, chart.data.length - 1];
+    Plotly.restyle(chart, { y: [heights(run, "loss", small), heights(run, "lr", small)], "marker.size": [sizes(small), sizes(small)] }, both);
+  });
+});
