@@ -10,6 +10,7 @@ together not, at that length), page 5.6 MB.
 """
 
 import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,8 +18,9 @@ from pathlib import Path
 import torch
 
 from greedylr import DefaultConfig, GreedyLR
+from greedylr.cli.pulse import live
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.diagnosis.reading import read
+from greedylr.pulse.diagnosis.reading import Watched, read
 from greedylr.pulse.report import render
 
 STEPS, REPETITIONS, MILLION = 2000, 150, 1_000_000
@@ -80,6 +82,16 @@ def main():
     readings = read([folder / "million"])
     print(f"read in {loaded - begin:.1f} s, judged in {time.perf_counter() - loaded:.1f} s", end=", ")
     print(f"page {len(render(readings)) / 1e6:.1f} MB")
+    with Recorder(folder / "million", watched) as recorder:  # It goes on, and is watched.
+        run = Watched(folder / "million")
+        spent = []
+        for _ in range(20):
+            watched.step(2.0, composition={"domain": "a", "length": 1})
+            recorder.flush()
+            begin = time.perf_counter()
+            live(run.look(), 120)
+            spent.append(time.perf_counter() - begin)
+    print(f"greedylr watch: first look {spent[0]:.1f} s, then {1e3 * statistics.median(spent[1:]):.0f} ms each")
 
 
 if __name__ == "__main__":

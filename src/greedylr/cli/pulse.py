@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -16,8 +17,8 @@ from rich.text import Text
 from greedylr.presentation.terminal import FittingTable, as_markup, plain
 from greedylr.presentation.words import count
 from greedylr.pulse.diagnosis.findings import Finding
-from greedylr.pulse.diagnosis.reading import Reading, read
-from greedylr.pulse.diagnosis.windows import windows_of
+from greedylr.pulse.diagnosis.reading import Reading, Watched, read
+from greedylr.pulse.record import Floats
 from greedylr.pulse.report import readiness, words, write
 from greedylr.pulse.report.readiness import compare
 
@@ -68,13 +69,14 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
         The exit code: 0, or 1 after an error, or if there is nothing to show once.
     """
     try:
+        watched = Watched(run)
         if once:
-            reading = _begun(run)
+            reading = _begun(run, watched)
             console.print(_nothing(run) if reading is None else live(reading, console.width))
             return int(reading is None)
         with Live(console=console, auto_refresh=False) as shown:
             while True:
-                reading = _begun(run)
+                reading = _begun(run, watched)
                 if reading is None:
                     shown.update(Text.assemble(_nothing(run), ": waiting for it, Ctrl-C ends"), refresh=True)
                 else:
@@ -89,7 +91,7 @@ def watch(console: Console, run: Path, every: float, once: bool) -> int:
         return 1
 
 
-def _begun(run: Path) -> Reading | None:
+def _begun(run: Path, watched: Watched) -> Reading | None:
     """The run; None while nothing is recorded there.
 
     Raises:
@@ -98,10 +100,9 @@ def _begun(run: Path) -> Reading | None:
     if run.exists() and not run.is_dir():
         raise NotADirectoryError(f"{run} is a file: name the folder that was given to Recorder")
     try:
-        (reading,) = read([run], thoroughly=False)
+        return watched.look()
     except FileNotFoundError:
         return None
-    return reading
 
 
 def _nothing(run: Path) -> Text:
@@ -143,12 +144,11 @@ def fitting(title: str, compared: readiness.Table) -> FittingTable:
 def live(reading: Reading, width: int) -> RenderableType:
     """A run that is going on: curves, last decisions, state of health."""
     trace = reading.trace
-    windows = windows_of(trace)
     columns = max(10, min(width - 30, 100))
     shown: list[RenderableType] = [_head(reading)]
     curves = Table.grid(padding=(0, 1))
-    values = trace.sign * windows.mean
-    for name, curve in (("loss", values.tolist()), ("LR", windows.lr.tolist())):
+    for name, values in (("loss", trace.losses), ("LR", trace.lrs[:, 0])):
+        curve = _means(values, 10 * columns)
         if curve:
             curves.add_row(name, spark(curve, columns), words.number(curve[-1]))
     validation = trace.validation
@@ -168,6 +168,18 @@ def live(reading: Reading, width: int) -> RenderableType:
         shown.append(Text("No raise and no cut by the loss yet."))
     shown.append(_findings(reading, width))
     return Group(*shown)
+
+
+def _means(values: Floats, points: int) -> list[float]:
+    """Means of the finite ones of so many parts, one after the other."""
+    edges = np.unique(np.linspace(0, len(values), min(points, len(values)) + 1).astype(int))
+    if len(edges) < 2:
+        return []
+    finite = np.isfinite(values)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        sums = np.add.reduceat(values if finite.all() else np.where(finite, values, 0.0), edges[:-1])
+        means: list[float] = (sums / np.add.reduceat(finite, edges[:-1], dtype=np.int64)).tolist()
+    return means
 
 
 def spark(values: Sequence[float], columns: int) -> str:
@@ -208,11 +220,12 @@ def _head(reading: Reading) -> Text:
 
 
 def _findings(reading: Reading, width: int) -> RenderableType:
+    title = "Health" if reading.judged == reading.trace.last else f"Health at step {reading.judged}"
     if not reading.findings:
-        return Text("Health: nothing found.\n")
+        return Text(f"{title}: nothing found.\n")
     if width < _NARROW:
-        return Group(Text("Health", style="bold"), *map(_paragraph, reading.findings))
-    table = FittingTable("Health", "finding", "steps", "what was seen, and what to do", words=(0, 2))
+        return Group(Text(title, style="bold"), *map(_paragraph, reading.findings))
+    table = FittingTable(title, "finding", "steps", "what was seen, and what to do", words=(0, 2))
     for one in reading.findings:
         seen = Text.assemble(plain(f"{one.numbers}. "), (plain(one.advice), "dim"))
         table.add_row(Text(one.kind.value, style=_style(one)), words.steps(one.first, one.last), seen)

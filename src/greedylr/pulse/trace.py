@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,37 +76,7 @@ class Trace(Record):
         Example:
             See :class:`greedylr.pulse.Recorder`.
         """
-        folder = Path(path)
-        file = folder / storage.FILE
-        reader, seal = Reader(), 0
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder} holds no trace: the path is the folder that was given to Recorder")
-        with open(file, "rb") as lines:
-            being_written = _is_held(lines)
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    record, seal = storage.from_line(line, seal)
-                except (ValueError, RecursionError) as error:
-                    if number == 1:
-                        raise ValueError(f"{file}, line 1: not a line of a trace ({error!r})") from error
-                    warnings.warn(
-                        f"{storage.label(file)} is damaged: line {number} and what follows are left out, so the record "
-                        f"ends at step {reader.last}",
-                        UserWarning,
-                        stacklevel=2,
-                    )
-                    break
-                try:
-                    reader.take(record)
-                except ODD as error:
-                    raise ValueError(f"{file}, line {number}: not a line of a trace ({error!r})") from error
-        try:
-            status = reader.end or ("running" if being_written else "killed")
-            return cls(path=folder, status=status, **reader.content())
-        except ODD as error:
-            raise ValueError(f"{file}: its lines do not make a trace ({error!r})") from error
+        return Follower(path).look()
 
     @property
     def name(self) -> str:
@@ -117,3 +87,90 @@ class Trace(Record):
     def over(self) -> bool:
         """False while it is being recorded."""
         return self.status != "running"
+
+
+@dataclass
+class _Read:
+    """What has been read of a file so far.
+
+    Attributes:
+        inode: Number of the file.
+        reader: Content of its lines.
+        seal: Checksum that the next line goes on from.
+        end: Bytes.
+        lines: Number of lines.
+        last: The last of them.
+        damaged: Whether the next one is not sound.
+    """
+
+    inode: int = -1
+    reader: Reader = field(default_factory=Reader)
+    seal: int = 0
+    end: int = 0
+    lines: int = 0
+    last: bytes = b""
+    damaged: bool = False
+
+
+class Follower:
+    """A trace that is being written, read again and again, each time only what has been added.
+
+    Args:
+        path: The folder that was given to :class:`Recorder`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder = Path(path)
+        self._file = self._folder / storage.FILE
+        self._read = _Read()
+
+    def look(self) -> Trace:
+        """The trace as it is by now; errors and warnings as of :meth:`Trace.load`."""
+        if not self._file.is_file():
+            raise FileNotFoundError(f"{self._folder} holds no trace: the path is the folder that was given to Recorder")
+        with open(self._file, "rb") as lines:
+            being_written = _is_held(lines)
+            if not self._goes_on(lines):
+                self._read = _Read(os.fstat(lines.fileno()).st_ino)
+            if not self._read.damaged:
+                lines.seek(self._read.end)
+                self._take(lines)
+        reader = self._read.reader
+        try:
+            status = reader.end or ("running" if being_written else "killed")
+            return Trace(path=self._folder, status=status, **reader.content())
+        except ODD as error:
+            raise ValueError(f"{self._file}: its lines do not make a trace ({error!r})") from error
+
+    def _goes_on(self, lines: BinaryIO) -> bool:
+        """True if it is the file that was read, and the last line of that stands where it stood."""
+        if os.fstat(lines.fileno()).st_ino != self._read.inode:
+            return False
+        lines.seek(self._read.end - len(self._read.last))
+        return lines.read(len(self._read.last)) == self._read.last
+
+    def _take(self, lines: BinaryIO) -> None:
+        read = self._read
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record, seal = storage.from_line(line, read.seal)
+            except (ValueError, RecursionError) as error:
+                if not read.lines:
+                    raise ValueError(f"{self._file}, line 1: not a line of a trace ({error!r})") from error
+                warnings.warn(
+                    f"{storage.label(self._file)} is damaged: line {read.lines + 1} and what follows are left out, so "
+                    f"the record ends at step {read.reader.last}",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                read.damaged = True
+                return
+            try:
+                read.reader.take(record)
+            except ODD as error:
+                where = f"{self._file}, line {read.lines + 1}"
+                self._read = _Read()  # The reader has taken a part of it.
+                raise ValueError(f"{where}: not a line of a trace ({error!r})") from error
+            read.seal, read.end, read.lines, read.last = seal, read.end + len(line), read.lines + 1, line

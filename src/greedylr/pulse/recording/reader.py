@@ -125,11 +125,12 @@ class Reader:
             self.turns.append((_whole(step), name))
         if "decisions" in line:
             self.decisions += _decisions(line["decisions"], first, losses, self.lr, change)
-        if changes:
-            self.lr = tuple(change[1][-1].tolist())
         batch = _batch(line["batch"], len(losses)) if "batch" in line else {}
         steps = first + np.arange(len(losses), dtype=np.int64)
-        self.blocks.append({"steps": steps, "losses": losses, "change": change, "batch": batch})
+        lrs = _lrs_at(steps, self.lr, change)
+        self.blocks.append({"steps": steps, "losses": losses, "change": change, "lrs": lrs, "batch": batch})
+        if changes:
+            self.lr = tuple(change[1][-1].tolist())
         for name, (at, logged) in line.get("metrics", {}).items():
             values = _doubles(logged)
             at = _steps(at, len(values))
@@ -144,7 +145,7 @@ class Reader:
         self.turns = [turn for turn in self.turns if turn[0] < first]
         for block in self.blocks:
             kept = int(np.searchsorted(block["steps"], first))
-            for name in ("steps", "losses"):
+            for name in ("steps", "losses", "lrs"):
                 block[name] = block[name][:kept]
             block["batch"] = {name: values[:kept] for name, values in block["batch"].items()}
             at, values = block["change"]
@@ -164,16 +165,16 @@ class Reader:
             "config": self.config,
             "steps": steps,
             "losses": _joined([block["losses"] for block in self.blocks], float),
-            "lrs": self._lrs(steps),
+            "lrs": self._lrs(),
             "first_lrs": np.full(1, np.nan) if self.first_lrs is None else self.first_lrs,
             "composition": self._batch(),
-            "decisions": self.decisions,
+            "decisions": list(self.decisions),
             "phases": self._phases(),
             "metrics": {name: metric for name, metric in metrics.items() if len(metric.steps)},
-            "marks": self.marks,
-            "failures": self.failures,
-            "foreign": self.foreign,
-            "resumed": self.resumed,
+            "marks": list(self.marks),
+            "failures": list(self.failures),
+            "foreign": list(self.foreign),
+            "resumed": list(self.resumed),
             "seconds": self.seconds,
         }
 
@@ -184,18 +185,10 @@ class Reader:
         ends = [step - 1 for step, _ in turns[1:]] + [self.last]
         return [Phase(step, end, name.lower().replace("_", " ")) for (step, name), end in zip(turns, ends) if name]
 
-    def _lrs(self, steps: Ints) -> NDArray[np.float64]:
-        """The learning rates at all rows, from where they changed."""
-        changes = [block["change"] for block in self.blocks if len(block["change"][0])]
-        if not changes:
-            return np.full((len(steps), 1), np.nan)
-        groups = max(values.shape[1] for _, values in changes)
-        at = np.concatenate([at for at, _ in changes])
-        padded = [np.pad(known, ((0, 0), (0, groups - known.shape[1])), constant_values=np.nan) for _, known in changes]
-        values = np.concatenate(padded)
-        rows = np.searchsorted(at, steps, side="right") - 1
-        lrs: NDArray[np.float64] = np.where(rows[:, None] >= 0, values[np.maximum(rows, 0)], np.nan)
-        return lrs
+    def _lrs(self) -> NDArray[np.float64]:
+        """The learning rates at all rows; NaN before a group joined."""
+        groups = max((block["lrs"].shape[1] for block in self.blocks), default=1)
+        return _joined([_padded(block["lrs"], groups) for block in self.blocks], float).reshape(-1, groups)
 
     def _batch(self) -> dict[str, NDArray[Any]]:
         names = dict.fromkeys(name for block in self.blocks for name in block["batch"])
@@ -214,8 +207,25 @@ class Reader:
         return columns
 
 
+def _lrs_at(steps: Ints, before: tuple[float, ...], change: tuple[Ints, Floats]) -> Floats:
+    """The learning rates at some steps, of what they were before and from which step on they are others."""
+    at, values = change
+    groups = max(len(before), values.shape[1], 1)
+    known = np.concatenate([_padded(np.array([before or (np.nan,)]), groups), _padded(values, groups)])
+    lrs: Floats = known[np.searchsorted(at, steps, side="right")]
+    return lrs
+
+
+def _padded(values: Floats, groups: int) -> Floats:
+    """Learning rates of so many groups: NaN for those that had not joined."""
+    missing = groups - values.shape[1]
+    return np.pad(values, ((0, 0), (0, missing)), constant_values=np.nan) if missing else values
+
+
 def _metric(parts: list[tuple[Ints, Floats]]) -> Metric:
     at, values = _joined([at for at, _ in parts], np.int64), _joined([values for _, values in parts], float)
+    if (np.diff(at) >= 0).all():
+        return Metric(at, values)
     order = np.argsort(at, kind="stable")  # They may have been logged in any.
     return Metric(at[order], values[order])
 
