@@ -92,7 +92,7 @@ def wait(browser):
 
 
 @pytest.fixture
-def show(browser, tmp_path):
+def show(browser, wait, tmp_path):
     """Opens a page from disk, and fails if the browser had anything to complain about."""
 
     def open_page(html):
@@ -102,6 +102,8 @@ def show(browser, tmp_path):
         browser.execute_cdp_cmd("Network.enable", {})
         browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
         browser.get(file.as_uri())
+        if "data-squeezed" in html:
+            wait(lambda driver: driver.execute_script("return 'ready' in document.documentElement.dataset"))
 
     yield open_page
     assert browser.get_log("browser") == []

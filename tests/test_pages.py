@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from greedylr.presentation import check_writable, render, write_whole
+from greedylr.presentation.rendering import squeezed
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
@@ -50,3 +51,27 @@ def test_a_planted_link_is_not_followed_and_permissions_are_the_usual_ones(tmp_p
     assert not file.is_symlink()
     (tmp_path / "usual").write_text("")
     assert file.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "abcd", "é" * 1000, "</script><!--" * 50])
+def test_what_is_squeezed_ends_no_script_and_is_unpacked_by_the_page(browser, show, tmp_path, text):
+    assert "<" not in squeezed(text)
+    (tmp_path / "own.html.j2").write_text(
+        '{% extends "base.html.j2" %}{% block plotly %}{% endblock %}'
+        '{% block body %}<script type="text/plain" id="own" data-squeezed>{{ text | squeezed }}</script>{% endblock %}'
+        '{% block script %}window.got = document.getElementById("own").textContent;{% endblock %}'
+    )
+    show(render(tmp_path, "own.html.j2", "me", text=text))
+    assert browser.execute_script("return window.got") == text
+
+
+def test_a_browser_that_cannot_unpack_is_told_so(browser, tmp_path):
+    (tmp_path / "own.html.j2").write_text('{% extends "base.html.j2" %}{% block body %}a table{% endblock %}')
+    page = render(tmp_path, "own.html.j2", "me")
+    (tmp_path / "page.html").write_text(
+        page.replace("<head>", "<head><script>delete window.DecompressionStream</script>")
+    )
+    browser.get((tmp_path / "page.html").as_uri())
+    body = browser.find_element("tag name", "body").text
+    assert "a table" in body
+    assert "The charts need a browser of 2023 or later; the tables do not." in body

@@ -322,11 +322,11 @@ def test_a_single_scheduler_has_nobody_beside_it(browser, show):
 def test_it_loads_nothing_and_stays_light():
     many = results(problems=[f"problem {number}" for number in range(10)], optimizers=("sgd", "adamw", "adam"))
     html, _ = rendered(many)
-    ours = re.sub(r"<script>/\*\*.*?</script>", "", html, flags=re.DOTALL)
-    assert len(ours) < 2e6
+    ours = re.sub(r"data-squeezed>.*?</script>", "", html, flags=re.DOTALL)
+    assert len(ours) < 0.5e6
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:|#)", html.split("<script")[0])
     assert "@import" not in html.split("<script")[0]
-    assert len(html) < 7e6
+    assert len(html) < 3e6
 
 
 def test_a_page_of_somebody_else_is_left_alone(tmp_path, report):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Iterable
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,14 +39,33 @@ def render(folder: Path, template: str, generator: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["squeezed"] = squeezed
     shared = {
         "generator": generator,
         "version": greedylr.__version__,
         "date": date.today().isoformat(),
-        "plotly": Markup(get_plotlyjs()),
+        "plotly": _plotly(),
         "count": count,
     }
     return environment.get_template(template).render(**shared | values)
+
+
+@cache
+def _plotly() -> Markup:
+    return squeezed(get_plotlyjs())
+
+
+def squeezed(text: str) -> Markup:
+    """Text in few characters for a script of a page that has ``data-squeezed``: deflated, in base 85.
+
+    The code is that of :func:`base64.b85encode`, with a comma for ``<``, which could end the script. The page unpacks
+    it before its own script runs.
+
+    Example:
+        >>> squeezed("0" * 1000)
+        Markup('c-k{C7zLwX6byF&0IeFkfd')
+    """
+    return Markup(base64.b85encode(zlib.compress(text.encode(), 9)).decode().replace("<", ","))
 
 
 def compact(values: Iterable[float]) -> np.ndarray[Any, Any]:

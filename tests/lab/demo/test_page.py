@@ -177,4 +177,4 @@ def test_it_loads_nothing_and_stays_light(made_up, decision):
     assert "@import" not in ours
     assert f'value="{SEEDS_SHOWN - 1}"' in ours
     assert f'value="{SEEDS_SHOWN}"' not in ours
-    assert len(html) < 6e6
+    assert len(html) < 3e6
