@@ -172,7 +172,7 @@ def test_on_every_backend(processes, replay, backend):
     assert out["torch"] is (backend == "torch"), "the rule on Keras needs no PyTorch"
 
 
-@pytest.mark.parametrize("backend", BACKENDS[:2])
+@pytest.mark.parametrize("backend", [BACKENDS[0], pytest.param("jax", marks=[*BACKENDS[1].marks, pytest.mark.slow])])
 def test_models_of_ones_own_are_observed_and_left_as_they_were(backend):
     script = Path(__file__).with_name("keras_models.py")
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}

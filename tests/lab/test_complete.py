@@ -141,7 +141,8 @@ def contents(path, runs):
         return list(store.load(runs))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
 def test_killed_at_random_moments_it_ends_as_if_it_had_never_been(tmp_path, monkeypatch, kills):
     monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")

@@ -8,6 +8,7 @@ import torch
 from greedylr.lab.catalogue.problems import PROBLEMS, DataError
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.execution.engines import ENGINES, assign
+from greedylr.lab.execution.engines.batched import train_batched
 from greedylr.lab.execution.engines.devices import DeviceError
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.setup import data_of, initial_model
@@ -106,9 +107,7 @@ def test_without_a_device_it_is_said(monkeypatch):
 def test_a_learning_rate_of_ones_own_is_taken_as_it_is(engine):
     good = PROBLEMS["digits"].lr
     runs = [SHORT, SHORT._replace(multiplier=good, absolute=True), SHORT._replace(multiplier=2 * good, absolute=True)]
-    made = {}
-    ENGINES[engine].train(runs, 1, lambda result: made.update({result.run: result}), lambda run: True)
-    multiple, same, twice = (made[run] for run in runs)
+    multiple, same, twice = train_batched(runs) if engine == "batched" else map(train, runs)
     assert same.lrs == multiple.lrs
     assert same.losses == multiple.losses
     assert twice.lrs == [2 * lr for lr in same.lrs]

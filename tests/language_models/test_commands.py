@@ -50,6 +50,7 @@ def test_one_command_compares_and_leaves_a_page_and_traces(lm, small, rows, tmp_
     assert {folder: (folder / "trace.jsonl").stat().st_mtime_ns for folder in folders} == written  # Nothing is trained.
 
 
+@pytest.mark.slow
 def test_pretraining_and_the_sweep_of_f(lm, configuration, text, small, rows):
     made = lm(
         *("pretrain", configuration, text, "--lrs", "0.01", "--seeds", 1, "--steps", 20, "--length", 16, "--jobs", 1),

@@ -118,6 +118,7 @@ def test_what_is_pre_trained_hears_the_validation_loss_and_is_not_driven_above_i
     assert max(result.lrs) > 1e-4  # if asked for
 
 
+@pytest.mark.slow
 def test_every_scheduler_of_the_loss_is_told_the_loss_that_was_optimised(recipe):
     published = ("paper:patience=0,smooth=False", "transformers-greedylr:patience=0")
     names = ("greedylr", *published, "transformers-greedylr-forgetful", "plateau", "adalrs", "wsd")

@@ -226,7 +226,7 @@ print(json.dumps([scheduler.get_last_lr(), [p.tolist() for p in model.parameters
 """
 
 
-@pytest.mark.parametrize("family", ["default", "paper"])
+@pytest.mark.parametrize("family", ["default", pytest.param("paper", marks=pytest.mark.slow)])
 def test_resuming_in_a_fresh_process(tmp_path, family):
     """Weights and learning rates, bit for bit."""
 
