@@ -1,7 +1,9 @@
 """What came of the suite ``breadth``, or ``breadth-quick``: by stage, rival, optimizer, task and architecture.
 
     greedylr lab run breadth-quick --store breadth.sqlite
-    python benchmarks/breadth_table.py breadth.sqlite breadth-quick
+    python benchmarks/breadth_table.py breadth.sqlite breadth-quick [scheduler [condition…]]
+
+The scheduler in question is greedylr unless another is named; conditions such as seed=0 choose a part of the suite.
 
 A case is an architecture on a set of data with an optimizer, against one rival. Where tuned cosine itself lowers the
 loss by less than a twentieth nothing is learnt, and whatever is compared there is as good: those are counted apart. Of
@@ -22,6 +24,7 @@ from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems.transformers import CORPORA
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.selection import select
 from greedylr.lab.catalogue.suites import SUITES
 from greedylr.lab.execution.store import Store
 from greedylr.lab.report.published import METHOD
@@ -51,7 +54,7 @@ def main() -> None:
     path, name = Path(sys.argv[1]), sys.argv[2]
     scheduler = sys.argv[3] if len(sys.argv) > 3 else "greedylr"
     with Store(path) as store:
-        results = list(store.load(SUITES[name].runs()))
+        results = list(store.load(select(SUITES[name].runs(), sys.argv[4:])))
     cosine: dict[tuple[str, str], list[float]] = {}
     for result in results:
         if result.run.scheduler == "cosine" and result.run.multiplier == 1:

@@ -22,6 +22,11 @@ def test_conditions_of_one_key_are_alternatives_and_those_of_others_all_hold():
     assert chosen == [run for run in RUNS if run in set(chosen)], "the order is kept"
 
 
+def test_a_suite_can_be_had_a_seed_at_a_time():
+    parts = [select(RUNS, [f"seed={seed}"]) for seed in range(2)]
+    assert [run for part in parts for run in part] == RUNS  # Suites are in the order of seeds.
+
+
 def test_values_may_have_wildcards():
     assert {run.problem for run in select(RUNS, ["data=t*"])} == {
         "bert-types",

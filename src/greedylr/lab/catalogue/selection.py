@@ -9,7 +9,7 @@ from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.problems.transformers import CORPORA
 from greedylr.lab.runs import Run
 
-KEYS = ("problem", "kind", "architecture", "data", "task", "optimizer", "scheduler")
+KEYS = ("problem", "kind", "architecture", "data", "task", "optimizer", "scheduler", "seed")
 """Properties of a run that a condition can be about; the third to fifth are of Transformers' architectures alone."""
 
 
@@ -21,6 +21,7 @@ def properties(run: Run) -> dict[str, str]:
     """
     kind = PROBLEMS[run.problem].kind
     found = {"problem": run.problem, "kind": kind, "optimizer": run.optimizer, "scheduler": run.scheduler}
+    found["seed"] = str(run.seed)
     if kind == "architecture":
         architecture, _, data = run.problem.partition("-")
         found |= {"architecture": architecture, "data": data, "task": CORPORA[data].kind}
