@@ -22,7 +22,9 @@ _libraries = {
     "optax": "optax",
 }
 _missing = [adapter for adapter, library in _libraries.items() if find_spec(library) is None]
-collect_ignore = [f"src/greedylr/adapters/{adapter}.py" for adapter in _missing] + ["docs/adapters.md"] * bool(_missing)
+collect_ignore = [f"src/greedylr/adapters/{adapter}.py" for adapter in _missing]
+if _missing or find_spec("ignite") is None:
+    collect_ignore.append("docs/adapters.md")
 collect_ignore += ["docs/conf.py", "docs/_build"]  # The site is built by .ci/docs.
 
 
