@@ -91,7 +91,7 @@ class Trace(Record):
 
 @dataclass
 class _Read:
-    """What has been read of a file so far.
+    """Content of a file as far as it has been read.
 
     Attributes:
         inode: Number of the file.
