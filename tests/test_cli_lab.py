@@ -1,11 +1,13 @@
 """``greedylr lab``, as a user meets it."""
 
+import base64
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,8 @@ def test_a_report_leaves_a_page_where_it_is_asked_to(run, training):
     assert "after 100% of training" in result.words
     html = Path("out/report.html").read_text(encoding="utf-8")
     assert "24 of 24 runs" in html
+    for squeezed in re.findall(r'application/json" id="case-\d+" data-squeezed>(.*?)</script>', html):
+        html += zlib.decompress(base64.b85decode(squeezed.replace(",", "<"))).decode()
     assert "greedylr lab run tiny --store greedylr-lab.sqlite" in html
     with Store(Path("greedylr-lab.sqlite")) as store:
         assert all(stored.key in html for stored in store.everything())

@@ -196,6 +196,7 @@ def test_a_scheduler_that_breaks_down_ends_its_run_as_one_by_one_and_no_other(mo
     assert_same(calm, 1e-9)
 
 
+@pytest.mark.slow
 def test_neither_order_nor_company_matters(monkeypatch):
     chosen = runs_of(TINY, ["greedylr", "cosine", "plateau"], ["sgd", "adamw"], seeds=(0, 1, 2))
     together = batched(chosen)
@@ -329,6 +330,7 @@ def test_processes_give_what_this_one_gives():
         assert got.arithmetic == "stacked"
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_what_is_wanted_or_on_the_number_of_workers():
     # Of this problem a run's last bits do depend on its stack.
     runs = runs_of(PROBLEMS["rosenbrock"], ["greedylr", "cosine", "plateau"], ["adam"], seeds=range(8), steps=30)

@@ -115,7 +115,7 @@ def test_nothing_is_both_trained_on_and_validated_on(corpus):
     assert not np.isin(validation.view(item), train.view(item)).any()
 
 
-@pytest.mark.parametrize("name", ["categories", "modules"])
+@pytest.mark.parametrize("name", ["categories", pytest.param("modules", marks=pytest.mark.slow)])
 def test_another_process_reads_the_same(name):
     code = (
         "from greedylr.lab.catalogue.problems.transformers import CORPORA\n"

@@ -79,6 +79,7 @@ def stuck(tmp_path, monkeypatch):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_cluster_of_this_machine_is_started_and_stopped(monkeypatch):
     import ray
 

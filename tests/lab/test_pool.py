@@ -1,5 +1,7 @@
 """Many processes give what one gives. How they end is tested with the command line, which ends them."""
 
+import pytest
+
 from greedylr.lab.execution.engines.pool import train_all
 from greedylr.lab.execution.engines.processes import worker_count
 from greedylr.lab.execution.reference_loop import train
@@ -17,6 +19,7 @@ def in_order(results):
     return sorted(results, key=lambda result: result.run)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers():
     results = []
     train_all(RUNS, 2, results.append)

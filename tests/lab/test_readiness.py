@@ -259,6 +259,7 @@ def stored(tmp_path):
     return fill
 
 
+@pytest.mark.slow
 def test_a_store_that_was_trained_is_reported(call, tmp_path, monkeypatch):
     suite = Suite(
         "tiny",

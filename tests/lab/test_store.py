@@ -295,6 +295,7 @@ for number in range(30):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_make_one_store_at_once_all_have_it(path):
     start = str(time.time() + 8)
     command = [sys.executable, "-c", CREATES, str(path), start]
