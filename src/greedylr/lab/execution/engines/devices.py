@@ -13,9 +13,8 @@ from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
 
-_AT_A_TIME = (
-    4  # On one device. Small models leave it idle between their kernels; a process takes half a gigabyte there.
-)
+# Small models leave a device idle between their kernels; a process takes half a gigabyte there.
+_AT_A_TIME = 4  # On one device.
 
 
 class DeviceError(OSError):
