@@ -384,3 +384,35 @@ def test_numbers_are_written_as_people_write_them():
     assert words.rate(10.0, absolute=False) == "10×"
     assert words.rate(3e-4, absolute=True) == "0.0003"
     assert words.benefit_range(None) == words.number_range(None) == ""
+
+
+def test_at_one_learning_rate_there_is_a_row_for_each_scheduler_the_best_on_top(browser, show, wait):
+    one = [result for result in results(problems=("digits", "mlp")) if result.run.multiplier == 1.0]
+    html, summary = rendered(one)
+    show(html)
+    wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#regret .scatterlayer .trace"))
+    drawn = browser.execute_script("return document.getElementById('regret').data.map((one) => [one.y[0], one.x[0]])")
+    regrets = {words.title(row.scheduler): row.median for row in summary.regret_by_multiplier}
+    assert dict(drawn) == pytest.approx(regrets)
+    heights = browser.execute_script(
+        "const chart = document.getElementById('regret');"
+        "return chart.data.map((one) => chart._fullLayout.yaxis.d2p(one.y[0]))"
+    )
+    from_the_top = [regret for _, (_, regret) in sorted(zip(heights, drawn, strict=True))]
+    assert from_the_top == sorted(from_the_top)
+
+
+def test_the_verdict_comes_first_in_a_sentence(browser, show):
+    html, summary = rendered(results(finals={"greedylr": 0.3, "cosine": 0.5, "momo": 0.1}))
+    show(html)
+    body = browser.find_element(By.TAG_NAME, "body").text
+    (cosine,) = (
+        one.tally for one in summary.comparisons if one.difference.stage == 1.0 and one.difference.second == "cosine"
+    )
+    cases = cosine.as_good_or_better
+    sentence = (
+        f"Beside cosine with warmup, at the end, GreedyLR is as good or better in {cases.value:.0%} of {cases.of} cases"
+    )
+    assert sentence in body
+    assert "Hardest to beat is MoMo: beside it GreedyLR is as good or better in" in body
+    assert body.index(sentence) < body.index("Regret at each learning rate")

@@ -432,3 +432,18 @@ def test_it_says_when_and_how_it_was_made_and_its_charts_can_be_saved(browser, s
     assert how["format"] == "svg"
     assert how["filename"].startswith("pulse-of")
     assert min(how["width"], how["height"]) > 200
+
+
+def test_the_question_at_the_top_is_answered_there(browser, show, reading, record, tmp_path):
+    reading(moves=6)
+    (one,) = read([tmp_path / "run"])
+    shares = one.audit.shares
+    show(render([one]))
+    answer = (
+        f"Of 6 moves the losses that followed confirm {shares.confirmed}, refute {shares.refuted}, and leave "
+        f"{shares.undecidable} undecided."
+    )
+    assert answer in browser.find_element(By.TAG_NAME, "body").text
+    record(lambda script, recorder: script.step(1.0), name="still")
+    show(pages(tmp_path, "still"))
+    assert "It was not changed for the loss." in browser.find_element(By.TAG_NAME, "body").text

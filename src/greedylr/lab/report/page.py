@@ -19,6 +19,7 @@ from greedylr.lab.report.robustness_section import section
 from greedylr.lab.report.rows import Cases, case_rows, failed_runs, final_loss
 from greedylr.lab.report.styles import styles
 from greedylr.lab.runs import Run
+from greedylr.presentation.words import count
 
 GENERATOR = "greedylr lab report"
 """Named in the page's head, to tell it from pages of others."""
@@ -106,6 +107,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         words=words,
         worst=[_worst_row(summary, one, cases, keys) for one in summary.worst(WORST)],
         winners=_winners(finals, summary),
+        answers=_answers(summary),
         failures=[
             (one, failed_runs(one.scheduler, summary, cases, keys))
             for one in sorted(summary.failures, key=lambda one: (-one.failed / one.runs, one.scheduler))
@@ -232,6 +234,26 @@ def _winners(finals: Mapping[str, Points], summary: Summary) -> list[str]:
             parts.append(part)
         where = f"{task}: lowest " if len(finals) > 1 else "Lowest "
         lines.append(f"{where}{'; '.join(parts)}.")
+    return lines
+
+
+def _answers(summary: Summary) -> list[str]:
+    """The verdict at the end, in sentences: against cosine, if it is a rival, and against who is hardest to beat."""
+    at_end = {one.difference.second: one.tally for one in summary.comparisons if one.difference.stage == 1.0}
+
+    def shares(one: Tally) -> str:
+        good = one.as_good_or_better
+        return (
+            f"as good or better in {words.share(good)} of {count(good.of, 'case')} "
+            f"[{words.share_range(good.interval)}], clearly better in {words.share(one.clearly_better)}, "
+            f"clearly worse in {words.share(one.clearly_worse)}."
+        )
+
+    ours, lines = words.title(summary.scheduler), []
+    if _BESIDE in at_end:
+        lines.append(f"Beside {words.title(_BESIDE)}, at the end, {ours} is {shares(at_end[_BESIDE])}")
+    if at_end and (hardest := min(at_end, key=lambda name: at_end[name].as_good_or_better.value)) != _BESIDE:
+        lines.append(f"Hardest to beat is {words.title(hardest)}: beside it {ours} is {shares(at_end[hardest])}")
     return lines
 
 

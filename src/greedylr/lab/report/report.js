@@ -42,6 +42,11 @@
   function overRates(place, lines, hovertemplate, mark, yaxis, revision) {
     const there = contents.names.filter((name) => lines[name]);
     const column = (name, number) => lines[name].map((point) => point[number]);
+    const rates = new Set(there.flatMap((name) => column(name, 0)));
+    if (rates.size === 1) {
+      overNames(place, there, lines, hovertemplate, mark, yaxis, revision);
+      return;
+    }
     const grey = there.filter((name) => !shown().has(name)), drawn = there.filter((name) => shown().has(name));
     const traces = grey.map((name) => line(name, column(name, 0), column(name, 1), {}, {
       line: { color: css("--quiet"), width: 1 }, opacity: 0.4, customdata: lines[name], hovertemplate,
@@ -59,6 +64,26 @@
     layout.xaxis = { type: "log", zeroline: false, tickvals: ticks, ticktext: text,
                      title: { text: contents.charts.absolute ? "learning rate" : "learning rate, as a multiple of the good one" } };
     layout.yaxis = { zeroline: false, ...yaxis };
+    layout.uirevision = revision;
+    Plotly.react(place, traces, themed(layout), config);
+  }
+
+  // At one learning rate, a row for each scheduler, the best first.
+  function overNames(place, there, lines, hovertemplate, mark, axis, revision) {
+    const point = (name) => lines[name][0];
+    const ranked = [...there].sort((one, other) => point(other)[1] - point(one)[1]);
+    const traces = ranked.map((name) => ({
+      x: [point(name)[1]], y: [plain(contents.titles[name])], mode: "markers", name: plain(contents.titles[name]), showlegend: false,
+      customdata: [point(name)], hovertemplate: hovertemplate.replace("%{x:g}: ", "").replace("%{y:", "%{x:"),
+      error_x: { type: "data", symmetric: false, array: [point(name)[3] - point(name)[1]], arrayminus: [point(name)[1] - point(name)[2]],
+                 thickness: 1.5, width: 4 },
+      marker: { size: mark(point(name)) ? 12 : 9, symbol: mark(point(name)) ? "x" : "circle",
+                color: shown().has(name) ? contents.look[name].color : css("--quiet") },
+    }));
+    const layout = frame();
+    layout.margin.l = 8;
+    layout.xaxis = { zeroline: false, ...axis };
+    layout.yaxis = { automargin: true, ticks: "", zeroline: false };
     layout.uirevision = revision;
     Plotly.react(place, traces, themed(layout), config);
   }

@@ -79,6 +79,25 @@ def shares(rows: Mapping[str, Shares]) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def answer(all_moves: Shares) -> str:
+    """The shares of all moves, in a sentence.
+
+    Example:
+        >>> print(answer(Shares(3, 1, 8)))
+        Of 12 moves the losses that followed confirm 3, refute 1, and leave 8 undecided.
+    """
+    if not all_moves.total:
+        return "It was not changed for the loss."
+    if all_moves.total == 1:
+        (verdict,) = (name for name, number in zip(("confirm", "refute", "do not decide"), all_moves) if number)
+        return f"It was changed once, which the losses that followed {verdict}."
+    confirmed, refuted, undecided = (f"{number:,}" for number in all_moves)
+    return (
+        f"Of {all_moves.total:,} moves the losses that followed confirm {confirmed}, refute {refuted}, and leave "
+        f"{undecided} undecided."
+    )
+
+
 def pooled(one: Pooled) -> str:
     """Verdict on many moves together, in a sentence.
 
