@@ -416,3 +416,21 @@ def test_the_verdict_comes_first_in_a_sentence(browser, show):
     assert sentence in body
     assert "Hardest to beat is MoMo: beside it GreedyLR is as good or better in" in body
     assert body.index(sentence) < body.index("Regret at each learning rate")
+
+
+def test_the_curves_of_a_lost_case_show_the_rival_that_it_was_lost_to(browser, show, wait):
+    made = results(finals={"greedylr": 0.5, "cosine": 0.4, "momo": 0.1})
+    html, summary = rendered([one for one in made if one.run.seed == 0])
+    show(html)
+    rows = cells(browser, "#worst-cases")
+    assert {row[1].split("\n")[0] for row in rows} <= {"worse", "clearly worse"}
+    assert all(row[1].endswith("on one seed") for row in rows)
+    assert summary.worst(1)[0].second == "momo"
+    browser.find_element(By.CSS_SELECTOR, ".legend input[value=momo]").click()
+    assert not any(box.is_selected() for box in browser.find_elements(By.CSS_SELECTOR, ".legend input[value=momo]"))
+    browser.find_element(By.CSS_SELECTOR, "[data-go][data-rival=momo]").click()
+    wait(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#curves .scatterlayer .trace"))
+    wait(lambda _: "MoMo" in traces(browser, "curves"))
+    boxes = browser.find_elements(By.CSS_SELECTOR, ".legend input[value=momo]")
+    assert boxes
+    assert all(box.is_selected() for box in boxes)

@@ -206,7 +206,11 @@
   for (const button of document.querySelectorAll("[data-go]")) {
     button.addEventListener("click", () => {
       select(button.dataset.go);
-      draw("curves");
+      // Both that the verdict is on are to be seen, in every chart.
+      for (const box of document.querySelectorAll(".legend input")) {
+        if ([contents.names[0], button.dataset.rival].includes(box.value)) box.checked = true;
+      }
+      drawAll();
       document.getElementById("case").scrollIntoView();
       selects[0].focus({ preventScroll: true });
     });
