@@ -252,6 +252,7 @@ def test_where_it_is_worst_lists_only_what_it_loses(browser, show):
     listed = cells(browser, "#worst-cases")
     assert 0 < len(listed) < len({one.case for comparison in summary.comparisons for one in comparison.tally.verdicts})
     assert {row[1] for row in listed} <= {"worse", "clearly worse"}
+    assert all(row[3].startswith("-") for row in listed)
     few = results(problems=("digits",), optimizers=("adamw",), finals={"greedylr": 0.3, "cosine": 2.0})
     show(rendered(few)[0])
     assert "Nowhere: it loses no case at the end." in browser.find_element(By.TAG_NAME, "body").text

@@ -209,13 +209,14 @@ def _runs(suite: Suite, only: Sequence[str]) -> list[Run]:
 
 
 def _check_engine(engine: str | None, runs: Sequence[Run]) -> None:
-    if engine is not None and engine not in ENGINES:
+    if engine is None:
+        return
+    if engine not in ENGINES:
         raise RefusedError(f"there is no engine {engine}: the engines are {', '.join(ENGINES)}")
-    if engine is not None:
-        try:
-            assign(runs, engine)
-        except ValueError as error:
-            raise RefusedError(str(error)) from error
+    try:
+        assign(runs, engine)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _options(only: Sequence[str], engine: str | None) -> str:

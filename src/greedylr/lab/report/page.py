@@ -107,7 +107,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
         words=words,
         worst=[_worst_row(summary, one, cases, keys) for one in summary.worst(WORST)],
         winners=_winners(finals, summary),
-        answers=_answers(summary),
+        answers=_answers(summary) if disturbed is None else [],  # Of disturbed runs it knows the twins alone.
         failures=[
             (one, failed_runs(one.scheduler, summary, cases, keys))
             for one in sorted(summary.failures, key=lambda one: (-one.failed / one.runs, one.scheduler))
