@@ -16,7 +16,8 @@ from greedylr.control.paper.config import PaperConfig
 from greedylr.pulse import Recorder, Trace
 from greedylr.pulse.diagnosis.findings import Kind
 from greedylr.pulse.diagnosis.health import examine
-from greedylr.torch.rescue import Rescue, RescueError, _Snapshot
+from greedylr.torch.rescue import Rescue, RescueError
+from greedylr.torch.snapshot import Snapshot
 
 JUMPS = {Kind.LEVEL_SHIFT, Kind.LOSS_SCALE, Kind.NO_RECOVERY}
 
@@ -214,7 +215,7 @@ def test_no_more_than_two_snapshots_are_held():
         most = 0
 
         def state_dict(self):
-            self.most = max(self.most, sum(type(one) is _Snapshot for one in gc.get_objects()))
+            self.most = max(self.most, sum(type(one) is Snapshot for one in gc.get_objects()))
             return {}
 
         def load_state_dict(self, state):
@@ -433,7 +434,7 @@ def test_what_is_copied_is_copied_once_and_what_is_lost_is_not():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = GreedyLR(optimizer, warmup_steps=0)
     rescue = Rescue(model, optimizer, scheduler, every=10)
-    (snapshot,) = rescue._snapshots
+    ((_, _, snapshot),) = rescue._points
     assert sum(one.numel() for one in snapshot.tensors.values()) == 16 + 3 + 100 * 101
     before = model.a.weight.detach().clone()
     model.lost.fill_(7)
@@ -537,7 +538,7 @@ def test_a_spike_right_before_a_snapshot_is_one_right_before_after_going_back():
 
 def memory_of(rescue):
     """Bytes that its snapshots hold, each piece of memory once."""
-    held = {one.data_ptr(): one.nbytes for kept in rescue._snapshots for one in kept.tensors.values()}
+    held = {one.data_ptr(): one.nbytes for point in rescue._points for one in point.snapshot.tensors.values()}
     return sum(held.values())
 
 
@@ -556,7 +557,7 @@ def test_what_does_not_change_is_held_once_by_both_snapshots():
             model.a.weight.add_(1)
         scheduler.step(1.0)
         rescue.step()
-    assert [kept.step for kept in rescue._snapshots] == [0, 10]
+    assert [point.step for point in rescue._points] == [0, 10]
     assert memory_of(rescue) == base + rest + 4 * 16  # only the weight has changed
 
 
@@ -610,16 +611,16 @@ def test_layers_that_are_parametrized_or_lazy_go_back():
     model = torch.nn.Sequential(
         torch.nn.LazyLinear(3), torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 3))
     )
-    _, scheduler, rescue = trained(model)
+    optimizer, scheduler, rescue = trained(model)
     kept = None
     for step in range(14):
         loss = model(torch.ones(2, 2)).sum()
         loss.backward()
-        rescue._optimizer.step()
+        optimizer.step()
         scheduler.step(math.nan if step == 12 else 1.0)
         gone_back = rescue.step()
         if step == 10:
-            kept = {name: one.clone() for name, one in rescue._snapshots[0].tensors.items()}
+            kept = {name: one.clone() for name, one in rescue._points[0].snapshot.tensors.items()}
         assert gone_back == (step == 12)
         if gone_back:
             assert rescue.last == 1
@@ -682,7 +683,7 @@ def test_a_model_that_has_changed_is_named_and_nothing_goes_back():
     model[1].bias = torch.nn.Parameter(torch.zeros(5))
     state = scheduler.state_dict()
     scheduler.step(math.nan)
-    with pytest.raises(RescueError, match=r"1.bias was \(2,\) at the snapshot, step 0, and is \(5,\) now"):
+    with pytest.raises(RescueError, match=r"to step 0: 1.bias was \(2,\) at the snapshot, and is \(5,\) now"):
         rescue.step()
     assert model[0].weight.unique().tolist() == [7.0]
     assert scheduler.state_dict()["state"]["step" if "step" in state["state"] else "seen"] == 1
