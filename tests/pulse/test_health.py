@@ -80,14 +80,17 @@ def test_a_run_in_order_has_no_finding(record):
     assert examine(record(course([1.0]), name="one")) == []
 
 
-def test_the_docs_have_every_finding_with_its_picture_and_its_advice():
-    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+def test_every_finding_has_a_page_with_its_picture_and_its_advice():
+    docs = Path(__file__).parents[2] / "docs"
+    overview = (docs / "findings.md").read_text(encoding="utf-8")
     for kind in Kind:
-        section = page.split(f"### {kind.value[0].upper()}{kind.value[1:]}\n")[1].split("\n### ")[0]
-        assert f"**What to do.** {ADVICE[kind]}\n" in section
-        picture = f"findings/{kind.name.lower().replace('_', '-')}.svg"
-        assert f"({picture})" in section
-        assert (Path(__file__).parents[2] / "docs" / picture).is_file()
+        name, title = kind.name.lower().replace("_", "-"), kind.value[0].upper() + kind.value[1:]
+        page = (docs / "findings" / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {title}\n")
+        assert f"\n## What to do\n\n{ADVICE[kind]}\n" in page
+        assert f"({name}.svg)" in page
+        assert (docs / "findings" / f"{name}.svg").is_file()
+        assert f"[{title}](findings/{name}.md)" in overview
 
 
 def test_every_kind_has_its_advice():
