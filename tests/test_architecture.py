@@ -15,7 +15,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # What each part may import of the others. The face, `greedylr` itself, may be imported from anywhere but control.
 BELOW = {
     "control": set(),
-    "torch": {"control"},
+    "torch": {"control", "extras"},
     "presentation": {"extras"},
     "extras": set(),
     "pulse": {"control", "presentation", "extras"},
