@@ -79,8 +79,8 @@ def script():
 def record(tmp_path):
     """Makes a trace: of losses through the default rule, or of what a function does with a script and a recorder."""
 
-    def make(play=None, losses=(), name="run", meta=None, **settings):
-        scheduler = GreedyLR(optimizer(), **settings) if play is None else Script(**settings)
+    def make(play=None, losses=(), name="run", meta=None, lr=0.1, **settings):
+        scheduler = GreedyLR(optimizer(lr=lr), **settings) if play is None else Script(**settings)
         with Recorder(tmp_path / name, scheduler, meta=meta) as recorder:
             if play is None:
                 for loss in losses:

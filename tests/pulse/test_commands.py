@@ -224,3 +224,38 @@ def test_a_folder_whose_name_is_no_text_is_shown(call, tmp_path, script, monkeyp
         assert "run-�" in result.output
         result.output.encode()
     assert "run-" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
+
+
+def test_probe_says_where_a_schedule_should_peak(call, record):
+    losses = np.linspace(3, 1, 1000)
+    for name, lr in (("a", 0.1), ("b", 0.2), ("c", 0.4)):
+        record(losses=losses, total_steps=1000, name=name, lr=lr)
+    result = call("probe", "a")
+    assert result.exit_code == 0, result.output
+    # Warmup of a twentieth, a line down from a tenth on: a mean of 0.525.
+    assert result.output == (
+        "a: 0.11\nA cosine or linear schedule should peak at 0.11; one run does not say how sure that is.\n"
+    )
+    result = call("probe", "c", "b", "a")
+    assert "c: 0.42\nb: 0.21\na: 0.11\n" in result.output
+    assert "should peak at 0.21, runs alone from 0.11 to 0.42." in result.output
+
+
+def test_probe_takes_nothing_from_a_run_that_is_no_good(call, record, scheduled, tmp_path):
+    record(losses=np.linspace(3, 1, 50), name="short")
+    record(losses=np.linspace(1, 9, 400), name="up")
+    scheduler = scheduled()
+    recorder = Recorder(tmp_path / "open", scheduler)
+    scheduler.step(1.0)
+    recorder.flush()
+    for name, said in {
+        "short": "short: the run must have at least 100 steps, got 50",
+        "up": "up diverged from step 20 on: no learning rate can be taken from it",
+        "open": "open is running: a learning rate can be taken from a run that has finished alone",
+        "missing": "missing",
+    }.items():
+        result = call("probe", name)
+        assert result.exit_code == 1
+        assert result.output.startswith("Stopped:")
+        assert said in result.words
+    recorder.close()

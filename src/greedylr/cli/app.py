@@ -146,6 +146,29 @@ def report_runs(
 
 
 @app.command()
+def probe(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders that a greedylr.pulse.Recorder wrote: runs of one kind, which differ in their seeds.",
+            metavar="RUN...",
+        ),
+    ],
+) -> None:
+    """Print where a cosine or linear schedule should peak, from recorded runs under GreedyLR.
+
+    For those who keep their schedule and want its learning rate. Before there
+    is any run, greedylr.probe in Python finds one. docs/probe.md says how well
+    either does.
+    """
+    from rich.console import Console
+
+    from greedylr.cli import pulse as commands
+
+    raise typer.Exit(commands.probe(Console(highlight=False), runs))
+
+
+@app.command()
 def watch(
     run: Annotated[Path, typer.Argument(help="Folder that a greedylr.pulse.Recorder is writing.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,

@@ -16,7 +16,10 @@ from rich.text import Text
 
 from greedylr.presentation.terminal import FittingTable, as_markup, plain
 from greedylr.presentation.words import count
-from greedylr.pulse.diagnosis.findings import Finding
+from greedylr.pulse import Trace
+from greedylr.pulse.diagnosis.findings import Finding, Kind
+from greedylr.pulse.diagnosis.health import examine
+from greedylr.pulse.diagnosis.peak import peak
 from greedylr.pulse.diagnosis.reading import Reading, Watched, read
 from greedylr.pulse.record import Floats
 from greedylr.pulse.report import readiness, words, write
@@ -54,6 +57,44 @@ def report(console: Console, runs: Sequence[Path], out: Path | None) -> int:
         return 1
     console.print(f"Page: {as_markup(file)}", soft_wrap=True)
     return 0
+
+
+def probe(console: Console, runs: Sequence[Path]) -> int:
+    """Print the learning rate at which a schedule for the next run should peak, from recorded runs.
+
+    Args:
+        console: Where to print.
+        runs: Their folders.
+
+    Returns:
+        The exit code: 0, or 1 after an error.
+    """
+    try:
+        peaks = [_peak_of(Trace.load(run)) for run in runs]
+    except (OSError, ValueError) as error:
+        console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
+        return 1
+    for run, value in zip(runs, peaks):
+        console.print(f"{as_markup(run)}: {value:.2g}", soft_wrap=True)
+    low, high = min(peaks), max(peaks)
+    spread = (
+        f", runs alone from {low:.2g} to {high:.2g}" if len(runs) > 1 else "; one run does not say how sure that is"
+    )
+    console.print(f"A cosine or linear schedule should peak at {np.median(peaks):.2g}{spread}.", soft_wrap=True)
+    return 0
+
+
+def _peak_of(trace: Trace) -> float:
+    name = trace.path
+    if trace.status != "finished":
+        raise ValueError(f"{name} is {trace.status}: a learning rate can be taken from a run that has finished alone")
+    spoilt = [one for one in examine(trace) if one.kind is Kind.DIVERGENCE]
+    if spoilt:
+        raise ValueError(f"{name} diverged from step {spoilt[0].first} on: no learning rate can be taken from it")
+    try:
+        return peak(trace)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def watch(console: Console, run: Path, every: float, once: bool) -> int:

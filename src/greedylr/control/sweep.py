@@ -95,7 +95,7 @@ def read(scales: Sequence[float], sweeps: Sequence[Sequence[float]], decade_step
 
 
 def _reached(smoothed: Sequence[float], settled: int) -> int:
-    """Where nearly the whole fall is behind; not its end, for a problem that is solved stays so at higher ones."""
+    """Index at which nearly the whole fall is behind; not its end, for a problem once solved stays so on the way up."""
     lowest = min(smoothed[settled:])
     enough = smoothed[settled] - REACHED * (smoothed[settled] - lowest)
     return next(at for at in range(settled, len(smoothed)) if smoothed[at] <= enough or smoothed[at] == lowest)
