@@ -137,7 +137,7 @@ def suggestion(method: str, case: Case, seed: int) -> float:
     with drawing(start.run):
         try:
             return METHODS[method](start)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, RuntimeError) as error:
             print(f"{method}, {case[0]} with {case[1]}, seed {seed}: {str(error)[:150]}")
             return math.nan
 
