@@ -174,6 +174,27 @@ _PEERS = (
     "momo",
 )
 
+# All but the two that are too slow for a suite, and the one that is told a reward.
+_ONE_RATE_PROBLEMS = tuple(
+    problem.name
+    for problem in PROBLEMS.values()
+    if problem.kind != "architecture"
+    and problem.task.mode == "min"
+    and problem.name not in ("stdlib-text", "wide-transformer")
+)
+_ONE_RATE_SCHEDULERS = (
+    "greedylr",
+    "greedylr-open",
+    "transformers-greedylr-smooth",
+    "transformers-greedylr-forgetful",
+    "constant",
+    "linear",
+    "cosine",
+    "wsd",
+    "schedule-free",
+    "prodigy",
+)
+
 # Those that the published evidence compares, and the rule as published and as its authors trained with it.
 _BREADTH = (
     "greedylr",
@@ -316,6 +337,16 @@ SUITES: dict[str, Suite] = {
                 schedulers=_PEERS,
             ),
             _CONFIRMATION,
+        ),
+        Suite(
+            "one-rate",
+            "one learning rate for every problem, from 3e-5 to 1: which scheduler needs none of its own for each",
+            problems=_ONE_RATE_PROBLEMS,
+            multipliers=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+            seeds=2,
+            optimizers=("sgd", "adamw"),
+            schedulers=_ONE_RATE_SCHEDULERS,
+            lr=1e-3,
         ),
         *_with_confirmation(
             Suite(
