@@ -149,11 +149,12 @@ def at(case: Case, lr: float, *, absolute: bool) -> list[Run]:
 
 
 def loss(results: list[Result]) -> float:
-    """Mean final loss; what failed counts with its start."""
-    return statistics.fmean(
-        min(one.final_loss, one.start_loss) if one.failure is None and math.isfinite(one.final_loss) else one.start_loss
-        for one in results
-    )
+    """Mean final loss; what failed counts with its start, and a millionth of the start is as good as solved."""
+    ends = []
+    for one in results:
+        end = one.final_loss if one.failure is None and math.isfinite(one.final_loss) else one.start_loss
+        ends.append(min(max(end, 1e-6 * one.start_loss), one.start_loss))
+    return statistics.fmean(ends)
 
 
 def main() -> None:
