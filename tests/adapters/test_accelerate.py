@@ -207,7 +207,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=needs_fsdp2)])
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=[needs_fsdp2, pytest.mark.slow])])
 def test_processes_share_one_learning_rate(processes, kind):
     one, other = (json.loads(out.strip().splitlines()[-1]) for out in processes(SCRIPT, kind, world=2))
     assert one[0] != other[0]

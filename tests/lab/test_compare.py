@@ -414,7 +414,7 @@ def test_a_fixed_schedule_never_takes_the_loss_for_the_time(kind):
 
 SCRIPT = """
 from greedylr.lab import compare
-compared = compare("quadratic-100", ("greedylr", "constant"), seeds=2, jobs=2)
+compared = compare("quadratic-100", ("greedylr", "constant"), seeds=2, jobs=1)
 print("runs:", len(compared.results))
 """
 

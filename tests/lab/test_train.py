@@ -19,6 +19,7 @@ from greedylr.lab.results import is_notable
 from greedylr.lab.runs import Run
 
 SCHEDULER_NAMES = sorted(SCHEDULERS)
+OF_EACH_KIND = {"greedylr", "greedylr-open", "paper", "plateau", "adalrs", "cosine", "constant", "schedule-free"}
 
 
 class Diary:
@@ -102,7 +103,10 @@ def test_a_run_is_repeatable_whatever_ran_before(problem):
 
 
 @pytest.mark.parametrize("problem", sorted(DEMO_PROBLEMS))
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize(
+    "scheduler",
+    [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.slow) for name in SCHEDULER_NAMES],
+)
 def test_both_problems_of_the_demo_learn_under_every_scheduler(problem, scheduler):
     result = train(Run(problem, 1.0, scheduler, 0, 40))
     assert len(result.losses) == len(result.lrs) == 40

@@ -61,7 +61,12 @@ def run(path, world, family, average, kind):
 
 
 @pytest.mark.parametrize(
-    ("world", "family", "kind"), [(2, "default", "float"), (2, "paper", "tensor"), (3, "default", "tensor")]
+    ("world", "family", "kind"),
+    [
+        (2, "paper", "tensor"),
+        pytest.param(2, "default", "float", marks=pytest.mark.slow),
+        pytest.param(3, "default", "tensor", marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_with_different_losses_have_the_same_learning_rates(tmp_path, world, family, kind):
     results = run(tmp_path, world, family, "average", kind)
