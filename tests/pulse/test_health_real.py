@@ -304,7 +304,12 @@ def trace(planted, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", RUNS)
+SHOWN = {name for pair in EXAMPLES.values() for name in pair}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHOWN else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_what_happened_is_found_and_nothing_else(trace, name):
     first = {}
     for one in examine(trace(name)):
