@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader
@@ -36,6 +37,7 @@ from greedylr.lab.runs import Run
 GRID = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 0.56, 1.0, 1.8, 3.0, 5.6, 10.0, 30.0)
 SEEDS = (200, 201)  # of the runs with cosine
 STARTS = (300, 301, 302)  # of the models that are probed
+RECORDED = (0.01, 0.1, 1.0, 10.0)  # initial learning rates of runs under GreedyLR, multiples of the good one
 GUESS = {"sgd": 1e-2, "adamw": 1e-3}  # of somebody who has no idea
 Case = tuple[str, str]
 
@@ -181,10 +183,17 @@ def main() -> None:
     }
     runs = [run for runs in grid.values() for at_one in runs for run in at_one]
     runs += [run for at_one in trained.values() for run in at_one]
+    recorded = {
+        (case, multiple): Run(case[0], multiple, "greedylr", STARTS[0], PROBLEMS[case[0]].steps, case[1])
+        for case in chosen
+        for multiple in RECORDED
+    }
+    runs += recorded.values()
     with Store(options.store) as store:
         complete(runs, store, options.jobs)
         results = {result.run: result for result in store.load(runs)}
     report(chosen, suggested, grid, trained, results)
+    report_recorded(chosen, grid, recorded, results)
 
 
 def round_off(lr: float) -> float:
@@ -228,6 +237,29 @@ def report(
         print(f"| {name}, {optimizer} | {tuned[case] / best[case]:.2f} | {' | '.join(cells)} |")
     flat = [case for case in chosen if worst[case] < 1.05 * best[case]]
     print(f"\nwithin 5 % at every learning rate of the grid: {len(flat)} cases {flat}")
+
+
+def report_recorded(
+    chosen: list[Case],
+    grid: dict[Case, list[list[Run]]],
+    recorded: dict[tuple[Case, float], Run],
+    results: dict[Run, Result],
+) -> None:
+    """Cosine at twice the mean learning rate of a run under GreedyLR; its loss is read between those of the grid."""
+    print(
+        "\n| initial learning rate of the run | | median | nine in ten below | within 5 % | within 25 % | none made |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for multiple in RECORDED:
+        given, taken = [], []
+        for case in chosen:
+            ends = [math.log(loss([results[run] for run in runs])) for runs in grid[case]]
+            lrs = results[recorded[case, multiple]].lrs[:-1]
+            peak = 2 * statistics.fmean(lrs) / PROBLEMS[case[0]].lrs[case[1]]
+            for its, rate in ((given, multiple), (taken, peak)):
+                its.append(math.exp(np.interp(math.log(rate), np.log(GRID), ends) - min(ends)))
+        row(f"{multiple:g} × | cosine there", given)
+        row(f"{multiple:g} × | cosine at the suggestion", taken)
 
 
 def row(name: str, regrets: list[float]) -> None:

@@ -32,7 +32,7 @@ from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler
 from greedylr.lab.execution.reference_loop import train
 from greedylr.lab.execution.setup import batches, data_of, drawing, initial_model
 from greedylr.lab.runs import Run
-from greedylr.torch.gradient import Slope
+from greedylr.torch.gradient import norm_order
 
 SOURCE, SEEDS = 400, (200, 201)
 MARGIN = 0.01  # of the decrease, as in docs/statistics.md
@@ -46,8 +46,7 @@ def recorded(case: Case) -> tuple[list[float], list[float]]:
     data, model = data_of(name, torch.float32), initial_model(run, torch.float32)
     lr = problem.lrs[optimizer_name]
     optimizer = OPTIMIZERS[optimizer_name].build(list(model.parameters()), lr, fused=True)
-    norms = Slope(optimizer, lambda: [1.0])
-    norms.listens = True
+    order = norm_order(optimizer)
     scheduler = SCHEDULERS["greedylr"].build(optimizer, run.steps)
     drawn = batches(run, data)
     multiples, slopes = [], []
@@ -58,9 +57,16 @@ def recorded(case: Case) -> tuple[list[float], list[float]]:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            slopes.append(norms.number())
+            slopes.append(norm(model, order))
             scheduler.step(loss.item())  # type: ignore[arg-type]
     return multiples, slopes
+
+
+def norm(model: torch.nn.Module, order: int | None) -> float:
+    """Norm of the gradient: the sum of its squares for SGD, of its absolutes for Adam's family."""
+    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    each = [one.square().sum() if order == 2 else one.abs().sum() for one in gradients]
+    return float(torch.stack(each).sum())
 
 
 def own(multiples: Sequence[float], slopes: Sequence[float]) -> np.ndarray:
@@ -112,19 +118,21 @@ def final(run: Run, scheduler: Scheduler | None = None) -> tuple[float, float]:
     return (min(end, result.start_loss) if math.isfinite(end) else result.start_loss), result.start_loss
 
 
-def losses(case: Case) -> dict[str, list[tuple[float, float]]]:
+def complete(case: Case, found: dict[str, list[tuple[float, float]]]) -> None:
+    """Add what is not there yet of a case: the end and the start of each run, by its schedule."""
     name, optimizer = case
-    multiples, slopes = recorded(case)
     run = Run(name, 1.0, "cosine", 0, PROBLEMS[name].steps, optimizer)
-    found = {
-        scheduler: [final(run._replace(scheduler=scheduler, seed=seed)) for seed in SEEDS]
-        for scheduler in ("greedylr", "cosine", "linear")
-    }
-    for title, make in MADE.items():
+    for scheduler in ("greedylr", "cosine", "linear"):
+        if scheduler not in found:
+            found[scheduler] = [final(run._replace(scheduler=scheduler, seed=seed)) for seed in SEEDS]
+    lacking = {title: make for title, make in MADE.items() if title not in found}
+    multiples, slopes = recorded(case) if lacking else ([], [])
+    for title, make in lacking.items():
         curve = make(multiples, slopes)
         curve = curve * (np.mean(multiples) / np.mean(curve))
+        if not np.isfinite(curve).all():
+            raise ArithmeticError(f"{name}, {optimizer}: the schedule {title} is not finite")
         found[title] = [final(run._replace(seed=seed), entry(curve)) for seed in SEEDS]
-    return found
 
 
 def verdict(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> int:
@@ -159,9 +167,8 @@ def main() -> None:
     torch.set_num_threads(1)
     results = json.loads(file.read_text()) if file.exists() else {}
     for case in chosen:
-        if " ".join(case) not in results:
-            results[" ".join(case)] = losses(case)
-            file.write_text(json.dumps(results))
+        complete(case, results.setdefault(" ".join(case), {}))
+        file.write_text(json.dumps(results))
     report(results, chosen)
 
 
