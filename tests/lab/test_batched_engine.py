@@ -14,6 +14,7 @@ from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.problems import PROBLEMS, Data, Examples, Problem
 from greedylr.lab.catalogue.problems.models import GRU, Transformer
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.execution.engines import batched as batched_engine
 from greedylr.lab.execution.engines.batched import parts, supports, train_all, train_batched
 from greedylr.lab.execution.engines.batched import train as engine
 from greedylr.lab.execution.engines.batched.stack import Stack
@@ -325,6 +326,17 @@ def test_whole_optimizers_are_refused(scheduler):
     assert not supports(run)
     with pytest.raises(ValueError, match=f"moves a learning rate, and problem stackable, got '{scheduler}'"):
         list(parts([run]))
+
+
+def test_each_worker_begins_with_what_takes_little_time(monkeypatch):
+    begun = []
+    monkeypatch.setattr(batched_engine, "each", lambda tasks, do, workers, keep: begun.extend(tasks))
+    runs = runs_of(TINY, ["cosine", "greedylr"]) + runs_of(SHAPES["cnn"], ["cosine"], steps=7)
+    batched_engine.train_all(runs, 2, keep=lambda result: None)
+    costs = [batched_engine.cost(stack) for stack, _ in begun]
+    assert costs[:2] == sorted(costs)[:2]
+    assert len(set(costs)) == 2
+    assert sorted(run for stack, _ in begun for run in stack) == sorted(runs)
 
 
 def test_processes_give_what_this_one_gives():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from greedylr.lab.execution.engines.batched.train import parts, supports, train_batched
+from greedylr.lab.execution.engines.batched.train import cost, parts, supports, train_batched
 from greedylr.lab.execution.engines.processes import each
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
@@ -38,6 +38,9 @@ def train_all(
     """
     stacks = list(parts(runs))
     random.SystemRandom().shuffle(stacks)  # Processes that share the work seldom begin the same.
+    # But each worker begins with one that takes little time: there is something to see within seconds.
+    soon = sorted(range(len(stacks)), key=lambda number: cost(stacks[number]))[:workers]
+    stacks = [stacks[number] for number in soon] + [one for number, one in enumerate(stacks) if number not in soon]
     asked = ((stack, [run for run in stack if wanted(run)]) for stack in stacks)
     each((one for one in asked if one[1]), _train, workers, lambda results: _keep_all(results, keep))
 

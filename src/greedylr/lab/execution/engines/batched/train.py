@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -70,6 +71,11 @@ def parts(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> Iterator[l
             # their twins have the same places, if all are trained at once.
             together.sort(key=lambda run: (run.multiplier, run.seed, run.scheduler))
             yield from _cut(together, most)
+
+
+def cost(part: Sequence[Run], dtype: torch.dtype = torch.float32) -> int:
+    """About how long a part takes, in no unit: the memory that its runs go through."""
+    return len(part) * part[0].steps * _bytes(part[0].problem, dtype)
 
 
 def train_batched(
@@ -176,10 +182,15 @@ def train_batched(
 
 def _size(run: Run, share: int, dtype: torch.dtype) -> int:
     """Number of runs that are best trained together, of so many."""
-    data = data_of(run.problem, dtype)
+    return max(1, min(_BYTES // _bytes(run.problem, dtype), _MOST, share))
+
+
+@cache
+def _bytes(problem: str, dtype: torch.dtype) -> int:
+    run = Run(problem, 1.0, "constant", 0, 1)
+    data = data_of(problem, dtype)
     examples = data.train.batch(next(batches(run, data)))
-    each = bytes_of_run(PROBLEMS[run.problem], initial_model(run, dtype), examples)
-    return max(1, min(_BYTES // each, _MOST, share))
+    return bytes_of_run(PROBLEMS[problem], initial_model(run, dtype), examples)
 
 
 def _norms(gradients: Sequence[Tensor], order: int) -> Floats:
