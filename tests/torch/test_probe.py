@@ -165,6 +165,9 @@ def test_the_curves_are_those_of_the_sweeps():
     figure = found.plot()
     assert [trace.name for trace in figure.data] == ["sweep 1", "sweep 2", "sweep 3", "smoothed"]
     assert list(figure.data[0].y) == list(found.losses[0])
+    assert figure.layout.annotations[0].x == pytest.approx(math.log10(found.lr))
+    low, high = figure.layout.yaxis.range
+    assert low < min(smoothed) < smoothed[0] < high
 
 
 def test_a_scaler_is_used_and_put_back():

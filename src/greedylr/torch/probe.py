@@ -68,11 +68,15 @@ class Probe:
             )
         figure.add_scatter(x=self.lrs, y=self.smoothed, line={"color": "#1f6feb", "width": 2.5}, name="smoothed")
         figure.add_vrect(x0=self.low, x1=self.high, fillcolor="#1f6feb", opacity=0.12, line_width=0)
-        figure.add_vline(x=self.lr, line_dash="dash", annotation_text=f"{self.lr:.2g}")
+        figure.add_vline(x=self.lr, line_dash="dash")
+        # On a logarithmic axis Plotly wants the place of a text as a logarithm, and of a line as it is.
+        figure.add_annotation(
+            x=math.log10(self.lr), y=1, yref="paper", text=f"{self.lr:.2g}", showarrow=False, xanchor="right", xshift=-4
+        )
         figure.update_xaxes(type="log", title_text="learning rate", exponentformat="power")
-        shown = [loss for loss in self.smoothed if math.isfinite(loss)]
-        room = 0.3 * (max(shown) - min(shown))
-        figure.update_yaxes(title_text="minibatch loss", range=[min(shown) - room, max(shown) + room])
+        lowest = min(loss for loss in self.smoothed if math.isfinite(loss))
+        room = 0.3 * (self.smoothed[0] - lowest)
+        figure.update_yaxes(title_text="minibatch loss", range=[lowest - room, self.smoothed[0] + room])
         figure.update_layout(template="plotly_white")
         return figure
 
