@@ -73,7 +73,8 @@ def test_the_factors_are_compared(call, tmp_path):
         assert re.search(r"\s+".join(map(re.escape, cells)), result.output)
     assert "3 dimensions, condition 10" in result.words
     page = (tmp_path / "figure.html").read_text()
-    assert "Growth of the distance to the minimum" in page
+    assert "<h1>Growth of the distance to the minimum under the core rule</h1>" in page
+    assert len(page) < 2.0e6
     assert call("theory", "factor", *arguments).exit_code == 0  # over its own page
     (tmp_path / "figure.html").write_text("mine")
     refused = call("theory", "factor", *arguments)
@@ -85,3 +86,19 @@ def test_a_factor_outside_its_range_is_said(call):
     result = call("theory", "factor", "--factor", 1.5)
     assert result.exit_code == 1
     assert "factor must be a number with 0 < factor < 1, got 1.5" in result.words
+
+
+def test_the_figure_is_drawn(call, browser, show, tmp_path):
+    call("theory", "factor", "--factor", 0.25, "--factor", 0.5, "--dimensions", 3, "--out", "figure.html")
+    show((tmp_path / "figure.html").read_text())
+    drawn = browser.execute_script(
+        "return document.getElementById('figure').data.map((one) => [one.name, one.y.length])"
+    )
+    assert drawn == [
+        ["one dimension, in closed form", 2],
+        ["3 dimensions, condition 100", 2],
+        ["cut by F², raise by 1/F", 2],
+    ]
+    cells = browser.find_elements("css selector", "tbody tr:first-child td")
+    assert cells[0].text == "0.25"
+    assert cells[1].text == f"{mean_growth_rate(0.25):+.4f}"

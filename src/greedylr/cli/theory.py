@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from greedylr.presentation import check_writable, write_whole
+from greedylr import presentation
+from greedylr.presentation import check_writable, render, write_whole
 from greedylr.presentation.terminal import FittingTable, as_markup
 from greedylr.presentation.words import count
 from greedylr.pulse import Trace
-from greedylr.theory import Bound, GrowthRate, convergence_bound, growth_rate, mean_growth_rate
+from greedylr.theory import Bound, convergence_bound, growth_rate, mean_growth_rate
 
 FACTORS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99)
 GENERATOR = "greedylr theory"
+_TITLE = "Growth of the distance to the minimum"
+_HARDER = "cut by F², raise by 1/F"
+_ABOUT = (
+    "Plain gradient descent, without bounds; means over 100 starts, 3,000 steps from each; natural logarithms. "
+    "docs/theory.md has the proofs."
+)
 
 
 def bound(console: Console, run: Path, smoothness: float, distance: float, noise: float) -> int:
@@ -83,45 +91,53 @@ def factor(console: Console, factors: Sequence[float], condition: float, dimensi
         console.print(f"[red]Stopped:[/] {as_markup(error)}", soft_wrap=True)
         return 1
     several = f"{count(dimensions, 'dimension')}, condition {condition:g}"
-    table = FittingTable(
-        "Growth of the distance to the minimum, per step (negative: it converges)",
-        "F",
-        "one dimension, in closed form",
-        several,
-        "diverges from",
-        "cut by F², raise by 1/F",
-        "diverges from",
-    )
-    for one, line, core, hard in zip(factors, lines, cored, harder, strict=True):
-        simulated = [text for it in (core, hard) for text in (f"{it.mean:+.4f}", f"{it.diverging:.0%}")]
-        table.add_row(f"{one:g}", f"{line:+.4f}", *simulated)
+    header = ("F", "one dimension, in closed form", several, "diverges from", _HARDER, "diverges from")
+    rows = [
+        (
+            f"{one:g}",
+            f"{line:+.4f}",
+            *(text for it in (core, hard) for text in (f"{it.mean:+.4f}", f"{it.diverging:.0%}")),
+        )
+        for one, line, core, hard in zip(factors, lines, cored, harder, strict=True)
+    ]
+    table = FittingTable(f"{_TITLE}, per step (negative: it converges)", *header)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print(
-        "Plain gradient descent, without bounds; means over 100 starts, 3,000 steps from each; natural logarithms. "
-        "docs/theory.md has the proofs."
-    )
+    console.print(_ABOUT)
     if out is not None:
-        write_whole(out, _page(factors, lines, cored, harder, several))
+        curves = {
+            header[1]: lines,
+            several: [one.mean for one in cored],
+            _HARDER: [one.mean for one in harder],
+        }
+        page = render(
+            Path(presentation.__file__).parent,
+            "figure.html.j2",
+            GENERATOR,
+            title=f"{_TITLE} under the core rule",
+            lines=["Per step; negative: it converges.", _ABOUT],
+            table={"header": header, "rows": rows},
+            figure=_figure(factors, curves),
+        )
+        write_whole(out, page)
         console.print(f"Figure: {as_markup(out)}", soft_wrap=True)
     return 0
 
 
-def _page(
-    factors: Sequence[float],
-    lines: Sequence[float],
-    cored: Sequence[GrowthRate],
-    harder: Sequence[GrowthRate],
-    several: str,
-) -> str:
-    import plotly.graph_objects as go  # type: ignore[import-untyped]
-
-    figure = go.Figure()
-    figure.add_scatter(x=list(factors), y=list(lines), name="one dimension, in closed form")
-    figure.add_scatter(x=list(factors), y=[one.mean for one in cored], name=several)
-    figure.add_scatter(x=list(factors), y=[one.mean for one in harder], name="cut by F², raise by 1/F")
-    figure.add_hline(y=0, line={"dash": "dot"})
-    figure.update_layout(
-        title="Growth of the distance to the minimum under the core rule", xaxis_title="F", yaxis_title="per step"
-    )
-    html: str = figure.to_html(include_plotlyjs=True, full_html=True)
-    return html.replace("<head>", f'<head><meta name="generator" content="{GENERATOR}">', 1)
+def _figure(factors: Sequence[float], curves: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    axes = {"zerolinecolor": "#808080", "automargin": True}
+    return {
+        "data": [
+            {"type": "scatter", "mode": "lines+markers", "x": list(factors), "y": list(values), "name": name}
+            for name, values in curves.items()
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": "F"}, **axes},
+            "yaxis": {"title": {"text": "growth per step"}, **axes},
+            "legend": {"orientation": "h", "x": 0, "y": -0.15, "yanchor": "top"},
+            "margin": {"l": 58, "r": 8, "t": 16, "b": 96},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+        },
+    }

@@ -159,17 +159,17 @@ def probe(
         if snapshot.uninitialised:
             raise ValueError("the model has lazy parameters: run it once before the probe")
         every: list[list[float]] = []
-        try:
-            for _ in range(sweeps):
-                every.append([])
+        for _ in range(sweeps):
+            losses: list[float] = []
+            every.append(losses)
+            try:
                 for scale in scales:
                     _set(optimizer, initial, scale)
-                    every[-1].append(_step(model, optimizer, loss_fn, next(endless), scaler))
-                    if sweep.is_over(every[-1], decade_steps):
+                    losses.append(_step(model, optimizer, loss_fn, next(endless), scaler))
+                    if sweep.is_over(losses, decade_steps):
                         break
+            finally:
                 training.restore(snapshot)
-        finally:
-            training.restore(snapshot)
     found = sweep.read(scales, every, decade_steps)
     lr = initial[0]
     return Probe(
