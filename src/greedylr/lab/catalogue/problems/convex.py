@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from greedylr.lab.catalogue.problems.problem import Data, Problem
@@ -15,6 +13,8 @@ from greedylr.lab.catalogue.problems.task import REGRESSION, Examples
 
 def _split(bunch: Any, targets: Tensor, classes: Any = None) -> Data:
     """A quarter to validate on; inputs of mean 0 and deviation 1 in the training set."""
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
     inputs = torch.tensor(bunch.data, dtype=torch.float32)
     train, validation = train_test_split(torch.arange(len(targets)), test_size=0.25, random_state=0, stratify=classes)
     inputs = (inputs - inputs[train].mean(0)) / inputs[train].std(0)
@@ -23,6 +23,8 @@ def _split(bunch: Any, targets: Tensor, classes: Any = None) -> Data:
 
 
 def _diabetes() -> Data:
+    from sklearn.datasets import load_diabetes  # type: ignore[import-untyped]
+
     bunch = load_diabetes()
     targets = torch.tensor(bunch.target, dtype=torch.float32).unsqueeze(1)
     data = _split(bunch, targets)
@@ -32,6 +34,8 @@ def _diabetes() -> Data:
 
 
 def _breast_cancer() -> Data:
+    from sklearn.datasets import load_breast_cancer
+
     bunch = load_breast_cancer()
     return _split(bunch, torch.tensor(bunch.target), bunch.target)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 from torch import nn
 
 from greedylr.lab.catalogue.problems.problem import Data, Problem
@@ -13,6 +11,10 @@ from greedylr.lab.catalogue.problems.task import Examples
 
 def load_images() -> Data:
     """Images with their one channel, from 0 to 1, and the digit of each; every digit as often in both parts."""
+    # Here, for scikit-learn takes longer to import than all else but torch.
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
     digits = load_digits()
     inputs = torch.tensor(digits.images / 16.0, dtype=torch.float32).unsqueeze(1)
     targets = torch.tensor(digits.target, dtype=torch.int64)

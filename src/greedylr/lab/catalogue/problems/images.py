@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from greedylr.lab.catalogue.problems.models import Residual, Transformer
@@ -20,6 +19,8 @@ _WAVES = 32
 
 def _photographs() -> Tensor:
     """Both, (2, 427, 640, 3), from 0 to 1."""
+    from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
+
     return torch.stack([torch.tensor(image) for image in load_sample_images().images]) / 255
 
 
