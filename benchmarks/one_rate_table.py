@@ -1,4 +1,4 @@
-"""The tables of "One learning rate for every problem" in docs/default.md.
+"""One learning rate for every problem: how many problems each scheduler reaches, and how soon.
 
     greedylr lab run one-rate --store one-rate.sqlite
     python benchmarks/one_rate_table.py one-rate.sqlite
