@@ -210,10 +210,12 @@ def test_where_nothing_can_be_told_it_says_so():
 
     with pytest.raises(ValueError, match=r"still fell at 1 times the initial learning rate: .* highest=1e\+03"):
         probe(model, sgd(1e-3), loss, batches, highest=1.0)
-    with pytest.raises(ValueError, match=r"exploded or was not finite within .* steps, .* lowest=1e-06"):
+    with pytest.raises(ValueError, match=r"exploded or was not finite after .* steps, .* lowest=1e-06"):
         probe(model, sgd(1e6), loss, batches)
     with pytest.raises(ValueError, match=r"did not fall by more than its noise at any learning rate from 0\.001 to"):
         probe(model, sgd(), lambda model, batch: 0 * model.weight.sum() + 1 + batch, batches)
+    with pytest.raises(ValueError, match=r"was not finite after 0 steps, at 0\.001 times"):
+        probe(model, sgd(), lambda model, batch: math.nan * model.weight.sum(), batches)
     with pytest.raises(ValueError, match="batches are empty, or ran out"):
         probe(model, sgd(), loss, [])
     with pytest.raises(ValueError, match="batches are empty, or ran out"):

@@ -72,8 +72,9 @@ def read(scales: Sequence[float], sweeps: Sequence[Sequence[float]], decade_step
     settled, shared = _settled(decade_steps), min(map(len, each))
     if shared <= settled:
         raise ValueError(
-            f"the loss exploded or was not finite within {shared} steps, at {scales[shared - 1]:.2g} times the initial "
-            f"learning rate: start from a lower one, with lowest={scales[0] / 1000:.0e} for instance"
+            f"the loss exploded or was not finite after {shared} steps, at {scales[max(shared - 1, 0)]:.2g} times the "
+            f"initial learning rate: start from a lower one, with lowest={scales[0] / 1000:.0e} for instance, if the "
+            f"first loss is finite at all"
         )
     mean = [sum(column) / len(each) for column in zip(*each)]
     fall = mean[settled] - min(mean[settled:])
