@@ -140,7 +140,7 @@ _FINE_TUNING_CONFIRMATION = ("tuned-gru", "tuned-names", "tuned-vit")
 _LONG_DEVELOPMENT = ("mlp", "gru")
 _LONG_CONFIRMATION = ("residual-mlp", "lm-prose")
 _LONG = 10_000
-_LONG_SCHEDULERS = (
+_CONTENDERS = (
     "greedylr",
     "greedylr-open",
     "transformers-greedylr-smooth",
@@ -181,18 +181,6 @@ _ONE_RATE_PROBLEMS = tuple(
     if problem.kind != "architecture"
     and problem.task.mode == "min"
     and problem.name not in ("stdlib-text", "wide-transformer")
-)
-_ONE_RATE_SCHEDULERS = (
-    "greedylr",
-    "greedylr-open",
-    "transformers-greedylr-smooth",
-    "transformers-greedylr-forgetful",
-    "constant",
-    "linear",
-    "cosine",
-    "wsd",
-    "schedule-free",
-    "prodigy",
 )
 
 # Those that the published evidence compares, and the rule as published and as its authors trained with it.
@@ -345,7 +333,7 @@ SUITES: dict[str, Suite] = {
             multipliers=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
             seeds=2,
             optimizers=("sgd", "adamw"),
-            schedulers=_ONE_RATE_SCHEDULERS,
+            schedulers=_CONTENDERS,
             lr=1e-3,
         ),
         *_with_confirmation(
@@ -367,7 +355,7 @@ SUITES: dict[str, Suite] = {
                 problems=_LONG_DEVELOPMENT,
                 multipliers=_LONG_MULTIPLIERS,
                 seeds=2,
-                schedulers=_LONG_SCHEDULERS,
+                schedulers=_CONTENDERS,
                 steps=_LONG,
             ),
             _LONG_CONFIRMATION,
