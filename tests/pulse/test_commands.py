@@ -251,7 +251,7 @@ def test_probe_takes_nothing_from_a_run_that_is_no_good(call, record, scheduled,
     for name, said in {
         "short": "short: the run must have at least 100 steps, got 50",
         "up": "up diverged from step 20 on: no learning rate can be taken from it",
-        "open": "open is running: a learning rate can be taken from a run that has finished alone",
+        "open": "open is running: only a run that has finished has a learning rate to take",
         "missing": "missing",
     }.items():
         result = call("probe", name)

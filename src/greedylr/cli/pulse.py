@@ -87,7 +87,7 @@ def probe(console: Console, runs: Sequence[Path]) -> int:
 def _peak_of(trace: Trace) -> float:
     name = trace.path
     if trace.status != "finished":
-        raise ValueError(f"{name} is {trace.status}: a learning rate can be taken from a run that has finished alone")
+        raise ValueError(f"{name} is {trace.status}: only a run that has finished has a learning rate to take")
     spoilt = [one for one in examine(trace) if one.kind is Kind.DIVERGENCE]
     if spoilt:
         raise ValueError(f"{name} diverged from step {spoilt[0].first} on: no learning rate can be taken from it")
