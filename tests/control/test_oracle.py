@@ -447,7 +447,7 @@ CLIMB_ACTIONS = DEFAULT_ACTIONS - {
 def test_agrees_decision_by_decision(by_the_book, configs, actions):
     reached = collections.Counter()
 
-    @settings(max_examples=150)
+    @settings(max_examples=300)
     @given(st.data(), st.lists(initial_lr, min_size=1, max_size=3))
     def agree(data, lrs):
         config, losses = data.draw(configs(len(lrs))), data.draw(loss_sequences(400))
@@ -460,11 +460,11 @@ def test_agrees_decision_by_decision(by_the_book, configs, actions):
             reached[ours[0]] += 1
 
     agree()
-    assert reached.pop(None) >= 150
+    assert reached.pop(None) >= 300
     # An oracle that is hardly asked proves nothing. (The bounds are far away from some of these.)
     bounds = {Action.AT_MAX, Action.AT_MIN, Action.SILENT, Action.OVER}
     assert set(reached) - bounds == actions - bounds
-    assert all(reached[action] >= (10 if action is Action.BACKED_OFF else 25) for action in actions), reached
+    assert all(reached[action] >= (20 if action is Action.BACKED_OFF else 50) for action in actions), reached
 
 
 @settings(max_examples=100)
