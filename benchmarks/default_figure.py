@@ -46,6 +46,10 @@ def main() -> None:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',
         'font-family="sans-serif" font-size="12" fill="#888">',
+        # The curves come as the run did, in eight seconds; for those who want no motion, at once.
+        "<style>@media (prefers-reduced-motion: no-preference) { #seen rect { animation: seen 8s linear } }",
+        "@keyframes seen { from { width: 0 } }</style>",
+        f'<clipPath id="seen"><rect x="{LEFT}" y="0" width="{WIDTH - LEFT}" height="{height}"/></clipPath>',
         *panel("training loss, mean over 5 steps", losses_top, 1.5, 6.0, (1.5, 2, 3, 4, 5, 6)),
         *panel("learning rate", lrs_top, LOWEST, 1.0, (1e-4, 1e-3, 1e-2, 1e-1, 1)),
     ]
@@ -55,7 +59,8 @@ def main() -> None:
         steps = list(range(STEPS))
         for ys, top, low, high in ((smooth, losses_top, 1.5, 6.0), (result.lrs, lrs_top, LOWEST, 1.0)):
             line = points(steps[-len(ys) :], ys, top, low, high)
-            parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
+            look = f'fill="none" stroke="{color}" stroke-width="1.6"'
+            parts.append(f'<polyline clip-path="url(#seen)" points="{line}" {look}/>')
     for number, (multiplier, color) in enumerate(COLORS.items()):
         place = f'x="{LEFT + 210 * number}" y="{height - 8}" fill="{color}"'
         parts.append(f"<text {place}>started at {multiplier:g} × the good LR</text>")
