@@ -136,11 +136,11 @@ DERIVED = {
         ({"total_steps": 2, "anneal": 0.0}, {"anneal_start": INF}),
         ({"total_steps": 2, "anneal": 1.0}, {"anneal_start": 0}),
         ({"anneal": 1.0}, {"anneal_start": INF}),
-        ({"total_steps": 19}, {"warmup": 0}),
-        ({"total_steps": 20}, {"warmup": 1}),
+        ({"total_steps": 9}, {"warmup": 0}),
+        ({"total_steps": 10}, {"warmup": 1}),
         ({"total_steps": 399}, {"memory": 0.75}),
         ({"total_steps": 800}, {"memory": 0.875, "catch_up": 10 ** (1 / 48), "catch_up_end": 320}),
-        ({"total_steps": 1000}, {"warmup": 50, "window_length": 50, "anneal_start": 100}),
+        ({"total_steps": 1000}, {"warmup": 100, "window_length": 50, "anneal_start": 100}),
         ({"warmup_steps": 7, "catch_up_steps": 10}, {"warmup": 7, "catch_up": 10 ** (1 / 10), "catch_up_end": 500}),
         ({"catch_up_steps": 0}, {"catch_up": 1.0, "hears_slope": True}),
         ({"polyak": INF}, {"hears_slope": True}),
@@ -175,7 +175,7 @@ def test_what_is_derived_is_no_setting():
             DefaultConfig(**{name: 5})
     replaced = dataclasses.replace(config, total_steps=2000)
     assert replaced == DefaultConfig(total_steps=2000)
-    assert (replaced.warmup, replaced.window_length, replaced.anneal_start) == (100, 100, 200)
+    assert (replaced.warmup, replaced.window_length, replaced.anneal_start) == (200, 100, 200)
     for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert copied == config
         assert all(getattr(copied, name) == getattr(config, name) for name in DERIVED)

@@ -662,6 +662,19 @@ def test_annealing():
     follow(config, script)
 
 
+def test_a_window_that_lies_in_the_warmup_moves_nothing():
+    """The newer of two does not end in it, nor begin in it."""
+    config = dataclasses.replace(SMALL, warmup_steps=3)
+    script = [(20, Action.WARMING_UP, math.sqrt(2 / 3)), (22, Action.WARMING_UP, 1.0), (13, GATHERING, 1.0)]
+    script += [(15, NOT_SIGNIFICANT, 1.0), *windows(((10, 12), RAISED, 2.0), ((13, 15), CUT, 1.0))]
+    follow(config, script)
+    long = dataclasses.replace(SMALL, warmup_steps=100)
+    state = rule.start(long, [1.0])
+    for step in range(100):
+        rule.observe(long, state, 1000.0 - 9 * step)
+    assert (state.scale, state.lrs) == (1.0, (1.0,))
+
+
 def test_annealing_of_everything_and_of_nothing():
     config = dataclasses.replace(SMALL, total_steps=4, anneal=1.0, min_scale=0.0)
     assert rule.start(config, [1.0]).lrs == (1.0,)

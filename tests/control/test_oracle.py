@@ -27,7 +27,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
     decade, warmup, catch_up = config.decade_steps, config.warmup_steps, config.catch_up_steps
     climbing = decade > 0 and last_part != total
     if warmup is None:
-        warmup = 20 if total is None else total // 20
+        warmup = 20 if total is None else total // 10
     if catch_up is None:
         catch_up = 50 if total is None else max(10, round(0.06 * total))
     if climbing:
@@ -59,7 +59,7 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
 
     def share(step):
         if step + 1 < warmup:
-            return (step + 1) / warmup
+            return math.sqrt((step + 1) / warmup)
         return max(total - step, 0) / last_part if last_part > 0 and step >= total - last_part else 1.0
 
     def polyak():
@@ -134,12 +134,13 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
             polyaks.append(polyak())
             known = [one for one in polyaks if one is not None]
             end = 500 if total is None else 0.4 * total
-            if catch_up > 0 and step < end and known and scale < min(known) / config.headroom:
+            if catch_up > 0 and warmup / 2 <= step < end and known and scale < min(known) / config.headroom:
                 grown = bounded(scale * 10 ** (1 / catch_up))
                 scale, grew = grown, grown != scale
         loss = given_loss if config.mode == "min" else -given_loss
-        # The learning rate is the loss's to decide where the annealing does not set it.
+        # The learning rate is the loss's to decide where the schedule does not set it.
         anneals = last_part > 0 and step >= total - last_part
+        scheduled = anneals or step - window < warmup  # the newer of two windows that end here, or a part of it
         if rose:
             cut = bounded(back_off() if climbing else scale * config.reflex_factor)
             climbing, granted, rose, scale = False, cut, cut != scale, cut
@@ -190,11 +191,11 @@ def default_by_the_book(config, initial_lrs, losses, slopes, validations):
             if len(full) >= 2 and not unfinished:
                 e = math.sqrt((statistics.variance(full[-2]) + statistics.variance(full[-1])) / window)
                 change = statistics.mean(full[-1]) - statistics.mean(full[-2])
-                if not anneals and change < -config.significance * e:
+                if not scheduled and change < -config.significance * e:
                     raises = bounded(scale / config.factor) != scale and not limited(step)
                     action = Action.RAISED if raises else Action.AT_MAX
                     scale /= config.factor if action is Action.RAISED else 1.0
-                elif not anneals and change > config.significance * e:
+                elif not scheduled and change > config.significance * e:
                     action = Action.CUT if scale > min(lows) else Action.AT_MIN
                     scale *= config.factor
                 else:

@@ -37,19 +37,19 @@ def follow(config, script, initial_lrs=(1.0,)):
     return state
 
 
-def test_warms_up_linearly_from_the_first_step_on():
+def test_warms_up_like_a_square_root_from_the_first_step_on():
     config = dataclasses.replace(PLAIN, warmup_steps=4)
-    assert rule.start(config, [1.0, 0.1]).lrs == (0.25, 0.025)
-    follow(
-        config,
-        [(4, NAN, WARMING_UP, 0.5), (4, NAN, WARMING_UP, 0.75), (4, NAN, WARMING_UP, 1.0), (4, NAN, GATHERING, 1.0)],
-    )
+    assert rule.start(config, [1.0, 0.1]).lrs == (0.5, 0.05)
+    half, three_quarters = math.sqrt(0.5), math.sqrt(0.75)
+    script = [(4, NAN, WARMING_UP, half), (4, NAN, WARMING_UP, three_quarters), (4, NAN, WARMING_UP, 1.0)]
+    follow(config, [*script, (4, NAN, GATHERING, 1.0)])
     assert rule.start(dataclasses.replace(PLAIN, warmup_steps=1), [1.0]).lrs == (1.0,)
 
 
 def test_the_warmup_goes_on_over_what_is_extraordinary():
     config = dataclasses.replace(PLAIN, warmup_steps=4, reflex_factor=0.5)
-    script = [(NAN, NAN, NON_FINITE, 0.25), (4, NAN, WARMING_UP, 0.375), (4, NAN, WARMING_UP, 0.5)]
+    half, three_quarters = math.sqrt(0.5), math.sqrt(0.75)
+    script = [(NAN, NAN, NON_FINITE, half / 2), (4, NAN, WARMING_UP, three_quarters / 2), (4, NAN, WARMING_UP, 0.5)]
     follow(config, [*script, (4, NAN, GATHERING, 0.5)])
 
 
@@ -99,6 +99,23 @@ def test_grows_while_a_step_promises_a_fifth_of_the_loss_at_most():
     follow(dataclasses.replace(PLAIN, catch_up_steps=0), [(4, 1 / 16, GATHERING, 1.0)])
     follow(dataclasses.replace(PLAIN, max_scale=1.0), [(4, 1 / 16, GATHERING, 1.0)])
     follow(dataclasses.replace(PLAIN, max_scale=2.0), [(4, 1 / 16, CATCHING_UP, 2.0), (4, 1 / 16, GATHERING, 2.0)])
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0, 1), (1, 1), (4, 2), (5, 3)])
+def test_grows_from_half_of_the_warmup_on(warmup, first):
+    config = dataclasses.replace(PLAIN, warmup_steps=warmup)
+    state = rule.start(config, [1.0])
+    actions = [rule.observe(config, state, 4, 1 / 16).action for _ in range(5)]
+    assert actions.index(CATCHING_UP) == first - 1
+    assert actions.count(CATCHING_UP) == 2
+    assert state.scale == 100.0
+
+
+def test_what_is_heard_before_that_counts():
+    """The least of Polyak's steps is one of the first: 2.5, which leaves nothing to grow."""
+    config = dataclasses.replace(PLAIN, warmup_steps=8)
+    warmup = [(4, 1.6 if step == 1 else 1e-9, WARMING_UP, math.sqrt((step + 1) / 8)) for step in range(1, 8)]
+    follow(config, [*warmup, *[(4, 1e-9, GATHERING, 1.0)] * 9])
 
 
 def test_a_gradient_that_vanishes_is_no_reason_to_grow():

@@ -43,8 +43,8 @@ def test_a_run_that_only_warms_up_and_anneals_is_described(call, record):
     for command in (["report", "a"], ["watch", "a", "--once"]):
         shown = call(*command).output
         assert "0 moves by the loss" in shown
-        assert "Learning rate 0.01 → 1e-06, at most 0.1.\n" in shown
-        assert "Warming up to 0.1, steps 1–9.\nAnnealing from 0.1, steps 20–200." in shown
+        assert "Learning rate 0.0224 → 1e-06, at most 0.1.\n" in shown
+        assert "Warming up to 0.1, steps 1–19.\nAnnealing from 0.1, steps 20–200." in shown
 
 
 def test_a_page_of_somebody_else_is_left_alone(call, record, tmp_path):
@@ -232,13 +232,13 @@ def test_probe_says_where_a_schedule_should_peak(call, record):
         record(losses=losses, total_steps=1000, name=name, lr=lr)
     result = call("probe", "a")
     assert result.exit_code == 0, result.output
-    # Warmup of a twentieth, a line down from a tenth on: a mean of 0.525.
+    # A warmup of a tenth like a square root, and a line down: a mean of 0.517.
     assert result.output == (
-        "a: 0.11\nA cosine or linear schedule should peak at 0.11; one run does not say how sure that is.\n"
+        "a: 0.1\nA cosine or linear schedule should peak at 0.1; one run does not say how sure that is.\n"
     )
     result = call("probe", "c", "b", "a")
-    assert "c: 0.42\nb: 0.21\na: 0.11\n" in result.output
-    assert "should peak at 0.21, runs alone from 0.11 to 0.42." in result.output
+    assert "c: 0.41\nb: 0.21\na: 0.1\n" in result.output
+    assert "should peak at 0.21, runs alone from 0.1 to 0.41." in result.output
 
 
 def test_probe_takes_nothing_from_a_run_that_is_no_good(call, record, scheduled, tmp_path):

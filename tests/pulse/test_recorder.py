@@ -54,7 +54,7 @@ def test_reads_back_the_learning_rate_before_the_first_step(tmp_path):
             for loss in (2.0, 1.0):
                 scheduler.step(loss)
     trace = Trace.load(tmp_path / "run")
-    assert trace.first_lrs.tolist() == [0.05, 0.025]
+    assert trace.first_lrs.tolist() == [0.1 * math.sqrt(0.5), 0.05 * math.sqrt(0.5)]
     assert len(trace.steps) == 4
     lrs = scheduler.get_last_lr()
     with Recorder(tmp_path / "later", scheduler):

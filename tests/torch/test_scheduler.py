@@ -94,14 +94,14 @@ def test_starts_from_initial_lr_as_torch_does():
     optimizer = sgd(0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.4
     assert lrs_of(GreedyLR(optimizer, warmup_steps=0)) == [0.4]
-    assert lrs_of(GreedyLR(optimizer, warmup_steps=4)) == [0.1]
+    assert lrs_of(GreedyLR(optimizer, warmup_steps=4)) == [0.2]
     assert GreedyLR(optimizer).base_lrs == [0.4]
     optimizer.param_groups[0]["lr"] = 0.1
     assert lrs_of(GreedyLR.paper(optimizer)) == [0.1]
 
 
 def test_repr():
-    assert repr(GreedyLR(sgd(0.1), warmup_steps=4)) == "GreedyLR(step=0, lr=0.025)"
+    assert repr(GreedyLR(sgd(0.1), warmup_steps=4)) == "GreedyLR(step=0, lr=0.05)"
     assert repr(GreedyLR(sgd(0.1), warmup_steps=0)) == "GreedyLR(step=0, lr=0.1)"
     assert repr(GreedyLR.paper(sgd(0.1, 0.2))) == "GreedyLR.paper(step=0, lr=0.1, 0.2)"
 
@@ -479,7 +479,7 @@ def test_before_the_first_step_a_learning_rate_that_was_set_by_hand_is_the_initi
 def test_the_learning_rate_in_the_optimizer_is_the_initial_one():
     optimizer = sgd(0.1)
     GreedyLR(optimizer)
-    assert lrs_of(GreedyLR(optimizer)) == [0.1 * 0.05]  # The cell was run twice.
+    assert lrs_of(GreedyLR(optimizer)) == [0.1 * math.sqrt(0.05)]  # The cell was run twice.
     optimizer.param_groups[0]["lr"] = 1e-3
     assert lrs_of(GreedyLR(optimizer, warmup_steps=0, max_scale=1)) == [1e-3]
     assert optimizer.param_groups[0]["initial_lr"] == 1e-3

@@ -51,10 +51,10 @@ class GreedyLR(LRScheduler):
     It starts at the learning rates of the optimizer, after a short warmup, and with ``total_steps`` decays to zero
     over the last part of the run. On the way it listens. The gradient says what a step promises: the learning rates
     never promise more than ``polyak`` times the whole loss, and while they promise far less than it, they grow. The
-    losses say what came of it, in windows: where the means of two neighbours differ by more than ``significance``
-    standard errors, the learning rates are divided by ``factor`` (the loss improved) or multiplied by it (it
-    worsened). A loss that is not finite, and two losses in a row far above the usual, cut at once. The rule in maths:
-    :class:`greedylr.control.default.config.DefaultConfig`.
+    losses say what came of it, in windows: between warmup and annealing, where the means of two neighbours differ by
+    more than ``significance`` standard errors, the learning rates are divided by ``factor`` (the loss improved) or
+    multiplied by it (it worsened). A loss that is not finite, and two losses in a row far above the usual, cut at
+    once. The rule in maths: :class:`greedylr.control.default.config.DefaultConfig`.
 
     The gradient is heard after each step of SGD and of Adam, AdamW, NAdam, RAdam, Adamax and Lion (one norm of it, no
     pass, nothing stored), unless it was clipped, which hides its norm. Of other optimizers, of rewards, with
@@ -68,8 +68,8 @@ class GreedyLR(LRScheduler):
         total_steps: Number of :meth:`step` calls in the whole run, if known: the learning rate is then annealed to
             its lower bound over the last part. None, the default: open-ended.
         mode: ``"min"``, the default, for a loss, ``"max"`` for a reward.
-        warmup_steps: Number of :meth:`step` calls over which the learning rates rise to the initial ones. None, the
-            default: a twentieth of ``total_steps``, or 20 if those are not known.
+        warmup_steps: Number of :meth:`step` calls over which the learning rates rise to the initial ones, like a square
+            root: fast at first. None, the default: a tenth of ``total_steps``, or 20 if those are not known.
         decade_steps: For an initial learning rate that is a guess, where the gradient is not heard: number of
             :meth:`step` calls in which the learning rates grow tenfold, from a twentieth on, until the smoothed
             loss rises significantly above its lowest; they are then divided by four, or by up to twice that

@@ -193,7 +193,8 @@ def advance(
         now = _polyak(level, slope, xp)
         lower = (now < least_polyak) | ((least_polyak < 0) & (now <= xp.finfo(losses.dtype).max))
         least_polyak = xp.where(heard & lower, now, least_polyak)
-        small = heard & (step < config.catch_up_end) & (state.scale < least_polyak / config.headroom)
+        catches_up = (config.warmup <= 2 * step) & (step < config.catch_up_end)
+        small = heard & catches_up & (state.scale < least_polyak / config.headroom)
         grown = _bounded(config, state, xp.where(small, state.scale * config.catch_up, state.scale), xp)
         grew = grown != state.scale
         state = state._replace(scale=grown)
@@ -236,7 +237,8 @@ def advance(
     compared = full & (previous_variance >= 0)
     standard_error = xp.sqrt(xp.clip(previous_variance + variance, 0.0, None) / config.window_length)
     difference = mean - previous_mean
-    significant = compared & ~phase & (abs(difference) > config.significance * standard_error)
+    moved_by_schedule = phase | (step - config.window_length < config.warmup)
+    significant = compared & ~moved_by_schedule & (abs(difference) > config.significance * standard_error)
     cut = significant & (difference > 0)
     improved = significant & ~cut
     raised = improved & ~(state.scale * envelope > limit)
@@ -372,7 +374,7 @@ def _envelope(config: DefaultConfig, like: Array, step: Array, xp: Any) -> Array
         left = xp.clip(config.total_steps - done, 0.0, None) / (config.total_steps - config.anneal_start)
         share = xp.where(step >= config.anneal_start, left, share)
     if config.warmup:
-        share = xp.where(step + 1 < config.warmup, (done + 1) / config.warmup, share)
+        share = xp.where(step + 1 < config.warmup, xp.sqrt((done + 1) / config.warmup), share)
     return share
 
 

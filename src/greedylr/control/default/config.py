@@ -27,8 +27,9 @@ class DefaultConfig:
     The learning rate of a parameter group is ``initial × min(scale × envelope, limit)``, clamped to
     ``[min_scale, max_scale] × initial``; the scale starts at 1.
 
-    **Warm up and anneal.** The envelope rises linearly to 1 over the first ``warmup_steps`` losses. If ``total_steps``
-    is known, it falls linearly to 0 over the last part of them, and comparisons move nothing meanwhile.
+    **Warm up and anneal.** Over the first :math:`w` = ``warmup_steps`` losses the envelope rises to 1 like a square
+    root, :math:`\sqrt{t / w}` at optimizer step :math:`t`: it is at a half after a quarter of them. If ``total_steps``
+    is known, it falls linearly to 0 over the last part of them.
 
     **Hear the gradient.** Where the slope :math:`g_t` is known, which is what the loss would fall by in one step at
     the initial learning rates if it fell as steeply as it begins to, both are smoothed alike, with
@@ -43,8 +44,9 @@ class DefaultConfig:
         \text{limit} &= \text{polyak} \cdot p_t.
 
     While :math:`\text{scale} < \min_{s \le t} p_s / \text{headroom}`, a step is far smaller than it could be: the scale
-    then grows tenfold in every ``catch_up_steps`` losses, until two fifths of the run. (The least of all, for where a
-    loss cannot fall to zero its gradient still does.) A loss below zero shows that it could fall further than to zero,
+    then grows tenfold in every ``catch_up_steps`` losses, from half of the warmup to two fifths of the run. (The least
+    of all, for where a loss cannot fall to zero its gradient still does. Not before, for many a new model has a small
+    gradient whatever its learning rate.) A loss below zero shows that it could fall further than to zero,
     and a reward is not what the gradient is of: there is no limit then, and no catching up.
 
     **Climb**, with ``decade_steps`` only, in place of warmup and catching up. The scale starts at ``start_scale`` and
@@ -67,8 +69,9 @@ class DefaultConfig:
     a part of what went wrong, and where that leaves a choice, the learning rate that was given. The climb is over.
 
     **Hear the losses.** Outside a climb the losses are cut into consecutive windows of ``window`` observations that do
-    not overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, and
-    :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the standard error of the difference of two means,
+    not overlap. With :math:`m_k, s_k^2` the mean and the variance of window :math:`k`, of :math:`n` losses, which lies
+    between warmup and annealing (both move the loss as well), and :math:`e_k = \sqrt{(s_{k-1}^2 + s_k^2) / n}` the
+    standard error of the difference of two means,
 
     .. math::
         \text{scale} \leftarrow \begin{cases}
@@ -112,7 +115,7 @@ class DefaultConfig:
 
     Args:
         mode: ``"min"`` for a loss, ``"max"`` for a reward.
-        warmup_steps: Observations over which the learning rate rises to the initial one. None: a twentieth of
+        warmup_steps: Observations over which the learning rate rises to the initial one. None: a tenth of
             ``total_steps``, or 20 if those are not known; always 0 if there is a climb.
         polyak: How much of the loss a step may promise, more than 0. Infinite: there is no limit.
         headroom: How many times smaller than Polyak's step the scale must be to grow, at least 1.
@@ -145,7 +148,7 @@ class DefaultConfig:
         >>> DefaultConfig(window=50).window
         50
         >>> DefaultConfig(total_steps=1000).warmup
-        50
+        100
         >>> DefaultConfig(factor=1.5)
         Traceback (most recent call last):
         ValueError: factor must be a number with 0 < factor < 1, got 1.5
@@ -232,7 +235,7 @@ class DefaultConfig:
             window = 50 if total is None else min(max(20, total // 20), 200)
         warmup, catch_up = self.warmup_steps, self.catch_up_steps
         if warmup is None:
-            warmup = 20 if total is None else total // 20
+            warmup = 20 if total is None else total // 10
         if catch_up is None:
             catch_up = 50 if total is None else max(10, round(CATCH_UP * total))
         smoothing_time = min(max(4.0, decade / 8), 1e9)  # Its inverse must show beside 1.
@@ -254,7 +257,7 @@ class DefaultConfig:
 
 
 def cautions(config: DefaultConfig) -> list[str]:
-    """Sentences about valid settings that leave no room for a part of the rule."""
+    """Sentences about valid settings that may be mistaken, or leave no room for a part of the rule."""
     if config.total_steps is None or config.anneal == 1:
         return []
     if config.decade:
@@ -267,8 +270,8 @@ def cautions(config: DefaultConfig) -> list[str]:
             ]
     elif config.total_steps < 2 * config.window_length:
         return [
-            f"total_steps={config.total_steps} leaves no room to compare two windows of {config.window_length} losses; "
-            "total_steps counts optimizer steps, not epochs"
+            f"total_steps={config.total_steps} is a very short run, of fewer than two windows of "
+            f"{config.window_length} losses; total_steps counts optimizer steps, not epochs"
         ]
     return []
 

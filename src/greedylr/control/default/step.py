@@ -247,7 +247,8 @@ def _compare_with_slope(config: DefaultConfig, state: DefaultState, loss: float,
     polyak = _polyak(state)
     if polyak < state.least_polyak or (state.least_polyak < 0 and polyak <= NO_CEILING):
         state.least_polyak = polyak
-    if state.step + 1 < config.catch_up_end and state.scale < state.least_polyak / config.headroom:
+    catches_up = config.warmup <= 2 * (state.step + 1) and state.step + 1 < config.catch_up_end
+    if catches_up and state.scale < state.least_polyak / config.headroom:
         return _rescale(config, state, state.scale * config.catch_up)
     return False
 
@@ -340,8 +341,8 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
     difference = state.mean - state.previous_mean
     if not abs(difference) > config.significance * _standard_error(config, state):
         return _NOT_SIGNIFICANT
-    if not state.seen < config.anneal_start:
-        return _NOT_SIGNIFICANT  # The horizon moves the loss as well: nothing to be learnt. It answers instead.
+    if state.seen - config.window_length < config.warmup or not state.seen < config.anneal_start:
+        return _NOT_SIGNIFICANT  # The schedule moves the loss as well: nothing to be learnt. It answers instead.
     if difference > 0:
         return Action.CUT if _rescale(config, state, state.scale * config.factor) else Action.AT_MIN
     if _is_limited(config, state):
@@ -444,7 +445,7 @@ def _follow_horizon(
 def _envelope(config: DefaultConfig, step: int) -> float:
     """The share of the scale that warmup and annealing leave to optimizer step ``step`` (from 0)."""
     if step + 1 < config.warmup:
-        return (step + 1) / config.warmup
+        return math.sqrt((step + 1) / config.warmup)
     if config.total_steps is not None and step >= config.anneal_start:
         return max(config.total_steps - step, 0) / (config.total_steps - config.anneal_start)
     return 1.0
