@@ -46,8 +46,9 @@ def main() -> None:
     by_place: dict[str, list[tuple[Outcome, Outcome]]] = defaultdict(list)
     by_kind: dict[str, list[tuple[Outcome, Outcome]]] = defaultdict(list)
     for run, mine in made.items():
-        if run.scheduler == "greedylr":
-            its = made[replace(run, scheduler="cosine")]
+        its = made.get(run._replace(scheduler="cosine"))
+        # What is done to the observed loss alone is nothing to a schedule.
+        if run.scheduler == "greedylr" and its is not None:
             perturbation = find(run.perturbation)
             by_place["nothing (twins)" if perturbation is None else perturbation.kind.acts_on].append((mine, its))
             by_kind["none" if perturbation is None else perturbation.kind.name].append((mine, its))
