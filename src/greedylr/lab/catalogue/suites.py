@@ -213,11 +213,12 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             "demo",
-            "the demonstration, which greedylr demo runs and shows: two real problems; two minutes on two cores",
+            "the demonstration, which greedylr demo runs and shows: two real problems; a minute on two cores",
             problems=("digits", "stdlib-text"),
             multipliers=(0.1, 1.0, 10.0),
             seeds=2,
             schedulers=("greedylr", "paper", "cosine", "constant"),
+            steps=600,
         ),
         Suite(
             "quick",
