@@ -33,7 +33,7 @@ def peak(record: Record) -> float:
         ...     for step in range(1000):
         ...         scheduler.step(1.0)
         >>> round(peak(Trace.load(folder)), 3)
-        0.105
+        0.104
     """
     if len(record.steps) < LEAST:
         raise ValueError(f"the run must have at least {LEAST} steps, got {len(record.steps)}")
