@@ -10,17 +10,18 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from greedylr.lab.analysis.statistics import CaseVerdict
+from greedylr.lab.analysis.statistics.steps import first_step, target_loss
 from greedylr.lab.analysis.statistics.verdict import tally
-from greedylr.lab.analysis.summary import summarize
+from greedylr.lab.analysis.summary import outcome, summarize
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.catalogue.suites import SUITES, Suite
 from greedylr.lab.execution.store import Store
+from greedylr.lab.results import Result
 
-Curve = tuple[Sequence[float], Sequence[float]]  # parts of the run, and validation losses
 SOON = (0.1, 1.0, 3.0)
 """Learning rates, as multiples of the good one, of which the time is told."""
 PARTS = (0.9, 0.99)
@@ -29,37 +30,32 @@ PARTS = (0.9, 0.99)
 
 def how_soon(suite: Suite, path: Path) -> None:
     """Print when the loss has come down to where tuned cosine ends: the median task, its median seed."""
-    asked = [run for run in suite.runs() if run.multiplier in SOON]
-    losses: dict[tuple[str, float], dict[tuple[str, str], list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    tuned: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    found: dict[tuple[str, float], dict[tuple[str, str], list[Result]]] = defaultdict(lambda: defaultdict(list))
     with Store(path) as store:
-        for one in store.load(asked):
-            run, task = one.run, (one.run.problem, one.run.optimizer)
-            steps = [step / run.steps for step in one.validation_steps]
-            losses[run.scheduler, run.multiplier][task].append((steps, one.validation_losses))
-            if run.scheduler == "cosine" and run.multiplier == 1.0:
-                tuned[task].append((one.start_loss, min(one.final_loss, one.start_loss)))
+        for one in store.load([run for run in suite.runs() if run.multiplier in SOON]):
+            found[one.run.scheduler, one.run.multiplier][one.run.problem, one.run.optimizer].append(one)
+    goals = {
+        (task, part): target_loss(map(outcome, runs), part)
+        for task, runs in found["cosine", 1.0].items()
+        for part in PARTS
+    }
     print("\nThe part of the run after which, in the median, and in how many tasks:\n")
     head = [f"{part:.0%} at {rate:g} ×" for rate in SOON for part in PARTS]
     print("| of what tuned cosine gains | " + " | ".join(head) + " |\n|" + "---|" * (len(head) + 1))
     for name in suite.schedulers:
         cells = []
-        for rate in SOON:
-            for part in PARTS:
-                times = []
-                for task, curves in losses[name, rate].items():
-                    start, end = (statistics.fmean(column) for column in zip(*tuned[task], strict=True))
-                    goal = start - part * (start - end)
-                    times.append(statistics.median(first(curve, goal) for curve in curves))
-                median = statistics.median(times) if times else math.inf
-                reached = f"{sum(map(math.isfinite, times))} of {len(times)}"
-                cells.append(f"{median:.2f}, {reached}" if math.isfinite(median) else f"–, {reached}")
+        for rate, part in product(SOON, PARTS):
+            its = found[name, rate].items()
+            times = [statistics.median(time_to(one, goals[task, part]) for one in runs) for task, runs in its]
+            median, reached = statistics.median(times), f"{sum(map(math.isfinite, times))} of {len(times)}"
+            cells.append(f"{median:.2f}, {reached}" if math.isfinite(median) else f"–, {reached}")
         print(f"| {SCHEDULERS[name].title} | " + " | ".join(cells) + " |")
 
 
-def first(curve: Curve, goal: float) -> float:
-    """The first of the validations that is as low; infinite if none is."""
-    return next((step for step, loss in zip(*curve, strict=True) if loss <= goal), math.inf)
+def time_to(result: Result, goal: float) -> float:
+    """The part of the run after which the validation loss is as low; infinite if it never is."""
+    step = first_step(result.validation_steps, result.validation_losses, goal)
+    return math.inf if step is None else step / result.run.steps
 
 
 def main() -> None:

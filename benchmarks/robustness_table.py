@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from greedylr.lab.analysis.statistics import Outcome
+from greedylr.lab.analysis.statistics.pairing import Pair, pair
 from greedylr.lab.analysis.summary import outcome
 from greedylr.lab.catalogue.perturbations import find
 from greedylr.lab.catalogue.suites import SUITES
@@ -22,18 +22,11 @@ from greedylr.lab.execution.complete import complete
 from greedylr.lab.execution.store import Store
 
 
-def behind(mine: Outcome, its: Outcome) -> float:
-    """By how much the first ends above the second, as a share of what the better has gained."""
-    ends = [one.start if one.failed else one.stages[1.0] for one in (mine, its)]
-    gained = mine.start - min(ends)
-    return (ends[0] - ends[1]) / gained if gained > 0 else 0.0
-
-
-def row(name: str, pairs: list[tuple[Outcome, Outcome]]) -> str:
-    found = [behind(*pair) for pair in pairs]
-    of = len(found)
-    shares = [sum(one <= 0.01 for one in found), sum(one < -0.05 for one in found), sum(one > 0.05 for one in found)]
-    failed = [sum(one.failed for one in column) for column in zip(*pairs, strict=True)]
+def row(name: str, pairs: list[Pair]) -> str:
+    ahead = [one.share() for one in pairs]
+    of = len(pairs)
+    shares = [sum(one >= -0.01 for one in ahead), sum(one > 0.05 for one in ahead), sum(one < -0.05 for one in ahead)]
+    failed = [sum(one.failed for one in runs) for runs in zip(*((one.first, one.second) for one in pairs), strict=True)]
     return f"| {name} | {of} | {' / '.join(f'{share / of:.0%}' for share in shares)} | {failed[0]}, {failed[1]} |"
 
 
@@ -42,20 +35,18 @@ def main() -> None:
     suite = replace(suite, multipliers=(1.0,), seeds=2, schedulers=("greedylr", "cosine"))
     with Store(Path(sys.argv[1])) as store:
         complete(suite.runs(), store, jobs=2)
-        made = {one.run: outcome(one) for one in store.load(suite.runs())}
-    by_place: dict[str, list[tuple[Outcome, Outcome]]] = defaultdict(list)
-    by_kind: dict[str, list[tuple[Outcome, Outcome]]] = defaultdict(list)
-    for run, mine in made.items():
-        its = made.get(run._replace(scheduler="cosine"))
-        # What is done to the observed loss alone is nothing to a schedule.
-        if run.scheduler == "greedylr" and its is not None:
-            perturbation = find(run.perturbation)
-            by_place["nothing (twins)" if perturbation is None else perturbation.kind.acts_on].append((mine, its))
-            by_kind["none" if perturbation is None else perturbation.kind.name].append((mine, its))
+        # What is done to the observed loss alone is nothing to a schedule: such runs have no partner.
+        pairs = pair(map(outcome, store.load(suite.runs())), *suite.schedulers).pairs
+    by_place: dict[str, list[Pair]] = defaultdict(list)
+    by_kind: dict[str, list[Pair]] = defaultdict(list)
+    for one in pairs:
+        perturbation = find(one.first.perturbation)
+        by_place["nothing (twins)" if perturbation is None else perturbation.kind.acts_on].append(one)
+        by_kind["none" if perturbation is None else perturbation.kind.name].append(one)
     for title, table in (("acted on", by_place), ("kind", by_kind)):
         print(f"| {title} | pairs | as good / clearly better / clearly worse | failed, cosine's |\n|---|---|---|---|")
-        for name, pairs in table.items():
-            print(row(name, pairs))
+        for name, its in table.items():
+            print(row(name, its))
         print()
 
 
