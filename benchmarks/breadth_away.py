@@ -3,6 +3,7 @@
     greedylr lab run breadth-away --store breadth.sqlite
     greedylr lab run breadth-quick --store breadth.sqlite --only optimizer=sgd --only optimizer=adamw
     python benchmarks/breadth_away.py breadth.sqlite
+    python benchmarks/breadth_away.py breadth.sqlite breadth-pretrained      # one suite that has both
 
 Medians over problems, optimizers and seeds of the validation loss at the end over that of cosine at the good learning
 rate, same problem, optimizer and seed; a run that ended above its start counts with its start. In brackets: how many
@@ -30,8 +31,9 @@ def end(result: Result) -> float:
 
 
 def main() -> None:
-    away = SUITES["breadth-away"]
-    runs = [run for name in ("breadth-quick", "breadth-away") for run in SUITES[name].runs()]
+    names = sys.argv[2:] or ["breadth-quick", "breadth-away"]
+    away = SUITES[names[-1]]
+    runs = [run for name in names for run in SUITES[name].runs()]
     with Store(Path(sys.argv[1])) as store:
         results = {result.run: result for result in store.load(runs) if result.run.optimizer in away.optimizers}
     ratios: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))

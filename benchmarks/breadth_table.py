@@ -1,4 +1,4 @@
-"""What came of the suite ``breadth``, or ``breadth-quick``: by stage, rival, optimizer, task and architecture.
+"""What came of the suite ``breadth``, or another of its kind: by stage, rival, optimizer, task and architecture.
 
     greedylr lab run breadth-quick --store breadth.sqlite
     python benchmarks/breadth_table.py breadth.sqlite breadth-quick [scheduler [condition…]]
@@ -22,7 +22,7 @@ from greedylr.lab.analysis.statistics.estimate import Proportion, proportion
 from greedylr.lab.analysis.statistics.verdict import Verdict
 from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
-from greedylr.lab.catalogue.problems.transformers import CORPORA
+from greedylr.lab.catalogue.problems.transformers import CORPORA, MODULES
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.catalogue.selection import select
 from greedylr.lab.catalogue.suites import SUITES
@@ -48,6 +48,12 @@ def shares(verdicts: Iterable[CaseVerdict]) -> str:
 def share(one: Proportion) -> str:
     """In percent, with Wilson's interval, which takes the cases for independent of each other."""
     return f"{one.value:.0%} [{100 * one.interval.low:.0f}, {100 * one.interval.high:.0f}]" if one.of else "–"
+
+
+def task(problem: str) -> str:
+    """What is learnt; of what is no pair of an architecture and a set, which it is."""
+    corpus = problem.partition("-")[2]
+    return CORPORA[corpus].kind if problem in MODULES else problem
 
 
 def main() -> None:
@@ -84,7 +90,7 @@ def main() -> None:
     table("rival, at the end", lambda one: SCHEDULERS[one.second].title, [one for one in judged if one.stage == 1.0])
     table("LR ×, at the end", lambda one: f"{one.case.multiplier:g}, fixed schedules", at_end)
     table("optimizer, at the end", lambda one: OPTIMIZERS[one.case.optimizer].title, at_end)
-    table("task, at the end", lambda one: CORPORA[one.case.problem.partition("-")[2]].kind, at_end)
+    table("task, at the end", lambda one: task(one.case.problem), at_end)
     table("architecture, at the end", lambda one: one.case.problem.partition("-")[0], at_end)
     worst = sorted((one for one in at_end), key=lambda one: one.mean)[:8]
     print("| worst: architecture and data | optimizer | rival | benefit, share of the decrease |\n|---|---|---|---|")

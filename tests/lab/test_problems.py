@@ -13,8 +13,8 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from greedylr.lab.catalogue.problems import PROBLEMS as EVERY
 from greedylr.lab.catalogue.problems.landscapes import LANDSCAPE
 
-PROBLEMS = {name: problem for name, problem in EVERY.items() if problem.kind != "architecture"}
-"""But for Transformers' architectures, of which test_breadth.py is."""
+PROBLEMS = {name: problem for name, problem in EVERY.items() if problem.kind not in ("encoder", "architecture")}
+"""But for Transformers' architectures and a published encoder, which have tests of their own."""
 TUNED_AS_THEY_ARE = ("tuned-scarce", "tuned-gru")
 """Problems in whose models nothing is drawn: all weights are pre-trained."""
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "adafactor")

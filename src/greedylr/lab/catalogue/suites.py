@@ -178,7 +178,7 @@ _PEERS = (
 _ONE_RATE_PROBLEMS = tuple(
     problem.name
     for problem in PROBLEMS.values()
-    if problem.kind != "architecture"
+    if problem.kind not in ("encoder", "architecture")
     and problem.task.mode == "min"
     and problem.name not in ("stdlib-text", "wide-transformer")
 )
@@ -271,6 +271,14 @@ SUITES: dict[str, Suite] = {
             seeds=2,
             optimizers=("sgd", "adamw"),
             schedulers=("greedylr", "paper", "constant-warmup", "linear", "cosine"),
+        ),
+        Suite(
+            "breadth-pretrained",
+            "a published encoder, tuned on three sets at a tenth of the good learning rate, at it, and at ten times it",
+            problems=_of_kind("encoder"),
+            multipliers=(0.1, 1.0, 10.0),
+            seeds=2,
+            schedulers=("greedylr", "greedylr:max_scale=1", "constant-warmup", "linear", "cosine"),
         ),
         Suite(
             "boundary",

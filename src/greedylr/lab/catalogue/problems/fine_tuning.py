@@ -43,7 +43,7 @@ def _classes(data: Data, first: int, last: int) -> Data:
     return Data(*map(chosen, data))
 
 
-def _few(data: Data, each: int) -> Data:
+def few(data: Data, each: int) -> Data:
     """So many training examples of each class, spread evenly over those there are."""
     targets = data.train.targets
     kept = [
@@ -141,7 +141,7 @@ FINE_TUNED_DIGITS = Problem(
     lrs={"sgd": 0.03, "adam": 0.01, "adagrad": 0.1, "adafactor": 0.1},
     steps=300,
     batch_size=16,
-    load=lambda: _few(_classes(load_images(), 5, 9), 12),
+    load=lambda: few(_classes(load_images(), 5, 9), 12),
     model=partial(_new_head, _DIGITS, _encoder, 5, "7."),
     kind="pre-trained",
     description="the digit, from 5 to 9: two convolutions that were trained on 0 to 4, and a new last layer",
@@ -183,7 +183,7 @@ FINE_TUNED_VIT = Problem(
     lrs={"sgd": 0.003, "adam": 0.0003, "adagrad": 0.003, "adafactor": 0.003},
     steps=300,
     batch_size=16,
-    load=lambda: _few(_classes(tiles(), 8, 15), 20),
+    load=lambda: few(_classes(tiles(), 8, 15), 20),
     model=partial(_new_head, _TEMPLE, _patches, 8, "head."),
     kind="pre-trained",
     description="which of eight regions of the flower a tile is from: a Transformer that was trained on the temple, "

@@ -50,7 +50,8 @@ class Problem:
         lrs: The same by name of the optimizer: ``sgd`` (momentum 0.9), ``adam``, ``adagrad``,
             ``adafactor``, and ``adamw``, which need not be given: it is ``lr``.
         kind: Whether it is a function that is known, a model that learns, a case that a loss-driven
-            scheduler may not be made for, a pre-trained model that is trained on, or an architecture of Transformers.
+            scheduler may not be made for, a pre-trained model that is trained on, a published encoder that is, or an
+            architecture of Transformers.
         description: Data and model, in a line.
         task: The loss, the metric, and what the scheduler is given.
         sampler: Which training examples a batch is made of.
@@ -68,7 +69,7 @@ class Problem:
     load: Callable[[], Data]
     model: Callable[[], nn.Module]
     lrs: Mapping[str, float] = field(default_factory=dict, hash=False)
-    kind: Literal["analytic", "learned", "boundary", "pre-trained", "architecture"] = "learned"
+    kind: Literal["analytic", "learned", "boundary", "pre-trained", "encoder", "architecture"] = "learned"
     description: str = ""
     task: Task = CLASSIFICATION
     sampler: Sampler = uniform

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from greedylr.lab.catalogue.problems.transformers.tokens import (
     labels,
 )
 
-_SUBPACKAGES = (
+SUBPACKAGES = (
     "fft",
     "integrate",
     "interpolate",
@@ -50,7 +50,9 @@ _SUBPACKAGES = (
 )
 """Subpackages of SciPy: those with the most functions."""
 
-_MODULES = (*text.TRAIN_FILES, "ast.py", "smtplib.py", "statistics.py")
+FILES = (*text.TRAIN_FILES, "ast.py", "smtplib.py", "statistics.py")
+"""Files of the standard library."""
+
 _KINDS = ("O", "B-literal", "I-literal", "B-class", "I-class", "B-function", "I-function", "B-other", "I-other")
 _ROLES = {"class": "class", "func": "function", "meth": "function"}
 
@@ -161,8 +163,8 @@ def _names() -> Pairs:
     return divide(pairs.items(), lambda pair: pair[0])
 
 
-def _classified(texts: Sequence[tuple[str, int]]) -> Data:
-    parts = divide(texts, lambda one: one[0])
+def _classified(read: Callable[[], list[tuple[str, int]]]) -> Data:
+    parts = divide(read(), lambda one: one[0])
     tokenizer = _learnt([text for text, _ in parts[0]])
     return apart(
         *(
@@ -175,19 +177,19 @@ def _classified(texts: Sequence[tuple[str, int]]) -> Data:
     )
 
 
-def _subpackages() -> Data:
-    """The first paragraphs of docstrings of SciPy; the target is the subpackage."""
-    found = [one for one in functions() if one.module[0] == "scipy" and one.module[1] in _SUBPACKAGES]
-    return _classified([(one.documentation[:300], _SUBPACKAGES.index(one.module[1])) for one in found])
+def docstrings() -> list[tuple[str, int]]:
+    """The first paragraphs of docstrings of SciPy, and the number of the subpackage."""
+    found = [one for one in functions() if one.module[0] == "scipy" and one.module[1] in SUBPACKAGES]
+    return [(one.documentation[:300], SUBPACKAGES.index(one.module[1])) for one in found]
 
 
-def _snippets() -> Data:
-    """Six lines of source code of the standard library; the target is the file."""
-    snippets = []
-    for number, name in enumerate(_MODULES):
+def snippets() -> list[tuple[str, int]]:
+    """Six lines of source code of the standard library, and the number of the file."""
+    found = []
+    for number, name in enumerate(FILES):
         lines = text.read_source([name]).decode().splitlines()
-        snippets += [("\n".join(lines[place : place + 6]).strip(), number) for place in range(0, len(lines) - 6, 6)]
-    return _classified([snippet for snippet in snippets if len(snippet[0]) > 40])
+        found += [("\n".join(lines[place : place + 6]).strip(), number) for place in range(0, len(lines) - 6, 6)]
+    return [one for one in found if len(one[0]) > 40]
 
 
 class Answer(NamedTuple):
@@ -319,8 +321,8 @@ CORPORA = (
         source="SciPy as it is installed (BSD)",
         kind="text-classification",
         task=CLASSIFICATION,
-        load=_subpackages,
-        classes=len(_SUBPACKAGES),
+        load=partial(_classified, docstrings),
+        classes=len(SUBPACKAGES),
     ),
     Corpus(
         name="modules",
@@ -328,8 +330,8 @@ CORPORA = (
         source="the standard library of Python (PSF licence)",
         kind="text-classification",
         task=CLASSIFICATION,
-        load=_snippets,
-        classes=len(_MODULES),
+        load=partial(_classified, snippets),
+        classes=len(FILES),
     ),
     Corpus(
         name="types",
