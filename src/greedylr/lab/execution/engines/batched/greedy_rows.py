@@ -67,7 +67,9 @@ class GreedyRows:
         slopes = np.array(self.slopes) if self.slopes else np.full(observed.shape, np.nan)
         config = settings(self.config)
         for row, lr in enumerate(self.initial_lrs):
-            of_row = zip(observed[:, row].tolist(), slopes[:, row].tolist(), notable[:, row].tolist())
+            # Replaying costs more than training a small model does; behind the last of them there is nothing to tell.
+            last = max(np.flatnonzero(notable[:, row]), default=-1) + 1
+            of_row = zip(*(of_runs[:last, row].tolist() for of_runs in (observed, slopes, notable)))
             yield Account(config, list(self._replay(row, lr, of_row)))
 
     def _replay(self, row: int, lr: float, observed: Iterable[tuple[float, float, bool]]) -> Iterator[Decision]:
