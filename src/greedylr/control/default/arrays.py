@@ -110,6 +110,9 @@ def start(config: DefaultConfig, initial_lrs: Array, xp: Any) -> DefaultArrays:
     )
 
 
+_OF_CLIMB = ("climbed", "total", "weight", "noise", "last", "unchanged", "first", "lowest", "fell")
+
+
 class _Climb(NamedTuple):
     """Climb after one more loss; meaningless in rows without a climb.
 
@@ -126,6 +129,11 @@ class _Climb(NamedTuple):
     silent: Array
     mean: Array
     noise: Array
+
+
+def _no_climb(state: DefaultArrays, losses: Array, on: Array) -> _Climb:
+    """Of a rule that never climbs: nothing changes, and nothing objects."""
+    return _Climb({name: getattr(state, name) for name in _OF_CLIMB}, on, on, losses, state.noise)
 
 
 def _climb(config: DefaultConfig, state: DefaultArrays, losses: Array, on: Array, xp: Any) -> _Climb:
@@ -215,7 +223,8 @@ def advance(
     over = finite & ~below
     ordinary = below & ~state.climbing
     phase = step >= config.anneal_start
-    climb = _climb(config, state, losses, below & state.climbing, xp)
+    on = below & state.climbing
+    climb = _climb(config, state, losses, on, xp) if config.decade else _no_climb(state, losses, on)
     climbs = below & state.climbing & ~climb.objects
 
     # Into the window, and close it where it is full.
