@@ -274,11 +274,18 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "breadth-pretrained",
-            "a published encoder, tuned on three sets at a tenth of the good learning rate, at it, and at ten times it",
+            "a published encoder, tuned on more data and on less, from a tenth of the good learning rate to ten times it",
             problems=_of_kind("encoder"),
             multipliers=(0.1, 1.0, 10.0),
             seeds=2,
-            schedulers=("greedylr", "greedylr:max_scale=1", "constant-warmup", "linear", "cosine"),
+            schedulers=(
+                "greedylr-validated",
+                "greedylr:max_scale=1",
+                "greedylr",
+                "constant-warmup",
+                "linear",
+                "cosine",
+            ),
         ),
         Suite(
             "boundary",

@@ -1,4 +1,4 @@
-"""MiniLM, an encoder whose weights a package ships, tuned to tell classes of text apart: with much data and little."""
+"""MiniLM, an encoder whose weights a package ships, tuned to tell classes of text apart: much of it, and little."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from greedylr.lab.catalogue.problems.fine_tuning import few
 from greedylr.lab.catalogue.problems.problem import Data, DataError, Problem
 from greedylr.lab.catalogue.problems.task import Examples
 from greedylr.lab.catalogue.problems.transformers import CORPORA
-from greedylr.lab.catalogue.problems.transformers.sets import documentation, words
+from greedylr.lab.catalogue.problems.transformers.sets import documentation
 from greedylr.lab.catalogue.problems.transformers.sets.corpus import apart, divide
 from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION
 
@@ -111,12 +111,7 @@ def _problem(
 ENTRIES = (
     _problem("minilm-subpackages", "subpackages", documentation.docstrings, lr=0.0003),
     _problem("minilm-few", "modules", documentation.snippets, lr=0.0003, each=16),
-    _problem("minilm-categories", "categories", words.characters, lr=0.0003),
 )
 
-MODULES: dict[str, tuple[str, ...]] = {
-    "minilm-subpackages": (__name__, documentation.__name__),
-    "minilm-few": (__name__, documentation.__name__),
-    "minilm-categories": (__name__, words.__name__),
-}
+MODULES: dict[str, tuple[str, ...]] = {entry.name: (__name__, documentation.__name__) for entry in ENTRIES}
 """The modules that a problem is made of: this one, and that of its data."""

@@ -16,9 +16,7 @@ from greedylr.lab.catalogue.problems.transformers.tasks import CLASSIFICATION, g
 from greedylr.lab.catalogue.problems.transformers.tokens import Tokenizer, inputs, labels
 
 _SHORT = 32  # numbers of a word, or of what it sounds like
-CATEGORIES = ("Cf", "Ll", "Lm", "Lo", "Lu", "Mc", "Mn", "Nd", "Nl", "No", "Po", "Sc", "Sk", "Sm", "So")
-"""The general categories that have the most characters."""
-
+_CATEGORIES = ("Cf", "Ll", "Lm", "Lo", "Lu", "Mc", "Mn", "Nd", "Nl", "No", "Po", "Sc", "Sk", "Sm", "So")
 _EACH = 600  # names of a category, at most
 _REGULAR = ("CJK", "HANGUL", "YI ", "CUNEIFORM", "EGYPTIAN", "ANATOLIAN", "TANGUT", "BAMUM", "VAI ", "LINEAR")
 """Names of these begin alike, and say little."""
@@ -57,28 +55,24 @@ def _read(rows: Tensor) -> list[str]:
     return _speech().texts(rows)
 
 
-def characters() -> list[tuple[str, int]]:
-    """Names of characters, and the number of the category, of which they are spread evenly over those there are."""
+def _categories() -> Data:
+    """The names of a category are spread evenly over those there are."""
     named = [(unicodedata.name(chr(number), ""), unicodedata.category(chr(number))) for number in range(0x20000)]
-    wanted = [one for one in named if one[0] and one[1] in CATEGORIES and not one[0].startswith(_REGULAR)]
+    wanted = [one for one in named if one[0] and one[1] in _CATEGORIES and not one[0].startswith(_REGULAR)]
     every = Counter(category for _, category in wanted)
     seen: Counter[str] = Counter()
     kept = []
     for name, category in wanted:
         if seen[category] % -(-every[category] // _EACH) == 0:
-            kept.append((name, CATEGORIES.index(category)))
+            kept.append((name, category))
         seen[category] += 1
-    return kept
-
-
-def _categories() -> Data:
-    parts = divide(characters(), lambda one: one[0])
+    parts = divide(kept, lambda one: one[0])
     tokenizer = Tokenizer.of(name for name, _ in parts[0])
     return apart(
         *(
             Examples(
                 inputs((tokenizer.numbers(name) for name, _ in part), _SHORT),
-                torch.tensor([number for _, number in part]),
+                torch.tensor([_CATEGORIES.index(category) for _, category in part]),
             )
             for part in parts
         )
@@ -101,6 +95,6 @@ CORPORA = (
         kind="text-classification",
         task=CLASSIFICATION,
         load=_categories,
-        classes=len(CATEGORIES),
+        classes=len(_CATEGORIES),
     ),
 )
