@@ -274,7 +274,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "breadth-pretrained",
-            "a published encoder, tuned on more data and on less, from a tenth of the good learning rate to ten times it",
+            "a published encoder, tuned on much data and on little, from a tenth of the good learning rate to ten times",
             problems=_of_kind("encoder"),
             multipliers=(0.1, 1.0, 10.0),
             seeds=2,
