@@ -110,7 +110,7 @@ def _problem(
 
 ENTRIES = (
     _problem("minilm-subpackages", "subpackages", documentation.docstrings, lr=0.0003),
-    _problem("minilm-few", "modules", documentation.snippets, lr=0.0003, each=16),
+    _problem("minilm-few", "modules", documentation.snippets, lr=0.0001, each=16),
 )
 
 MODULES: dict[str, tuple[str, ...]] = {entry.name: (__name__, documentation.__name__) for entry in ENTRIES}
