@@ -120,6 +120,7 @@ def test_what_depends_on_another_argument():
 DERIVED = {
     *("anneal_start", "decade", "window_length", "growth", "smoothing", "settled"),
     *("warmup", "memory", "catch_up", "catch_up_end", "hears_slope"),
+    *("least_scale", "most_scale", "bounds_differ"),
 }
 
 

@@ -78,7 +78,8 @@ class Slope:
         optimizer = wrapped if isinstance(wrapped, Optimizer) else optimizer
         self._order = norm_order(optimizer)
         self._initial_lrs = initial_lrs
-        self._latest: Number | None = None  # as if the gradient had not been clipped
+        self.latest: Number | None = None
+        """The slope that is still to be taken, as if the gradient had not been clipped."""
         self._norm: Number | None = None
         self.listens = False
         """True while the slope is wanted."""
@@ -100,7 +101,7 @@ class Slope:
         assert self._order is not None
         total: Number = 0.0
         squares: Number = 0.0
-        self._latest = self._norm = None
+        self.latest = self._norm = None
         known = False
         for group, lr in zip(optimizer.param_groups, self._initial_lrs()):
             gradients = [weight.grad for weight in group["params"] if weight.grad is not None]
@@ -113,7 +114,7 @@ class Slope:
                 squares = _add(squares, square)
                 known = True
         if known:
-            self._latest, self._norm = total, squares**0.5
+            self.latest, self._norm = total, squares**0.5
 
     def take(self, unclipped: SupportsFloat | None = None) -> Number | None:
         """The slope of the step that was just made.
@@ -130,8 +131,8 @@ class Slope:
         """
         if unclipped is not None:  # What may raise comes before anything has changed.
             unclipped = whole(unclipped).detach() if isinstance(unclipped, Tensor) else _real(unclipped)
-        latest, norm = self._latest, self._norm
-        self._latest = self._norm = None
+        latest, norm = self.latest, self._norm
+        self.latest = self._norm = None
         if latest is None or norm is None:
             return None
         if unclipped is None:
@@ -151,11 +152,11 @@ class Slope:
 
     def peek(self) -> tuple[float, float] | None:
         """The measurement that is still to be taken, as :meth:`restore` wants it; waits for the device."""
-        return None if self._latest is None or self._norm is None else (float(self._latest), float(self._norm))
+        return None if self.latest is None or self._norm is None else (float(self.latest), float(self._norm))
 
     def restore(self, measured: tuple[float, float] | None) -> None:
         """Set what is taken next."""
-        self._latest, self._norm = (None, None) if measured is None else measured
+        self.latest, self._norm = (None, None) if measured is None else measured
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class GreedyLR(LRScheduler):
     _remembered: parameter_groups.Remembered
     _comparable: bool
     _follows_hand: bool
-    _observers: tuple[list[Observer], ...]
+    _observers: Mapping[object, Observer]
     _direct: bool
     _levels: Levels | None
     _batches: list[Mapping[str, Any] | None]
@@ -268,20 +268,22 @@ class GreedyLR(LRScheduler):
         """
         if len(self.optimizer.param_groups) != self._group_count:
             self._take_in_groups()
-        if loss.__class__ is float and self._direct:
-            if self._follows_hand and paper.may_move(self._config, self._state, loss):
-                self._take_over_lrs()
-            slope = self._slope.number(grad_norm) if self._slope.listens else _NAN
-            action = self._advance(self._config, self._state, loss, slope)
-            if action is not _GATHERING and action is not _PATIENCE:
-                self._settle(action)
+        if loss.__class__ is not float or self._indirect:
+            self._take_in(loss, composition, grad_norm)
             return
-        if loss.__class__ is float and not self._indirect:
+        if composition is not None:
             check_composition(composition)
+        slope = _NAN if self._slope.latest is None and grad_norm is None else self._slope.number(grad_norm)
+        if not self._direct:
             self.composition = composition
-            self._observe(loss, self._slope.number(grad_norm))
+            self._observe(loss, slope)
             return
-        self._take_in(loss, composition, grad_norm)
+        if self._follows_hand and paper.may_move(self._config, self._state, loss):
+            self._take_over_lrs()
+        advance = self._advance  # Called as a method of this object, it would be looked for in its class first.
+        action = advance(self._config, self._state, loss, slope)
+        if action is not _GATHERING and action is not _PATIENCE:
+            self._settle(action)
 
     def _take_in(
         self,
@@ -349,13 +351,13 @@ class GreedyLR(LRScheduler):
             >>> unsubscribe()
         """
         introduce(observer, self)
-        # A new tuple each time, so that an observer may unsubscribe while it is being called.
-        subscription = [observer]  # its own, should the same observer subscribe twice
-        self._observers = (*self._observers, subscription)
+        # A new mapping each time, so that an observer may unsubscribe while it is being called.
+        subscription = object()  # its own, should the same observer subscribe twice
+        self._observers = {**self._observers, subscription: observer}
         self._choose_path()
 
         def unsubscribe() -> None:
-            self._observers = tuple(other for other in self._observers if other is not subscription)
+            self._observers = {one: other for one, other in self._observers.items() if one is not subscription}
             self._choose_path()
 
         return unsubscribe
@@ -396,7 +398,7 @@ class GreedyLR(LRScheduler):
         self._config = rule.set_horizon(self._config, self._state, total_steps)
         self._over = False
         self._write()
-        for (observer,) in self._observers:  # The settings are others now.
+        for observer in self._observers.values():  # The settings are others now.
             introduce(observer, self)
 
     @property
@@ -525,7 +527,7 @@ class GreedyLR(LRScheduler):
         self._choose_path()
         parameter_groups.unshare_lrs(self.optimizer)
         self._write()
-        for (observer,) in self._observers:  # Settings and learning rates may be others now.
+        for observer in self._observers.values():  # Settings and learning rates may be others now.
             introduce(observer, self)
 
     def _parsed(self, state_dict: dict[str, Any]) -> saved.Saved:
@@ -620,7 +622,7 @@ class GreedyLR(LRScheduler):
         # Whether a float may not be acted on straight away: it is to be averaged, or a device loss may be before it.
         # Whether there are other ranks is asked at the first step: a process group may be initialised until then.
         self._indirect = average_ranks
-        self._observers = ()
+        self._observers = {}
         self._over = False  # whether it has been said that total_steps are over
         self._choose_path()
 
@@ -700,7 +702,7 @@ class GreedyLR(LRScheduler):
         if self._levels is not None:
             decision = decision._replace(loss=loss)
         self._settle_after(decision.action)
-        tell([observer for (observer,) in self._observers], decision)
+        tell(self._observers.values(), decision)
 
     def _settle_after(self, action: Action) -> None:
         # As in step(): a watched scheduler does exactly what an unwatched one does.
@@ -715,7 +717,10 @@ class GreedyLR(LRScheduler):
                 "the scheduler for the first time after init_process_group, or pass average_ranks=False"
             )
         if self._state.lrs is not self._written:
-            self._write(looks=self._comparable and not self._follows_hand)
+            if self._comparable and not self._follows_hand:
+                self._move()
+            else:
+                self._write()
         if action is _OVER and not self._over:
             self._over = True
             if ranks.is_main():
@@ -757,6 +762,11 @@ class GreedyLR(LRScheduler):
         """Let learning rates that were set by hand count."""
         if not self._comparable:
             return
+        for group, was in zip(self.optimizer.param_groups, self._in_optimizer):
+            if group["lr"] is not was:  # What was written is the same object still, unless it is in a tensor.
+                break
+        else:
+            return
         lrs = tuple([group["lr"] for group in self.optimizer.param_groups[: self._group_count]])
         if lrs == self._in_optimizer:
             return
@@ -764,23 +774,26 @@ class GreedyLR(LRScheduler):
         rule.take_over(self._config, self._state, found, self._written)
         self._written, self._in_optimizer = self._state.lrs, found
 
-    def _write(self, looks: bool = False) -> None:
-        """Set the learning rates; ``looks``: as a move on top of what somebody has set since the last time."""
+    def _move(self) -> None:
+        """Set the learning rates, as a move on top of what somebody has set since the last time."""
+        groups, known = self.optimizer.param_groups, 0
+        for group, lr, was in zip(groups, self._state.lrs, self._in_optimizer):
+            if group["lr"] is not was:  # What was written is the same object still, unless it is in a tensor.
+                break
+            group["lr"] = lr
+            known += 1
+        else:
+            self._note_what_is_set(self._state.lrs)
+            return
+        lrs = (*self._in_optimizer[:known], *(group["lr"] for group in groups[known:]))
+        if lrs != self._in_optimizer:
+            found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
+            rule.rebase(self._config, self._state, found, self._written)
+        self._write()
+
+    def _write(self) -> None:
+        """Set the learning rates."""
         groups = self.optimizer.param_groups
-        if looks:
-            known = 0
-            for group, lr, was in zip(groups, self._state.lrs, self._in_optimizer):
-                if group["lr"] is not was:  # What was written is the same object still, unless it is in a tensor.
-                    break
-                group["lr"] = lr
-                known += 1
-            else:
-                self._note_what_is_set(self._state.lrs)
-                return
-            lrs = [*self._in_optimizer[:known], *(group["lr"] for group in groups[known:])]
-            if tuple(lrs) != self._in_optimizer:
-                found = parameter_groups.found_lrs(lrs, self._in_optimizer, self._written)
-                rule.rebase(self._config, self._state, found, self._written)
         on_device = tensors = False
         for group, lr in zip(groups, self._state.lrs):
             if group["lr"].__class__ is float or not isinstance(group["lr"], Tensor):

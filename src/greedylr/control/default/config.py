@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import ClassVar, Literal
@@ -197,6 +197,12 @@ class DefaultConfig:
     """The weight of the past in the climb's smoothed loss, β. Derived."""
     settled: int = field(init=False, repr=False, compare=False)
     """Losses of the climb after which it can end. Derived."""
+    least_scale: float = field(init=False, repr=False, compare=False)
+    """The lowest of the lower bounds. Derived."""
+    most_scale: float = field(init=False, repr=False, compare=False)
+    """The highest of the upper bounds. Derived."""
+    bounds_differ: bool = field(init=False, repr=False, compare=False)
+    """True if a bound was given per group. Derived."""
 
     def __post_init__(self) -> None:
         """Validate, and turn numbers of other libraries into Python's, bounds per group into tuples."""
@@ -251,6 +257,9 @@ class DefaultConfig:
             "growth": 10.0 ** (1 / max(decade, 1)),
             "smoothing": 1 - 1 / smoothing_time,
             "settled": math.ceil(2 * smoothing_time),
+            "least_scale": min(self.min_scale) if isinstance(self.min_scale, Sequence) else self.min_scale,
+            "most_scale": max(self.max_scale) if isinstance(self.max_scale, Sequence) else self.max_scale,
+            "bounds_differ": isinstance(self.min_scale, Sequence) or isinstance(self.max_scale, Sequence),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)

@@ -20,6 +20,10 @@ from greedylr.control.settings import bounds_of
 _GATHERING = Action.GATHERING
 _CLIMBING = Action.CLIMBING
 _NOT_SIGNIFICANT = Action.NOT_SIGNIFICANT
+_LIMITED = Action.LIMITED
+_WARMING_UP = Action.WARMING_UP
+_ANNEALING = Action.ANNEALING
+_INFINITY = math.inf
 _MINUS_INFINITY = -math.inf
 _new = tuple.__new__
 _LARGEST = sys.float_info.max  # of a learning rate that was set by hand, times the scale
@@ -31,7 +35,7 @@ def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState
     if config.decade:
         state.climbing = True
         _rescale(config, state, config.start_scale)
-    write_lrs(config, state)
+    write_lrs(config, state, state.step)
     _follow_horizon(config, state, _GATHERING)
     return state
 
@@ -39,7 +43,6 @@ def start(config: DefaultConfig, initial_lrs: tuple[float, ...]) -> DefaultState
 def advance(config: DefaultConfig, state: DefaultState, loss: float, slope: float = math.nan) -> Action:
     """Take in one loss; the state, with the learning rates in it, is the answer."""
     known = slope == slope
-    before = state.lrs if known else None
     grew = False
     if config.mode == "max":
         loss = -loss
@@ -61,7 +64,7 @@ def advance(config: DefaultConfig, state: DefaultState, loss: float, slope: floa
         action = _extraordinary(config, state, loss) if math.isfinite(loss) else _non_finite(config, state)
     if rose and (action in _HOLDS or action is Action.RAISED):
         action = Action.VALIDATION_ROSE
-    return _follow_horizon(config, state, action, before, grew)
+    return _follow_horizon(config, state, action, known, grew)
 
 
 def observe(config: DefaultConfig, state: DefaultState, loss: float, slope: float = math.nan) -> Decision:
@@ -77,11 +80,19 @@ def observe(config: DefaultConfig, state: DefaultState, loss: float, slope: floa
 def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action: Action) -> dict[str, float]:
     """The numbers behind ``action``, just returned by :func:`advance`, in the unit of the loss."""
     sign = -1.0 if config.mode == "max" else 1.0
-    if action in (Action.SPIKE, Action.EXPLOSION):
-        return {"ceiling": sign * ceiling}
-    if action in (Action.CATCHING_UP, Action.LIMITED):
+    if action not in _WITH_NUMBERS_OF_ITS_OWN:
+        if state.losses or state.previous_variance < 0:
+            return {}
+        return {
+            "mean": sign * state.mean,
+            "previous_mean": sign * state.previous_mean,
+            "standard_error": _standard_error(config, state),
+        }
+    if action is _LIMITED or action is Action.CATCHING_UP:
         polyak = _polyak(state)
         return {"polyak": polyak} if polyak == polyak else {}  # It may have let go because it is not known any more.
+    if action is Action.SPIKE or action is Action.EXPLOSION:
+        return {"ceiling": sign * ceiling}
     if action is Action.VALIDATION_ROSE:
         return {"validation": sign * state.validation, "lowest_validation": sign * state.lowest_validation}
     if action is Action.BACKED_OFF:
@@ -93,13 +104,15 @@ def evidence(config: DefaultConfig, state: DefaultState, ceiling: float, action:
         }
     if action is Action.HORIZON:
         return {"total_steps": float(config.total_steps or math.inf), "previous_total_steps": state.moved_from}
-    if not state.losses and state.previous_variance >= 0 and action is not Action.NON_FINITE:
-        return {
-            "mean": sign * state.mean,
-            "previous_mean": sign * state.previous_mean,
-            "standard_error": _standard_error(config, state),
-        }
     return {}
+
+
+_WITH_NUMBERS_OF_ITS_OWN = frozenset(
+    {
+        *(Action.CATCHING_UP, Action.LIMITED, Action.SPIKE, Action.EXPLOSION, Action.NON_FINITE),
+        *(Action.VALIDATION_ROSE, Action.BACKED_OFF, Action.HORIZON),
+    }
+)
 
 
 def validate(config: DefaultConfig, state: DefaultState, loss: float) -> None:
@@ -147,7 +160,7 @@ def _hear_validation(config: DefaultConfig, state: DefaultState) -> bool:
 def add_group(config: DefaultConfig, state: DefaultState, initial_lr: float) -> None:
     """A parameter group that joins late, as if it had been there from the start."""
     state.initial_lrs = (*state.initial_lrs, initial_lr)
-    write_lrs(config, state)
+    write_lrs(config, state, state.step)
 
 
 def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | None) -> DefaultConfig:
@@ -168,7 +181,7 @@ def set_horizon(config: DefaultConfig, state: DefaultState, total_steps: int | N
         state.variance = state.previous_variance = -1.0
         state.ceiling = NO_CEILING
     state.stop = 0  # The next loss does not go the fast way.
-    write_lrs(moved, state)
+    write_lrs(moved, state, state.step)
     return moved
 
 
@@ -176,14 +189,14 @@ def resume(config: DefaultConfig, then: DefaultState, step: int, factor: float) 
     """The memory of an earlier step at a later one, with a smaller scale."""
     later = step - then.step
     # What the gradient allowed then, where that was less than the scale.
-    multiple, limit = _multiple_and_limit(config, then)
-    held = limit / _envelope(config, then.step) if multiple > limit else then.scale
+    multiple, limited = _multiple_of_initial(config, then, then.step)
+    held = multiple / _envelope(config, then.step) if limited else then.scale
     state = replace(then, losses=list(then.losses), seen=then.seen + later)
     if then.spike_step >= 0:
         state.spike_step += later  # A spike right before is one right before.
     _rescale(config, state, held * factor)
     _follow_horizon(config, state, _GATHERING)
-    write_lrs(config, state)
+    write_lrs(config, state, step)
     if then.horizon_moved:  # Nobody was told.
         state.horizon_moved, state.stop = True, 0
     return state
@@ -204,7 +217,7 @@ def take_over(state: DefaultState, lrs: tuple[float, ...], written: Iterable[flo
 def rebase(config: DefaultConfig, state: DefaultState, lrs: tuple[float, ...], written: Iterable[float]) -> None:
     """The same where the rule has moved since: the move is made on top of what was set."""
     take_over(state, lrs, written)
-    write_lrs(config, state)
+    write_lrs(config, state, state.step)
 
 
 def _rebased(initial: float, lr: float, before: float) -> float:
@@ -258,15 +271,14 @@ def _polyak(state: DefaultState) -> float:
     return state.level / state.slope if state.level > 0 and state.slope > 0 else math.nan
 
 
-def _multiple_and_limit(config: DefaultConfig, state: DefaultState) -> tuple[float, float]:
-    """Multiples of the initial learning rates: scale times envelope, and the gradient's limit, NaN if unknown."""
-    return state.scale * _envelope(config, state.step), config.polyak * _polyak(state)
-
-
-def _is_limited(config: DefaultConfig, state: DefaultState) -> bool:
-    """True while the gradient holds the learning rate down."""
-    multiple, limit = _multiple_and_limit(config, state)
-    return multiple > limit
+def _multiple_of_initial(config: DefaultConfig, state: DefaultState, step: int) -> tuple[float, bool]:
+    """Multiple of the initial learning rates at optimizer step ``step``, and whether the gradient limits it."""
+    multiple = state.scale * _envelope(config, step)
+    if state.slope > 0:
+        limit = config.polyak * _polyak(state)
+        if multiple > limit:
+            return limit, True
+    return multiple, False
 
 
 LEAST_NOISE = 0.01
@@ -345,7 +357,8 @@ def _weigh(config: DefaultConfig, state: DefaultState) -> Action:
         return _NOT_SIGNIFICANT  # The schedule moves the loss as well: nothing to be learnt. It answers instead.
     if difference > 0:
         return Action.CUT if _rescale(config, state, state.scale * config.factor) else Action.AT_MIN
-    if _is_limited(config, state):
+    _, limited = _multiple_of_initial(config, state, state.step)
+    if limited:
         return Action.AT_MAX
     return Action.RAISED if _rescale(config, state, state.scale / config.factor) else Action.AT_MAX
 
@@ -386,21 +399,15 @@ def _cut_at_once(config: DefaultConfig, state: DefaultState) -> None:
 
 def _rescale(config: DefaultConfig, state: DefaultState, scale: float) -> bool:
     """Set the scale, within the widest bounds of any group so that it does not wind up; whether it changed."""
-    low = config.min_scale if isinstance(config.min_scale, (int, float)) else min(config.min_scale)
-    high = config.max_scale if isinstance(config.max_scale, (int, float)) else max(config.max_scale)
+    low, high, before = config.least_scale, config.most_scale, state.scale
     if config.await_validation and state.granted < high:
         high = state.granted
-    before = state.scale
     state.scale = min(max(scale, low), high)
     return state.scale != before
 
 
 def _follow_horizon(
-    config: DefaultConfig,
-    state: DefaultState,
-    action: Action,
-    before: tuple[float, ...] | None = None,
-    grew: bool = False,
+    config: DefaultConfig, state: DefaultState, action: Action, known: bool = False, grew: bool = False
 ) -> Action:
     """Set the learning rates where the action, the horizon or the gradient changes them; they name a hold.
 
@@ -408,37 +415,38 @@ def _follow_horizon(
         config: The settings.
         state: After ``action``.
         action: What the loss has done.
-        before: The learning rates before it, if the slope is known.
+        known: Whether the slope is known.
         grew: Whether the scale has grown because of it.
     """
-    step = state.step
+    step, before = state.seen + len(state.losses), state.lrs  # state.step, without the call
+    limited = False
     if config.warmup <= step < config.anneal_start:
         state.stop = 1 if state.climbing else config.window_length
         if not state.climbing and step + config.window_length > config.anneal_start:
             state.stop = min(config.window_length, len(state.losses) + int(config.anneal_start) - step)
-        if before is not None or (action is not _NOT_SIGNIFICANT and action is not _GATHERING):
-            write_lrs(config, state)
+        if known or (action is not _NOT_SIGNIFICANT and action is not _GATHERING):
+            limited = write_lrs(config, state, step)
     else:
         state.stop = 0  # The learning rate changes at every step.
         state.climbing = False
-        write_lrs(config, state)
+        limited = write_lrs(config, state, step)
     if action not in _HOLDS:
         return action
     if state.horizon_moved:  # It is told by the first decision that has nothing else to tell.
         state.horizon_moved = False
         return Action.HORIZON
-    if config.total_steps is not None and config.total_steps < step and config.anneal_start < math.inf:
+    if config.total_steps is not None and config.total_steps < step and config.anneal_start < _INFINITY:
         return Action.OVER
     if grew:
         return Action.CATCHING_UP
-    if before is not None and _is_limited(config, state):
-        return Action.LIMITED
+    if known and limited:
+        return _LIMITED
     if step < config.warmup:
-        return Action.WARMING_UP
+        return _WARMING_UP
     if step >= config.anneal_start:
-        return Action.ANNEALING
-    if before is not None and action not in _CLIMBS and state.lrs != before:
-        return Action.LIMITED  # No longer: it was what held them down.
+        return _ANNEALING
+    if known and action not in _CLIMBS and state.lrs != before:
+        return _LIMITED  # No longer: it was what held them down.
     return action
 
 
@@ -446,24 +454,31 @@ def _envelope(config: DefaultConfig, step: int) -> float:
     """The share of the scale that warmup and annealing leave to optimizer step ``step`` (from 0)."""
     if step + 1 < config.warmup:
         return math.sqrt((step + 1) / config.warmup)
-    if config.total_steps is not None and step >= config.anneal_start:
-        return max(config.total_steps - step, 0) / (config.total_steps - config.anneal_start)
+    total = config.total_steps
+    if total is not None and step >= config.anneal_start:
+        return (total - step) / (total - config.anneal_start) if step < total else 0.0
     return 1.0
 
 
-def write_lrs(config: DefaultConfig, state: DefaultState) -> None:
-    """Set the learning rates to what the scale and the horizon make of the initial ones."""
-    multiple, limit = _multiple_and_limit(config, state)
-    if multiple > limit:
-        multiple = limit
-    low, high = config.min_scale, config.max_scale
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)):
-        multiple = min(max(multiple, low), high)
-        state.lrs = tuple([min(initial * multiple, _LARGEST) for initial in state.initial_lrs])
-    else:
+def write_lrs(config: DefaultConfig, state: DefaultState, step: int) -> bool:
+    """Set the learning rates of optimizer step ``step`` (from 0); True if the gradient holds them down."""
+    multiple, limited = _multiple_of_initial(config, state, step)
+    # While it anneals, at every step: calls of min and max, and of a comprehension, would cost more than all the rest.
+    if config.bounds_differ:
         groups = len(state.initial_lrs)
-        bounds = zip(state.initial_lrs, bounds_of(low, groups), bounds_of(high, groups))
+        bounds = zip(state.initial_lrs, bounds_of(config.min_scale, groups), bounds_of(config.max_scale, groups))
         state.lrs = tuple([min(initial * min(max(multiple, low), high), _LARGEST) for initial, low, high in bounds])
+    else:
+        if multiple < config.least_scale:
+            multiple = config.least_scale
+        elif multiple > config.most_scale:
+            multiple = config.most_scale
+        lrs = []
+        for initial in state.initial_lrs:
+            lr = initial * multiple
+            lrs.append(lr if lr < _LARGEST else _LARGEST)
+        state.lrs = tuple(lrs)
+    return limited
 
 
 def _mean_and_variance(losses: list[float]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import gt
 
 from greedylr.control.decision import Action, Decision
 from greedylr.control.paper.config import PaperConfig
@@ -20,6 +21,7 @@ from greedylr.control.settings import bounds_of
 # Looked up at every step.
 _INFINITY = float("inf")
 _LARGEST = sys.float_info.max
+_GATHERING = Action.GATHERING
 _PATIENCE = Action.PATIENCE
 _new = tuple.__new__
 
@@ -42,7 +44,7 @@ def advance(config: PaperConfig, state: PaperState, loss: float, _slope: float =
         loss = -loss
     state.step += 1
     if not -_INFINITY < loss < _INFINITY:
-        _cut(config, state)
+        _cut(config, state, bounds_of(config.min_lr, len(state.lrs)))
         return Action.NON_FINITE
     if config.smooth:
         loss = state.value = _average(config, state, loss)
@@ -66,7 +68,7 @@ def advance(config: PaperConfig, state: PaperState, loss: float, _slope: float =
     if config.compare == "previous":
         state.reference = loss
         if reference == _INFINITY:
-            return Action.GATHERING
+            return _GATHERING
     if loss < line:
         state.reference = loss
         state.worse = 0
@@ -170,8 +172,9 @@ def _raise(config: PaperConfig, state: PaperState) -> Action:
 
 def _cut_or_reset(config: PaperConfig, state: PaperState) -> Action:
     state.worse = 0
-    action = _cut(config, state)
-    if all(lr <= bound for lr, bound in zip(state.lrs, bounds_of(config.min_lr, len(state.lrs)))):
+    bounds = bounds_of(config.min_lr, len(state.lrs))
+    action = _cut(config, state, bounds)
+    if not any(map(gt, state.lrs, bounds)):
         state.reset_left -= 1
         if state.reset_left <= 0:
             _reset(config, state)
@@ -180,20 +183,26 @@ def _cut_or_reset(config: PaperConfig, state: PaperState) -> Action:
     return action
 
 
-def _cut(config: PaperConfig, state: PaperState) -> Action:
-    bounds = bounds_of(config.min_lr, len(state.lrs))
-    targets = [max(lr * config.factor, bound) for lr, bound in zip(state.lrs, bounds)]
+def _cut(config: PaperConfig, state: PaperState, bounds: Sequence[float]) -> Action:
+    targets = []
+    for lr, bound in zip(state.lrs, bounds):
+        cut = lr * config.factor
+        targets.append(bound if bound > cut else cut)
     return _apply(config, state, targets, -1)
 
 
 def _apply(config: PaperConfig, state: PaperState, targets: list[float], direction: int) -> Action:
     """Move the groups whose change is larger than ``eps``, and say what became of it."""
-    changes = [direction * (target - lr) for target, lr in zip(targets, state.lrs)]
-    if max(changes) > config.eps:
-        moves = zip(targets, state.lrs, changes)
-        state.lrs = tuple([target if change > config.eps else lr for target, lr, change in moves])
+    lrs, largest = [], -_INFINITY
+    for target, lr in zip(targets, state.lrs):
+        change = direction * (target - lr)
+        lrs.append(target if change > config.eps else lr)
+        if change > largest:
+            largest = change
+    if largest > config.eps:
+        state.lrs = tuple(lrs)
         return Action.RAISED if direction > 0 else Action.CUT
-    if max(changes) > 0:
+    if largest > 0:
         return Action.BELOW_EPS
     return Action.AT_MAX if direction > 0 else Action.AT_MIN
 
