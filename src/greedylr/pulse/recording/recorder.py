@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -94,7 +95,9 @@ class Recorder:
         self._unsubscribe: Callable[[], None] = _nothing
         self._began = time.monotonic()
         self._step = 0  # the last one
-        self._lrs: tuple[float, ...] | None = None  # after it
+        self._told: deque[tuple[Decision, dict[str, Any] | None]] = deque()  # not yet in columns
+        self._logged: deque[tuple[int, dict[str, float]]] = deque()  # likewise
+        self._lrs: tuple[float, ...] | None = None  # after the last step that is in columns
         self._before: tuple[float, ...] | None = None  # before the first step of this stretch, until it is written
         self._quiet: Action | None = None  # the last that compared nothing; None: unknown
         self._last_foreign = -math.inf
@@ -131,30 +134,16 @@ class Recorder:
         """Record one decision."""
         if self._journal is None:
             return
-        with self._lock:
-            step, loss, action, before, after, _ = decision
-            if step != self._step + 1:
-                self._jump(step)
-            lrs = self._lrs
-            if lrs is None:
-                self._before = before
-            if after is not lrs and after != lrs:
-                self._change(step, after)
-            self._losses.append(loss)
-            self._step = step
-            if action not in _QUIET or (before is not lrs and lrs is not None and before[: len(lrs)] != lrs):
-                self._keep(decision)
-            within = action in storage.WITHIN and self._quiet is not Action.WARMING_UP
-            if action is not self._quiet and action in _QUIET and not within:
-                if action in storage.PHASES or self._quiet in storage.PHASES or self._quiet is None:
-                    self._phases.append((step, action.name if action in storage.PHASES else ""))
-                self._quiet = action
-            self._lrs = after
-            if self._observed is not None:
-                composition = self._observed.composition
-                if composition is not None:
-                    self._batches.append((len(self._losses) - 1, dict(composition)))  # Its owner may use it again.
-            if self._due:
+        step = decision.step
+        if step != self._step + 1:
+            self._jump(step)
+        self._step = step
+        composition = None if self._observed is None else self._observed.composition
+        # Without the lock, which would take as long as all the rest: a deque is safe by itself. Columns can wait. The
+        # composition cannot: its owner may use it again.
+        self._told.append((decision, None if composition is None else dict(composition)))
+        if self._due:
+            with self._lock:
                 self._due = WRITE_EVERY == 0
                 self._look_at_optimizer()
                 self._flush()
@@ -173,20 +162,14 @@ class Recorder:
             TypeError: If ``step`` is no whole number, or a metric no number.
             ValueError: If ``step`` is negative, or the recorder is closed.
         """
-        with self._lock:
-            if self._journal is None:
-                self._check_open()
-                return
-            at = self._step if step is None else _checked(step)
-            for name, value in metrics.items():
-                if value.__class__ is not float:
-                    value = storage.as_float(value)
-                try:
-                    steps, values = self._metrics[name]
-                except KeyError:
-                    steps, values = self._metrics[name] = ([], [])
-                steps.append(at)
-                values.append(value)
+        if self._journal is None:
+            self._check_open()
+            return
+        at = self._step if step is None else _checked(step)
+        for name, value in metrics.items():
+            if value.__class__ is not float:
+                metrics[name] = storage.as_float(value)
+        self._logged.append((at, metrics))
 
     def mark(self, name: str, **details: Any) -> None:
         """Mark the last step with words, say ``mark("shard", number=7)`` or ``mark("disruption")``.
@@ -309,6 +292,7 @@ class Recorder:
             raise ValueError(f"{self.path}: this recorder is closed")
 
     def _clear(self) -> None:
+        self._first = 0  # the first step of this block, if there is one
         self._losses: list[float] = []
         self._changes: list[tuple[int, tuple[float, ...]]] = []
         self._decisions: list[Decision] = []
@@ -316,7 +300,6 @@ class Recorder:
         self._phases: list[tuple[int, str]] = []
         self._batches: list[tuple[int, dict[str, Any]]] = []
         self._metrics: dict[str, tuple[list[int], list[float]]] = {}
-        self._first = self._step + 1  # the first step of this block
 
     def _jump(self, step: int) -> None:
         """Steps are left out, or done again: another block."""
@@ -325,31 +308,62 @@ class Recorder:
                 f"{self.path}: step {step} follows step {self._step}: two schedulers tell this recorder their "
                 f"decisions; give each a recorder and a folder of its own"
             )
-        self._flush()
-        self._go_on_after(step - 1)
+        with self._lock:
+            self._flush()
+            self._go_on_after(step - 1)
 
     def _go_on_after(self, step: int) -> None:
         """Forget the steps before, which may not be those that led here."""
         self._step = step
-        self._first = step + 1
         # A checkpoint or a rescue may have set another learning rate: that is nobody else's.
         self._lrs = self._quiet = None
 
-    def _change(self, step: int, lrs: tuple[float, ...]) -> None:
-        if self._changes and len(lrs) != len(self._changes[-1][1]):
-            self._flush()  # A group joined: there is one number of them in a block.
-        self._changes.append((step, lrs))
-
-    def _keep(self, decision: Decision) -> None:
-        before, known = decision.lr_before, self._lrs
-        if before != known:
-            self._found.append((len(self._decisions), before))
-        if known is not None and before[: len(known)] != known:  # The paper family counts from what it finds.
-            self._note_foreign(before[0])
-        self._decisions.append(decision)
+    def _sort(self) -> None:
+        """Put into columns what was told and logged; what cannot be, as the disk is full, stays for the next time."""
+        logged = len(self._logged)  # Before all else, so that no number comes before its step.
+        for _ in range(len(self._told)):
+            decision, composition = self._told[0]
+            step, loss, action, before, after, _ = decision
+            known, quiet = self._lrs, self._quiet
+            if after is not known and after != known:
+                if self._changes and len(after) != len(self._changes[-1][1]):
+                    self._write_block()  # A group joined: all steps of a block have as many.
+                self._changes.append((step, after))
+            self._told.popleft()
+            if known is None:
+                self._before = before
+            if not self._losses:
+                self._first = step
+            self._losses.append(loss)
+            self._lrs = after
+            if composition is not None:
+                self._batches.append((len(self._losses) - 1, composition))
+            foreign = before is not known and known is not None and before[: len(known)] != known
+            compared = action is not quiet and action not in _QUIET
+            if compared or foreign:
+                if before != known:
+                    self._found.append((len(self._decisions), before))
+                self._decisions.append(decision)
+            another = action is not quiet and not compared
+            if another and not (action in storage.WITHIN and quiet is not Action.WARMING_UP):
+                if action in storage.PHASES or quiet in storage.PHASES or quiet is None:
+                    self._phases.append((step, action.name if action in storage.PHASES else ""))
+                self._quiet = action
+            if foreign and known is not None:  # The paper family counts from what it finds.
+                self._note_foreign(step, before[0], known[0])
+        for _ in range(logged):
+            at, metrics = self._logged.popleft()
+            for name, value in metrics.items():
+                try:
+                    steps, values = self._metrics[name]
+                except KeyError:
+                    steps, values = self._metrics[name] = ([], [])
+                steps.append(at)
+                values.append(value)
 
     def _look_at_optimizer(self) -> None:
-        """True if somebody else has set the learning rate since; rare, and never on a device."""
+        """Note it if somebody else has set the learning rate since the last step; never on a device."""
+        self._sort()
         if self._optimizer is None or self._lrs is None:
             return
         group = self._optimizer.param_groups[0]
@@ -361,14 +375,14 @@ class Recorder:
             if abs(lr - self._lrs[0]) <= 1e-6 * abs(self._lrs[0]):
                 return  # the same in float32
         if lr != self._lrs[0]:
-            self._note_foreign(float(lr))
+            self._note_foreign(self._step, float(lr), self._lrs[0])
 
-    def _note_foreign(self, found: float) -> None:
+    def _note_foreign(self, step: int, found: float, written: float) -> None:
         """Note a learning rate that is not the scheduler's; once in a while is enough."""
         now = time.monotonic()
-        if self._lrs is not None and now >= self._last_foreign + WRITE_EVERY:
+        if now >= self._last_foreign + WRITE_EVERY:
             self._last_foreign = now
-            self._write({"foreign": {"step": self._step, "found": storage.number(found), "written": self._lrs[0]}})
+            self._write({"foreign": {"step": step, "found": storage.number(found), "written": written}})
 
     def _tick(self) -> None:
         """Time is up: the next step is to write. What should have been written at the last tick is written now."""
@@ -382,12 +396,17 @@ class Recorder:
                 return  # It is kept, and whoever makes the next step, or closes, is told.
 
     def _flush(self) -> None:
+        self._sort()
+        self._write_block()
+
+    def _write_block(self) -> None:
         if not (self._losses or self._metrics):
             return
         if self._journal is None:
             self._clear()
             return
-        record: dict[str, Any] = {"first": self._first, "seconds": round(time.monotonic() - self._began, 3)}
+        first = self._first if self._losses else self._step + 1
+        record: dict[str, Any] = {"first": first, "seconds": round(time.monotonic() - self._began, 3)}
         if self._losses:
             record["loss"] = storage.doubles(self._losses)
         if self._changes:
