@@ -17,13 +17,24 @@ def _one_thread(one_thread):
     pass
 
 
-@pytest.fixture(scope="session")
-def planted():
-    """The real run with things planted in it."""
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
+def beside(name):
+    """A module in this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """The real run with things planted in it."""
+    return beside("planted")
+
+
+@pytest.fixture(scope="session")
+def one_move():
+    """The audit's comparison of one move at a time."""
+    return beside("one_move")
 
 
 def optimizer(groups=1, lr=0.1):

@@ -2,15 +2,18 @@
 
 import math
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import signal
 
-from greedylr import Action
+from greedylr import Action, Decision
 from greedylr.pulse import Recorder, Trace
-from greedylr.pulse.diagnosis.audit import Verdict, audit
+from greedylr.pulse.diagnosis.audit import PROBE, Verdict, audit, audits
+from greedylr.pulse.record import Metric, Record
+from greedylr.pulse.recording.storage import TROUBLE
 
 MOVES = 60
 
@@ -65,6 +68,51 @@ def test_shares_are_as_they_must_be(record, kind):
     assert shares["wrong"].refuted > 0.9 * MOVES
     assert shares["turned"].confirmed > 0.9 * MOVES
     assert shares["noise"].undecidable > 0.85 * MOVES
+
+
+def busy(seed):
+    """A run that moves often, some of whose losses are missing, not finite, or spikes; every third has a probe."""
+    r = np.random.default_rng(seed)
+    steps = np.flatnonzero(r.random(500) < 0.9) + 1
+    losses = r.choice([1e-300, 1.0, 1e200]) * (5 - steps / 100 + r.choice([0.0, 0.1]) * r.standard_normal(len(steps)))
+    losses[r.random(len(steps)) < 0.02] = math.nan
+    kinds = [Action.RAISED, Action.CUT, Action.EXPLOSION, Action.SPIKE]
+    moves = [
+        Decision(int(step), float(loss), r.choice(kinds), (0.1,), (0.2,), {})
+        for step, loss in zip(steps, losses)
+        if r.random() < 0.2
+    ]
+    probed = np.sort(r.choice(steps, 60))  # Some twice.
+    return Record(
+        config={"span": int(r.choice([5, 20, 50]))},
+        steps=steps,
+        losses=losses,
+        lrs=np.full((len(steps), 1), 0.1),
+        first_lrs=np.array([0.1]),
+        decisions=moves,
+        metrics={PROBE: Metric(probed, 5 - probed / 100 + 0.1 * r.standard_normal(60))} if seed % 3 == 0 else {},
+        composition={},
+        marks=[],
+    )
+
+
+def test_moves_of_many_runs_are_judged_together_as_each_alone(one_move):
+    records = [busy(seed) for seed in range(20)]
+    together = audits(records)
+    assert sum(len(one.moves) for one in together) > 1000
+    verdicts = Counter()
+    for record, judged in zip(records, together, strict=True):
+        probed, usable = PROBE in record.metrics, np.isfinite(record.losses)
+        usable &= ~np.isin(record.steps, [one.step for one in record.decisions if one.action in TROUBLE])
+        steps, values = record.metrics[PROBE] if probed else (record.steps[usable], record.losses[usable])
+        least = one_move.PROBES if probed else one_move.LOSSES
+        assert [one.decision for one in judged.moves] == record.moves
+        for one in judged.moves:
+            known = one_move.compared(steps, values, one.decision.step, record.window, least)
+            assert one[2:6] == pytest.approx(known or [math.nan] * 4, rel=1e-6, abs=0, nan_ok=True)
+            assert (known is None) == math.isnan(one.p_value)
+            verdicts[one.verdict] += 1
+    assert {Verdict.TOO_FEW, Verdict.UNDECIDABLE, Verdict.CONFIRMED, Verdict.REFUTED} < verdicts.keys()
 
 
 def test_of_a_straight_line_nothing_can_be_said(record):

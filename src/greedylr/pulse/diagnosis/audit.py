@@ -31,10 +31,12 @@ composition of the batches.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +63,7 @@ PROBE = "probe_loss"
 _LEAST_BEFORE, _LEAST_AFTER = 8, 5
 _LEAST_PROBES = 4, 2
 _BLOCKS = 4  # of a window
+_AT_ONCE = 500  # moves
 _MOST_ALIKE = 0.99
 _REFLEXES = frozenset({Action.EXPLOSION, Action.NON_FINITE})
 
@@ -176,29 +179,48 @@ def audit(record: Record) -> Audit:
         >>> shares.confirmed > 0, shares.refuted
         (True, 0)
     """
-    window = record.window
-    judge = PROBE if PROBE in record.metrics else "loss"
-    if judge == PROBE:
-        metric = record.metrics[PROBE]
-        steps, values = metric.steps, record.sign * metric.values
-        finite = np.isfinite(values)
-        trouble = np.empty(0, np.int64)
-        least = _LEAST_PROBES
-    else:
-        steps, values = record.steps, record.sign * record.losses
-        finite = np.isfinite(values)
-        trouble = np.array([one.step for one in record.decisions if one.action in TROUBLE], np.int64)
-        least = _LEAST_BEFORE, _LEAST_AFTER
-    usable = finite & ~np.isin(steps, trouble)
-    broken = steps[~finite]
-    kept_steps, kept = steps[usable], values[usable]
+    return audits([record])[0]
 
-    def comparison(one: Decision) -> _Comparison | None:
-        if one.action is Action.BACKED_OFF and judge != PROBE:
-            return _halfway(kept_steps, kept, one, window, record.sign)
-        return _compare(kept_steps, kept, one.step, window, least)
 
-    return Audit(tuple([_judged(record, one, judge, comparison(one), broken) for one in record.moves]))
+def audits(records: Iterable[Record]) -> list[Audit]:
+    """Judge the moves of several runs, as :func:`audit` does: together, for a move alone costs twenty times as much.
+
+    Args:
+        records: The runs.
+    """
+    told = [_Told.of(record) for record in records]
+    trends = iter(_against_trends(told))
+    return [Audit(tuple(_judged(one, list(islice(trends, len(one.record.moves)))))) for one in told]
+
+
+class _Told(NamedTuple):
+    """What judges the moves of a run.
+
+    Attributes:
+        record: The run.
+        judge: ``loss``, or ``probe_loss``.
+        steps: Steps of the losses that count.
+        values: These losses, lower is better.
+        broken: Steps of those that are not finite.
+    """
+
+    record: Record
+    judge: str
+    steps: Ints
+    values: Floats
+    broken: Ints
+
+    @classmethod
+    def of(cls, record: Record) -> _Told:
+        if PROBE in record.metrics:
+            judge, (steps, losses) = PROBE, record.metrics[PROBE]
+            trouble = []
+        else:
+            judge, steps, losses = "loss", record.steps, record.losses
+            trouble = [one.step for one in record.decisions if one.action in TROUBLE]
+        values, finite = record.sign * losses, np.isfinite(losses)
+        usable = finite & ~np.isin(steps, trouble) if trouble else finite
+        return cls(record, judge, steps[usable], values[usable], steps[~finite])
 
 
 class _Comparison(NamedTuple):
@@ -208,75 +230,145 @@ class _Comparison(NamedTuple):
     p_value: float
 
 
-def _compare(steps: Ints, values: Floats, at: int, window: int, least: tuple[int, int]) -> _Comparison | None:
-    """The mean after a step against the line through the values before; None if there are too few."""
-    middle = int(np.searchsorted(steps, at, side="right"))
-    begin = int(np.searchsorted(steps, at - HISTORY * window, side="right"))
-    end = int(np.searchsorted(steps, at + window, side="right"))
-    if least == _LEAST_PROBES:  # They may be far apart.
-        begin, end = min(begin, max(middle - least[0], 0)), max(end, min(middle + least[1], len(steps)))
-    if middle - begin < least[0] or end - middle < least[1] or steps[begin] == steps[middle - 1]:
-        return None
-    scale = float(np.abs(values[begin:end]).max()) or 1.0  # so that no square is too large
-    x, y = (_blocks(of[begin:middle] / by, HISTORY) for of, by in ((steps, 1.0), (values, scale)))
-    x_after, y_after = (_blocks(of[middle:end] / by, 1) for of, by in ((steps, 1.0), (values, scale)))
-    n, m = len(y), len(y_after)
+_NOTHING = _Comparison(math.nan, math.nan, math.nan, math.nan)
+
+
+class _Spans(NamedTuple):
+    """Losses around some moves: rows from ``begin`` to ``middle`` came before, those to ``end`` after."""
+
+    begin: Ints
+    middle: Ints
+    end: Ints
+
+
+def _against_trends(told: Sequence[_Told]) -> list[_Comparison | None]:
+    """The mean after each move against the line through the losses before; None where there are too few."""
+    if not any(one.record.moves for one in told):
+        return []
+    steps, values = (np.concatenate([getattr(one, name) for one in told]) for name in ("steps", "values"))
+    first_rows = np.cumsum([0, *(len(one.steps) for one in told)])
+    spans = _Spans(*np.concatenate([_spans(one) + row for one, row in zip(told, first_rows)], axis=1))
+    least = np.repeat([_least(one) for one in told], [len(one.record.moves) for one in told], axis=0)
+    enough = np.flatnonzero((spans.middle - spans.begin >= least[:, 0]) & (spans.end - spans.middle >= least[:, 1]))
+    enough = enough[steps[spans.begin[enough]] != steps[spans.middle[enough] - 1]]
+    # Arrays hold moves with as many blocks, and not too many of them for the processor's cache.
+    blocks = np.minimum(spans.middle - spans.begin, HISTORY * _BLOCKS), np.minimum(spans.end - spans.middle, _BLOCKS)
+    found: list[_Comparison | None] = [None] * len(least)
+    for n, m in {*zip(blocks[0][enough].tolist(), blocks[1][enough].tolist())}:
+        alike = enough[(blocks[0][enough] == n) & (blocks[1][enough] == m)]
+        for rows in np.array_split(alike, -(-len(alike) // _AT_ONCE)):
+            compared = _compare(steps, values, _Spans(*(of[rows] for of in spans)), n, m)
+            finite = np.isfinite(compared).all(axis=1)
+            for row, numbers in zip(rows[finite].tolist(), compared[finite].tolist()):
+                found[row] = _Comparison(*numbers)
+    return found
+
+
+def _least(told: _Told) -> tuple[int, int]:
+    """The number of losses that are needed before and after a move."""
+    return _LEAST_PROBES if told.judge == PROBE else (_LEAST_BEFORE, _LEAST_AFTER)
+
+
+def _spans(told: _Told) -> Ints:
+    """Begin, middle and end of the losses around each move."""
+    at, window = np.array([one.step for one in told.record.moves], np.int64), told.record.window
+    begin, middle, end = np.searchsorted(told.steps, [at - HISTORY * window, at, at + window], side="right")
+    if told.judge == PROBE:  # They may be far apart.
+        before, after = _LEAST_PROBES
+        begin = np.minimum(begin, np.maximum(middle - before, 0))
+        end = np.maximum(end, np.minimum(middle + after, len(told.steps)))
+    return np.stack([begin, middle, end])
+
+
+def _compare(steps: Ints, values: Floats, spans: _Spans, n: int, m: int) -> Floats:
+    """What :class:`_Comparison` holds, a row a move, of moves with ``n`` blocks before and ``m`` after."""
+    begin, middle, end = spans
+    rows, first = _rows(begin, end)
+    scale = np.maximum.reduceat(np.abs(values[rows]), first)
+    scale = np.where(scale > 0, scale, 1.0)  # so that no square is too large
+    one = np.ones(len(scale))
+    x, x_after = _blocks(steps, begin, middle, n, one), _blocks(steps, middle, end, m, one)
+    y, y_after = _blocks(values, begin, middle, n, scale), _blocks(values, middle, end, m, scale)
     off_line = _off_line(x)
-    like = _autocorrelation(off_line @ y) ** np.abs(np.subtract.outer(np.arange(n + m), np.arange(n + m)))
-    variance, freedom = _variance(off_line, like[:n, :n], y)
+    apart = np.abs(np.subtract.outer(np.arange(n + m), np.arange(n + m)))
+    like = (_autocorrelation(_times(off_line, y))[:, None] ** np.arange(n + m))[:, apart]
+    variance, freedom = _variance(off_line, like[:, :n, :n], y)
     # The noise may have changed with the move; of its own line, as a trend is no noise.
-    after = _variance(_off_line(x_after), like[:m, :m], y_after) if m == _BLOCKS else (variance, freedom)
-    x_mean = x.mean()
-    ahead = (x_after.mean() - x_mean) / float((x - x_mean) @ (x - x_mean))
-    of_line = (1 / n + ahead * (x - x_mean)) * np.sqrt(variance)
-    of_mean = np.full(m, np.sqrt(after[0]) / m)
-    parts = float(of_line @ like[:n, :n] @ of_line), float(of_mean @ like[:m, :m] @ of_mean)
-    both = sum(parts) - 2 * float(of_line @ like[:n, n:] @ of_mean)
-    predicted = float(y.mean() + ahead * ((x - x_mean) @ y))
-    actual = float(np.mean(values[middle:end] / scale))
+    after = _variance(_off_line(x_after), like[:, :m, :m], y_after) if m == _BLOCKS else (variance, freedom)
+    from_middle = x - x.mean(axis=1, keepdims=True)
+    ahead = (x_after.mean(axis=1) - x.mean(axis=1)) / _dot(from_middle, from_middle)
+    of_line = (1 / n + ahead[:, None] * from_middle) * np.sqrt(variance)[:, None]
+    of_mean = np.repeat(np.sqrt(after[0])[:, None] / m, m, axis=1)
+    parts = _dot(_times(like[:, :n, :n], of_line), of_line), _dot(_times(like[:, :m, :m], of_mean), of_mean)
+    both = parts[0] + parts[1] - 2 * _dot(of_line, _times(like[:, :n, n:], of_mean))
+    predicted = y.mean(axis=1) + ahead * _dot(from_middle, y)
+    actual = _blocks(values, middle, end, 1, scale)[:, 0]
     # Losses without noise: differences of rounding are none.
-    error = max(float(np.sqrt(max(both, 0.0))), 1e-9 * max(abs(predicted), abs(actual)), 1e-300)
-    freedom = sum(parts) ** 2 / max(parts[0] ** 2 / freedom + parts[1] ** 2 / after[1], 1e-300)
-    p_value = 2 * float(stats.t.sf(abs(actual - predicted) / error, max(freedom, 1.0)))
-    found = _Comparison(scale * predicted, scale * actual, scale * error, p_value)
-    return found if np.isfinite(found).all() else None
+    rounding = np.maximum(1e-9 * np.maximum(np.abs(predicted), np.abs(actual)), 1e-300)
+    error = np.maximum(np.sqrt(np.maximum(both, 0.0)), rounding)
+    freedom = (parts[0] + parts[1]) ** 2 / np.maximum(parts[0] ** 2 / freedom + parts[1] ** 2 / after[1], 1e-300)
+    p_value = 2 * stats.t.sf(np.abs(actual - predicted) / error, np.maximum(freedom, 1.0))
+    return np.stack([scale * predicted, scale * actual, scale * error, p_value], axis=1)
 
 
-def _blocks(values: Floats, windows: int) -> Floats:
-    """Means of consecutive rows, four blocks for a window."""
-    number = min(_BLOCKS * windows, len(values))
-    edges = np.linspace(0, len(values), number + 1).astype(int)
-    means: Floats = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+def _rows(begin: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Rows of all spans, one span after the other, and the place of the first of each among them."""
+    lengths = end - begin
+    first = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(begin - first, lengths), first
+
+
+def _blocks(values: Floats | Ints, begin: Ints, end: Ints, number: int, scale: Floats) -> Floats:
+    """Means of so many blocks of consecutive rows in each span, over its scale."""
+    rows, first = _rows(begin, end)
+    edges = np.linspace(0, end - begin, number + 1, axis=1).astype(int)
+    sums = np.add.reduceat(values[rows] / np.repeat(scale, end - begin), (first[:, None] + edges[:, :-1]).ravel())
+    means: Floats = sums.reshape(-1, number) / np.diff(edges, axis=1)
     return means
 
 
+def _times(matrices: Floats, vectors: Floats) -> Floats:
+    """Each matrix times its vector."""
+    products: Floats = (matrices @ vectors[:, :, None])[:, :, 0]
+    return products
+
+
+def _dot(some: Floats, others: Floats) -> Floats:
+    """The inner product of each vector with its other."""
+    products: Floats = (some[:, None, :] @ others[:, :, None])[:, 0, 0]
+    return products
+
+
 def _off_line(x: Floats) -> Floats:
-    """The matrix that takes values at these places to their distances from the least-squares line."""
-    slope = x - x.mean()
-    length = float(slope @ slope) or 1.0
-    matrix: Floats = np.eye(len(x)) - 1 / len(x) - np.outer(slope, slope) / length
-    return matrix
+    """The matrices that take values at these places, a row each, to their distances from the least-squares line."""
+    slope = x - x.mean(axis=1, keepdims=True)
+    length = _dot(slope, slope)
+    length = np.where(length > 0, length, 1.0)
+    outer = slope[:, :, None] * slope[:, None, :]
+    matrices: Floats = np.eye(x.shape[1]) - 1 / x.shape[1] - outer / length[:, None, None]
+    return matrices
 
 
-def _autocorrelation(residuals: Floats) -> float:
+def _autocorrelation(residuals: Floats) -> Floats:
     """Correlation of neighbours, on the safe side: without the line's bias (Kendall), plus a standard error."""
-    n, total = len(residuals), float(residuals @ residuals)
-    if total == 0:
-        return 0.0
-    unbiased = (n * float(residuals[1:] @ residuals[:-1]) / total + 2) / max(n - 4, 1)
-    unbiased = min(max(unbiased, -1.0), 1.0)
-    return min(max(unbiased + float(np.sqrt((1 - unbiased**2) / n)), 0.0), _MOST_ALIKE)
+    n, total = residuals.shape[1], _dot(residuals, residuals)
+    ratio = _dot(residuals[:, 1:], residuals[:, :-1]) / np.where(total == 0, 1.0, total)
+    unbiased = np.clip((n * ratio + 2) / max(n - 4, 1), -1.0, 1.0)
+    safe = np.clip(unbiased + np.sqrt((1 - unbiased**2) / n), 0.0, _MOST_ALIKE)
+    return np.where(total == 0, 0.0, safe)
 
 
-def _variance(off_line: Floats, like: Floats, values: Floats) -> tuple[float, float]:
-    """Variance of values around their line, given how alike neighbours are, and its degrees of freedom."""
-    expected, residuals = off_line @ like, off_line @ values
-    trace = float(np.trace(expected))
-    return float(residuals @ residuals) / trace, trace**2 / float(np.sum(expected * expected.T))
+def _variance(off_line: Floats, like: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Variances of values around their lines, given how alike neighbours are, and their degrees of freedom."""
+    expected, residuals = off_line @ like, _times(off_line, values)
+    trace = np.trace(expected, axis1=1, axis2=2)
+    square = (expected * expected.swapaxes(1, 2)).reshape(len(expected), -1).sum(axis=1)
+    return _dot(residuals, residuals) / trace, trace**2 / square
 
 
-def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: float) -> _Comparison | None:
+def _halfway(told: _Told, one: Decision) -> _Comparison | None:
     """The mean after a climb against halfway up the rise that ended it; None if there are too few losses."""
+    steps, values, window, sign = told.steps, told.values, told.record.window, told.record.sign
     begin, middle, end = np.searchsorted(
         steps, [one.step - HISTORY * window, one.step, one.step + window], side="right"
     )
@@ -291,7 +383,8 @@ def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: floa
     before = values[begin:middle]
     if len(before) >= _LEAST_BEFORE:
         size = float(np.abs(before).max()) or 1.0
-        alike = _autocorrelation(_off_line(steps[begin:middle].astype(float)) @ (before / size))
+        residuals = _times(_off_line(steps[None, begin:middle].astype(float)), before[None] / size)
+        alike = float(_autocorrelation(residuals)[0])
         if alike > 3 / np.sqrt(len(before)):  # two standard errors above none
             variance *= (1 + alike) / (1 - alike)
     actual = scale * float((after / scale).mean())
@@ -301,26 +394,39 @@ def _halfway(steps: Ints, values: Floats, one: Decision, window: int, sign: floa
     return found if np.isfinite(found).all() else None
 
 
-def _judged(record: Record, one: Decision, judge: str, comparison: _Comparison | None, broken: Ints) -> Audited:
-    phase = PHASES[third(one.step, record.last)]
-    again = one.action in _REFLEXES and bool(np.any((broken > one.step + 1) & (broken <= one.step + record.window)))
-    # Of a run that goes on, the losses of half a window are no verdict.
-    pending = not record.over and record.last < one.step + record.window
-    if comparison is None or pending:
-        nothing = float("nan")
-        verdict = Verdict.NOT_YET if pending else Verdict.NOT_RECOVERED if again else Verdict.TOO_FEW
-        return Audited(one, verdict, nothing, nothing, nothing, nothing, judge, phase)
-    predicted, actual, error, p_value = comparison
-    above = actual > predicted
-    if one.action in _REFLEXES:
-        verdict = Verdict.NOT_RECOVERED if again or (above and p_value < LEVEL) else Verdict.RECOVERED
-    elif p_value >= LEVEL:
-        verdict = Verdict.UNDECIDABLE
-    elif one.action is Action.BACKED_OFF and judge != PROBE:
-        verdict = Verdict.STAYED_UP if above else Verdict.CAME_BACK
-    else:
-        verdict = Verdict.REFUTED if above else Verdict.CONFIRMED
-    return Audited(one, verdict, record.sign * predicted, record.sign * actual, error, p_value, judge, phase)
+def _judged(told: _Told, trends: Sequence[_Comparison | None]) -> Iterator[Audited]:
+    """The moves of a run, given how they compare with the trend before them."""
+    record, judge, last = told.record, told.judge, told.record.last
+    thirds = third(np.array([one.step for one in record.moves], np.int64), last).tolist()
+    for one, trend, number in zip(record.moves, trends, thirds, strict=True):
+        of_climb = one.action is Action.BACKED_OFF and judge != PROBE
+        compared = _halfway(told, one) if of_climb else trend
+        # Of a run that goes on, the losses of half a window are no verdict.
+        pending = not record.over and last < one.step + record.window
+        verdict = Verdict.NOT_YET if pending else _verdict(told, one, compared, of_climb)
+        if compared is None or pending:
+            compared = _NOTHING
+        predicted, actual, error, p_value = compared
+        yield Audited(
+            one, verdict, record.sign * predicted, record.sign * actual, error, p_value, judge, PHASES[number]
+        )
+
+
+def _verdict(told: _Told, one: Decision, compared: _Comparison | None, of_climb: bool) -> Verdict:
+    """The verdict on a move whose next window is over."""
+    reflex, broken = one.action in _REFLEXES, told.broken
+    if reflex and bool(np.any((broken > one.step + 1) & (broken <= one.step + told.record.window))):
+        return Verdict.NOT_RECOVERED
+    if compared is None:
+        return Verdict.TOO_FEW
+    above, sure = compared.actual > compared.predicted, compared.p_value < LEVEL
+    if reflex:
+        return Verdict.NOT_RECOVERED if above and sure else Verdict.RECOVERED
+    if not sure:
+        return Verdict.UNDECIDABLE
+    if of_climb:
+        return Verdict.STAYED_UP if above else Verdict.CAME_BACK
+    return Verdict.REFUTED if above else Verdict.CONFIRMED
 
 
 def _shares(moves: tuple[Audited, ...] | list[Audited]) -> Shares:
