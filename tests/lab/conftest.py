@@ -15,7 +15,7 @@ def _one_thread(one_thread):
 
 def _forget_code():
     """Let keys be made of the code as it is now."""
-    for name in ("_versions", "_code_of", "_reached", "_own", "_foreign", "_tree", "_digest"):
+    for name in ("_versions", "_code_of", "_reached", "_own", "_foreign", "_imported", "_tree", "_digest"):
         getattr(fingerprint, name).cache_clear()
 
 

@@ -1,5 +1,6 @@
 """A run's key is made of what decides that run, and of nothing else."""
 
+import json
 import shutil
 from functools import cache, partial
 from pathlib import Path
@@ -88,6 +89,18 @@ SCHEDULERS = "lab/catalogue/schedulers/"
 )
 def test_what_does_not_decide_a_run_leaves_its_key(copy, forget_code, name, before, after):
     assert changed(copy, forget_code, name, before, after) == set()
+
+
+def test_texts_of_many_runs_are_those_of_their_settings():
+    texts = fingerprint.Texts()
+    changes = ({}, {"seed": 3}, {"multiplier": 1}, {"multiplier": 1 / 3}, {"steps": 7}, {"absolute": True})
+    for run in (run._replace(**changed) for changed in changes for run in RUNS):
+        for arithmetic in ("cpu", "stacked"):
+            settings = fingerprint.settings(run, arithmetic=arithmetic)
+            text = texts.of(run, arithmetic=arithmetic)
+            assert text == json.dumps(settings, sort_keys=True)
+            assert fingerprint.key_of_text(text) == fingerprint.key(run, arithmetic=arithmetic)
+            assert json.loads(text) == settings
 
 
 def test_a_copy_has_the_same_keys(copy, forget_code):

@@ -47,15 +47,15 @@ def results(problems=("digits", "mlp"), optimizers=("adamw", "sgd"), seeds=3, fi
                         )
 
 
-def key(run):
-    return f"key-{run.problem}-{run.optimizer}-{run.multiplier:g}-{run.scheduler}-{run.seed}"
+def keys(runs):
+    return {run: f"key-{run.problem}-{run.optimizer}-{run.multiplier:g}-{run.scheduler}-{run.seed}" for run in runs}
 
 
 def rendered(some, **changed):
     curves = Curves()
     summary = summarize(curves.watch(some))
     about = {"name": "tiny", "note": "for tests", "command": "greedylr lab run tiny", "planned": 120,
-             "versions": VERSIONS, "key": key} | changed  # fmt: skip
+             "versions": VERSIONS, "keys": keys} | changed  # fmt: skip
     return page.render(page.About(**about), summary, curves), summary
 
 
@@ -282,7 +282,7 @@ def test_no_text_becomes_code(browser, show, wait):
     some = list(results(problems=(ATTACK,), optimizers=(ATTACK,), finals=finals))
     some[0].failure = ATTACK
     summary = summarize(curves.watch(some), fixed=("cosine", ATTACK))
-    about = page.About(ATTACK, ATTACK, ATTACK, 18, {ATTACK: ATTACK}, lambda run: ATTACK)
+    about = page.About(ATTACK, ATTACK, ATTACK, 18, {ATTACK: ATTACK}, lambda runs: dict.fromkeys(runs, ATTACK))
     html = page.render(about, summary, curves)
     assert "<script>window.hacked" not in html
     assert "<img src=x" not in html
@@ -315,7 +315,7 @@ def test_what_is_not_finished_is_said_to_be_so(report):
 
 
 def test_a_single_scheduler_has_nobody_beside_it(browser, show):
-    html, _ = rendered(results(finals={"greedylr": 0.3}), key=None)
+    html, _ = rendered(results(finals={"greedylr": 0.3}), keys=None)
     show(html)
     assert browser.find_element(By.TAG_NAME, "body").text.count("There is nobody to compare it with.") == 2
 

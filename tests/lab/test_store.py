@@ -60,6 +60,23 @@ def test_what_was_saved_is_loaded_in_the_order_asked_for(path, runs, made_up, de
         )
 
 
+def test_rows_are_read_in_portions_and_come_as_if_one_by_one(store, runs, made_up, monkeypatch):
+    for run in runs[::2]:
+        store.save(made_up(run, 0.25))
+        store.save(replace(made_up(run, 0.5), arithmetic="stacked"))
+    for run in runs[1::2]:
+        store.save(made_up(run, 0.75))
+    asked = [*runs[::-1], *runs]
+    expected = [
+        replace(made_up(run, 0.5), arithmetic="stacked") if run in runs[::2] else made_up(run, 0.75) for run in asked
+    ]
+    everything = list(store.everything())
+    for portion in (1, 2, 3):
+        monkeypatch.setattr("greedylr.lab.execution.store._PORTION", portion)
+        assert list(store.load(iter(asked))) == expected
+        assert list(store.everything()) == everything
+
+
 def test_decisions_on_several_parameter_groups_are_kept(store, runs, made_up, decision):
     both = decision()._replace(lr_before=(0.1, 0.3), lr_after=(0.2, 0.6))
     result = made_up(runs[0], decisions=[both])
@@ -111,11 +128,11 @@ def test_what_was_trained_in_a_stack_is_kept_beside_what_was_not(store, runs, ma
     alone, stacked = made_up(runs[0], 0.25), replace(made_up(runs[0], 0.5), arithmetic="stacked")
     store.save(alone)
     assert list(store.load(runs, arithmetic="stacked")) == []
-    assert store.key(runs[0]) == fingerprint.key(runs[0], arithmetic="cpu")
+    assert store.keys(runs) == {runs[0]: fingerprint.key(runs[0], arithmetic="cpu")}
     store.save(stacked)
     assert list(store.load(runs)) == [stacked]
-    assert store.key(runs[0]) == fingerprint.key(runs[0], arithmetic="stacked")
-    assert store.key(runs[1]) is None
+    assert store.keys(runs) == {runs[0]: fingerprint.key(runs[0], arithmetic="stacked")}
+    assert store.keys(runs, arithmetic="cpu") == {runs[0]: fingerprint.key(runs[0], arithmetic="cpu")}
     assert list(store.load(runs, arithmetic="cpu")) == [alone]
     assert store.finished(runs) == store.finished(runs, arithmetic="cpu") == {runs[0]}
     assert store.present() == [runs[0]]

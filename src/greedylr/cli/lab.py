@@ -113,7 +113,7 @@ def report(
             if out is not None:
                 command = f"greedylr lab run {name}{_options(only, engine)} --store {path}"
                 about = page.About(
-                    name, suite.note, command, len(runs), made_with(runs), partial(store.key, arithmetic=arithmetic)
+                    name, suite.note, command, len(runs), made_with(runs), partial(store.keys, arithmetic=arithmetic)
                 )
                 page.write(out / _PAGE, about, summary, curves, disturbed)
                 console.print(f"Page: {as_markup(out / _PAGE)}", soft_wrap=True)

@@ -15,7 +15,7 @@ import json
 import platform
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +43,8 @@ _RULE = "greedylr.torch.scheduler"
 _TEXTS = frozenset({"title", "note", "description", "cause", "meaning", "source"})
 _OF_PYTHON = frozenset({"sysconfig", "unicodedata", "pydoc_data"})  # Problems are made of what these give.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # Those that are called otherwise than their module.
+_ENCODER = json.JSONEncoder(sort_keys=True)
+_OWN = "of each run its own"
 
 
 def settings(run: Run, *, arithmetic: str) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def settings(run: Run, *, arithmetic: str) -> dict[str, Any]:
         KeyError: If there is no such problem, optimizer, scheduler or perturbation.
         ModuleNotFoundError: If the scheduler is of a package that is not installed.
     """
-    run = run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))
+    run = _plain(run)
     problem, optimizer = problems.PROBLEMS[run.problem], optimizers.OPTIMIZERS[run.optimizer]
     scheduler, perturbation = schedulers.SCHEDULERS[run.scheduler], perturbations.find(run.perturbation)
     make = optimizer.make if isinstance(optimizer.make, partial) else partial(optimizer.make)
@@ -88,9 +90,48 @@ def key(run: Run, *, arithmetic: str) -> str:
     return key_of(settings(run, arithmetic=arithmetic))
 
 
+class Texts:
+    """Texts of :func:`settings`, of many runs: what they share is looked up once, so it must stay while this is in use.
+
+    Example:
+        >>> run = Run("digits", 1.0, "cosine", seed=0, steps=4)
+        >>> Texts().of(run, arithmetic="cpu") == text_of(settings(run, arithmetic="cpu"))
+        True
+    """
+
+    def __init__(self) -> None:
+        self._around: dict[tuple[str, ...], list[str]] = {}
+
+    def of(self, run: Run, *, arithmetic: str) -> str:
+        """The text of one run.
+
+        Raises:
+            KeyError: If there is no such problem, optimizer, scheduler or perturbation.
+            ModuleNotFoundError: If the scheduler is of a package that is not installed.
+        """
+        shared = (run.problem, run.optimizer, run.scheduler, run.perturbation, arithmetic)
+        around = self._around.get(shared)
+        if around is None:
+            told = settings(run, arithmetic=arithmetic) | {"lr": _OWN, "run": _OWN}
+            around = self._around[shared] = text_of(told).split(text_of(_OWN))
+        before, between, after = around
+        run = _plain(run)
+        return f"{before}{text_of(learning_rate(run))}{between}{text_of(run._asdict())}{after}"
+
+
+def text_of(settings: Any) -> str:
+    """Settings that are at hand as text, always the same for the same."""
+    return _ENCODER.encode(settings)
+
+
 def key_of(settings: dict[str, Any]) -> str:
     """The key of settings that are at hand."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of_text(text_of(settings))
+
+
+def key_of_text(text: str) -> str:
+    """The key of settings whose text is at hand."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def settings_of_function(function: Callable[..., object], scheduler: str | Callable[..., object]) -> dict[str, Any]:
@@ -145,6 +186,11 @@ def made_with(runs: Iterable[Run]) -> dict[str, str]:
     for scheduler in dict.fromkeys(run.scheduler for run in runs):
         made |= _version_of(schedulers.SCHEDULERS[scheduler].package)
     return made
+
+
+def _plain(run: Run) -> Run:
+    """The same run, its numbers written the one way."""
+    return run._replace(multiplier=float(run.multiplier), seed=int(run.seed), steps=int(run.steps))
 
 
 @cache
@@ -204,15 +250,13 @@ def _reached(modules: tuple[str, ...], unused: frozenset[str] = frozenset()) -> 
 @cache
 def _own(module: str) -> frozenset[str]:
     """The modules of this package in which what a module imports is defined."""
-    return frozenset(
-        _home(base, name) for base, name in _imported(_running(_tree(module)), module) if base.startswith("greedylr")
-    )
+    return frozenset(_home(base, name) for base, name in _imported(module, running=True) if base.startswith("greedylr"))
 
 
 @cache
 def _foreign(module: str) -> frozenset[str]:
     """The modules of other packages that a module imports."""
-    imported = _imported(_running(_tree(module)), module)
+    imported = _imported(module, running=True)
     return frozenset(base for base, _ in imported if not base.startswith("greedylr"))
 
 
@@ -220,20 +264,29 @@ def _home(base: str, name: str) -> str:
     """Module that defines a name that is imported from another; a package may hand it on."""
     if _file(f"{base}.{name}") is not None:
         return f"{base}.{name}"
-    for further, another in _imported(_tree(base), base):
+    for further, another in _imported(base, running=False):
         if another == name and further.startswith("greedylr"):
             return _home(further, another)
     return base
 
 
-def _imported(tree: ast.AST, module: str) -> Iterator[tuple[str, str]]:
-    """Module and name of everything that is imported anywhere in some code; the whole package imports absolutely."""
-    for node in ast.walk(tree):
+@cache
+def _imported(module: str, *, running: bool) -> tuple[tuple[str, str], ...]:
+    """Module and name of everything that is imported anywhere in one; the whole package imports absolutely.
+
+    Args:
+        module: Its name.
+        running: Whether to leave out what is for the type checker alone.
+    """
+    tree = _tree(module)
+    imported: list[tuple[str, str]] = []
+    for node in ast.walk(_running(tree) if running else tree):
         if isinstance(node, ast.ImportFrom):
             assert node.module is not None, f"{module} must import absolutely"
-            yield from ((node.module, alias.name) for alias in node.names)
+            imported.extend((node.module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            imported.extend((alias.name, "") for alias in node.names)
+    return tuple(imported)
 
 
 @cache

@@ -14,22 +14,24 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 import greedylr
 from greedylr import Decision
-from greedylr.lab.execution.fingerprint import key, key_of, settings
+from greedylr.lab.execution.fingerprint import Texts, key_of, key_of_text, settings, text_of
 from greedylr.lab.results import Result, from_plain, is_notable, record, to_plain
 from greedylr.lab.runs import ON_CPU, STACKED, Run
+from greedylr.pulse.record import Floats
 
 _APPLICATION = 0x67726C72  # "grlr", in the file's head: what tells a store from other SQLite files.
 _LAYOUT = 4
+_PORTION = 100  # Rows that are read together, for curves are large.
 _PATIENCE = 60.0  # Seconds to wait while another process writes, which takes it milliseconds.
 
 _TABLE = """
@@ -54,6 +56,8 @@ CREATE TABLE IF NOT EXISTS run (
 """
 _INSERT = f"INSERT OR REPLACE INTO run VALUES ({', '.join('?' * 16)})"
 _SQLITE = b"SQLite format 3\0"
+
+_T = TypeVar("_T")
 
 PREFERRED = (STACKED, ON_CPU)
 """Arithmetic of the results that are taken if nobody asks for others, the first before the second."""
@@ -165,7 +169,7 @@ class Store:
             run.seed,
             run.steps,
             result.failure,
-            json.dumps(about, sort_keys=True),
+            text_of(about),
             _pack(result.losses, result.lrs),
             _pack(result.validation_steps, result.validation_losses),
             zlib.compress(json.dumps(details).encode()),
@@ -175,7 +179,8 @@ class Store:
 
     def find(self, about: dict[str, Any]) -> Result | None:
         """The result that was saved with what it depends on; None if there is none."""
-        stored = self._row(key_of(about))
+        name = key_of(about)
+        stored = self._rows([name]).get(name)
         return None if stored is None else stored.result
 
     def load(self, runs: Iterable[Run], arithmetic: str | None = None) -> Iterator[Result]:
@@ -186,50 +191,54 @@ class Store:
             arithmetic: Only what was computed so, as :attr:`Result.arithmetic` says; None: what the processor computed,
                 in a stack rather than not.
         """
-        for run in runs:
-            stored = self._stored(run, arithmetic)
-            if stored is not None:
-                yield stored.result
+        texts = Texts()
+        for some in _in_portions(runs):
+            stored = self._stored(some, arithmetic, texts)
+            yield from (stored[run].result for run in some if run in stored)
 
     def finished(self, runs: Iterable[Run], arithmetic: str | None = None) -> set[Run]:
         """Runs, of ``runs``, whose results are there and can be read; arguments as for :meth:`load`."""
         return {result.run for result in self.load(runs, arithmetic)}
 
-    def key(self, run: Run, arithmetic: str | None = None) -> str | None:
-        """Key of the result that :meth:`load` gave for a run; None if there is none."""
-        for one in PREFERRED if arithmetic is None else (arithmetic,):
-            name = key(run, arithmetic=one)
-            with self._errors():
-                there = self._connection.execute("SELECT 1 FROM run WHERE key = ?", (name,)).fetchone()
-            if there and name not in self.damaged:
-                return name
-        return None
+    def keys(self, runs: Iterable[Run], arithmetic: str | None = None) -> dict[Run, str]:
+        """Keys of the results that :meth:`load` gave, by their runs; arguments as for that."""
+        with self._errors():
+            there = {name for (name,) in self._connection.execute("SELECT key FROM run")} - self.damaged
+        texts, keys = Texts(), {}
+        for run in runs:
+            its = (key_of_text(texts.of(run, arithmetic=one)) for one in _preferred(arithmetic))
+            name = next((one for one in its if one in there), None)
+            if name is not None:
+                keys[run] = name
+        return keys
 
     def present(self) -> list[Run]:
         """The runs whose results are of the present version and code, those without a disturbance first.
 
         What cannot be run here, as its package is not installed, has no present version.
         """
-        about = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation, absolute"
+        parts = "problem, multiplier, scheduler, seed, steps, optimizer, perturbation, absolute"
         order = "perturbation != 'none', problem, optimizer, multiplier, scheduler, perturbation, seed, steps"
         with self._errors():
-            rows = self._connection.execute(f"SELECT key, settings, {about} FROM run ORDER BY {order}").fetchall()
+            rows = self._connection.execute(f"SELECT key, settings, {parts} FROM run ORDER BY {order}").fetchall()
         present: dict[Run, None] = {}  # In order; a run may be there twice, trained in a stack and not.
-        for name, about_it, *parts in rows:
-            run = _run(*parts)
-            if not _says(about_it, name, run):
+        texts = Texts()
+        for name, about, *cells in rows:
+            run = _run(*cells)
+            if not _is_of(_told(about, name), run):
                 self.damaged.add(str(name))
-            elif name in _keys(run):
+            elif about in _texts(texts, run):
                 present[run] = None
         return list(present)
 
     def others(self, runs: Iterable[Run]) -> int:
         """Number of stored runs that are not in ``runs``, of other settings or another version."""
-        wanted = {name for run in runs for name in _keys(run)}
+        texts = Texts()
+        wanted = {key_of_text(text) for run in runs for text in _texts(texts, run)}
         with self._errors():
             rows = self._connection.execute("SELECT key, settings FROM run").fetchall()
         others = [(name, about) for name, about in rows if name not in wanted]
-        damaged = {str(name) for name, about in others if not _says(about, name)}
+        damaged = {str(name) for name, about in others if _told(about, name) is None}
         self.damaged |= damaged
         return len(others) - len(damaged)
 
@@ -238,25 +247,26 @@ class Store:
         with self._errors():
             order = "problem, optimizer, multiplier, scheduler, perturbation, seed, steps, key"
             keys = self._connection.execute(f"SELECT key FROM run ORDER BY {order}").fetchall()
-        for (name,) in keys:
-            stored = self._row(name)
-            if stored is not None:
-                yield stored
+        for some in _in_portions(name for (name,) in keys):
+            rows = self._rows(some)
+            yield from (rows[name] for name in some if name in rows)
 
-    def _stored(self, run: Run, arithmetic: str | None = None) -> Stored | None:
-        for one in PREFERRED if arithmetic is None else (arithmetic,):
-            stored = self._row(key(run, arithmetic=one))
-            if stored is not None:
-                return stored
-        return None
-
-    def _row(self, name: str) -> Stored | None:
-        with self._errors():
-            row = self._connection.execute("SELECT * FROM run WHERE key = ?", (name,)).fetchone()
-        stored = None if row is None else _unpack_row(row)
-        if row is not None and stored is None:
-            self.damaged.add(str(name))
+    def _stored(self, runs: Sequence[Run], arithmetic: str | None, texts: Texts) -> dict[Run, Stored]:
+        """What there is of some runs, of the preferred arithmetic."""
+        stored: dict[Run, Stored] = {}
+        for one in _preferred(arithmetic):
+            names = {key_of_text(texts.of(run, arithmetic=one)): run for run in runs if run not in stored}
+            stored |= {names[name]: row for name, row in self._rows([*names]).items()}
         return stored
+
+    def _rows(self, names: Sequence[Any]) -> dict[Any, Stored]:
+        """The rows of some keys that are there and whole, by their keys."""
+        with self._errors():
+            listed = ", ".join("?" * len(names))
+            rows = self._connection.execute(f"SELECT * FROM run WHERE key IN ({listed})", names).fetchall()
+        stored = {row[0]: _unpack_row(row) for row in rows}
+        self.damaged |= {str(name) for name, one in stored.items() if one is None}
+        return {name: one for name, one in stored.items() if one is not None}
 
     def _open_to_read(self) -> None:
         """The file as it is; where even SQLite's log may not be opened, without looking whether somebody writes."""
@@ -336,21 +346,36 @@ class Store:
             raise StoreError(f"{self.path}: {what}: {error}") from error
 
 
-def _says(about: Any, name: Any, run: Run | None = None) -> bool:
-    """True if the settings that are stored with a run match its key, and are its own."""
-    try:
-        told = json.loads(about)
-        return bool(key_of(told) == name and (run is None or told.get("run", run._asdict()) == run._asdict()))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
+def _in_portions(values: Iterable[_T]) -> Iterator[list[_T]]:
+    """Values in lists of a size that is quickly read, and no burden to the memory."""
+    rest = iter(values)
+    while some := list(islice(rest, _PORTION)):
+        yield some
 
 
-def _keys(run: Run) -> set[str]:
-    """Keys that a run can be stored under at present; none if it cannot be run here."""
+def _preferred(arithmetic: str | None) -> tuple[str, ...]:
+    return PREFERRED if arithmetic is None else (arithmetic,)
+
+
+def _told(about: Any, name: Any) -> dict[str, Any] | None:
+    """The settings that are stored with a run; None if they do not match its key."""
     try:
-        return {key(run, arithmetic=arithmetic) for arithmetic in PREFERRED}
+        return dict(json.loads(about)) if key_of_text(about) == name else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _is_of(told: dict[str, Any] | None, run: Run) -> bool:
+    """True if settings are those of a run, or of none of the catalogue's."""
+    return told is not None and told.get("run", own := run._asdict()) == own
+
+
+def _texts(texts: Texts, run: Run) -> list[str]:
+    """Texts of the settings that a run can be stored with at present; none if it cannot be run here."""
+    try:
+        return [texts.of(run, arithmetic=arithmetic) for arithmetic in PREFERRED]
     except (KeyError, ModuleNotFoundError):
-        return set()
+        return []
 
 
 def _digest(row: Sequence[Any]) -> bytes:
@@ -366,9 +391,15 @@ def _pack(first: Sequence[float], second: Sequence[float]) -> bytes:
     return zlib.compress(np.array([first, second], "<f8").tobytes())
 
 
-def _unpack(blob: bytes) -> tuple[list[float], list[float]]:
-    first, second = np.frombuffer(zlib.decompress(blob), "<f8").reshape(2, -1).tolist()
-    return first, second
+def _unpack(blob: bytes) -> Floats:
+    """The two rows of numbers in a blob.
+
+    Raises:
+        ValueError: If it holds something else.
+        zlib.error: Likewise.
+        TypeError: Likewise.
+    """
+    return np.frombuffer(zlib.decompress(blob), "<f8").reshape(2, -1)
 
 
 def _run(*cells: Any) -> Run:
@@ -386,44 +417,40 @@ def _unpack_row(row: Sequence[Any]) -> Stored | None:
         cells
     )
     run = _run(problem, multiplier, scheduler, seed, steps, optimizer, perturbation, absolute)
-    if not _says(about, name, run):
+    told = _told(about, name)
+    if told is None or not _is_of(told, run) or not isinstance(failure, (str, NoneType)):
         return None
     try:
         losses, lrs = _unpack(blobs[0])
-        validation_steps, validation_losses = _unpack(blobs[1])
+        validation_steps, validation_losses = _unpack(blobs[1]).tolist()
         details = json.loads(zlib.decompress(blobs[2]))
         decisions = [_decision(one) for one in details["decisions"]]
         metric, clean = details["metric"], [_number(one) for one in details["clean_losses"]]
-        if losses:
-            lrs.append(_number(details["last_lr"]))
+        if len(losses):
+            lrs = np.append(lrs, _number(details["last_lr"]))
         if not isinstance(details["config"], dict):
             return None
-        told = json.loads(about)
-        if not isinstance(failure, (str, NoneType)):
-            return None
-        if not _sound(steps, failure is None, losses, clean, validation_steps):
+        if not _sound(steps, failure is None, len(losses), len(clean), validation_steps):
             return None
         if metric is not None:
             metric = _number(metric)
-        validations = {int(step): loss for step, loss in zip(validation_steps, validation_losses)}
+        validations = dict(zip(map(int, validation_steps), validation_losses))
         kept = record(losses, lrs, validations, decisions, config=details["config"], clean_losses=clean)
         return Stored(name, told, Result(run, kept, metric, failure, str(told["arithmetic"])))
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _sound(
-    steps: int, whole: bool, losses: Sequence[float], clean: Sequence[float], validation_steps: Sequence[float]
-) -> bool:
-    """True if the lengths of a result's lists, and the steps of its validations, are possible."""
+def _sound(steps: int, whole: bool, losses: int, clean: int, validation_steps: Sequence[float]) -> bool:
+    """True if the numbers of a result's losses, and the steps of its validations, are possible."""
     if not all(one.is_integer() for one in validation_steps):
         return False
     if not all(one < other for one, other in pairwise([-1, *validation_steps, steps + 1])):
         return False
     if whole:
         ends = [*validation_steps[:1], *validation_steps[-1:]]
-        return len(losses) == steps and len(clean) in (0, steps) and ends == [0, steps]
-    return len(losses) <= steps and len(clean) <= steps
+        return losses == steps and clean in (0, steps) and ends == [0, steps]
+    return losses <= steps and clean <= steps
 
 
 def _decision(data: Any) -> Decision:
@@ -436,7 +463,8 @@ def _decision(data: Any) -> Decision:
     """
     decision = from_plain(data)
     for number in (decision.loss, *decision.lr_before, *decision.lr_after, *decision.evidence.values()):
-        _number(number)
+        if type(number) is not float:  # as most are
+            _number(number)
     groups = len(decision.lr_before)
     if type(decision.step) is not int or not 0 < groups == len(decision.lr_after) or not is_notable(decision):
         raise ValueError(f"no decision that is kept: {data!r}")

@@ -41,7 +41,7 @@ class About:
         command: What makes them.
         planned: How many runs there are to be.
         versions: Name and version of what they were made with.
-        key: The name of a run in the store; None if they are in none.
+        keys: The names of runs in the store; None if they are in none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class About:
     command: str
     planned: int
     versions: Mapping[str, str]
-    key: Callable[[Run], str | None] | None = None
+    keys: Callable[[Iterable[Run]], Mapping[Run, str]] | None = None
 
 
 def write(file: Path, about: About, summary: Summary, curves: Curves, disturbed: Disturbed | None = None) -> None:
@@ -89,7 +89,7 @@ def render(about: About, summary: Summary, curves: Curves, disturbed: Disturbed 
     shown = names[1:] if len(names) <= _FEW else [beside]
     distinct = sorted(names[1:], key=lambda name: name not in shown)  # What is shown together looks different.
     finals = _final_data(summary) if summary.absolute else {}
-    keys = {run: (about.key and about.key(run)) or "" for run in curves.runs}
+    keys = dict.fromkeys(curves.runs, "") | dict(about.keys(curves.runs) if about.keys else {})
     rows = case_rows(summary, cases, keys)
     tables = [
         {"case": _case_name(summary, *case), **case_data(curves, schedulers), "rows": rows[case]}
