@@ -100,9 +100,10 @@ def test_the_facts_of_a_run():
 
 def test_moves_are_judged_over_the_window_of_the_rule(monkeypatch):
     seen = []
-    monkeypatch.setattr(readiness, "audit", lambda trace: seen.append(trace.window) or readiness.Audit(()))
+    judge = readiness.audits
+    monkeypatch.setattr(readiness, "audits", lambda some: judge(seen.append(one.window) or one for one in some))
     for scheduler, steps in (("greedylr", 200), ("greedylr", 2000), ("greedylr-open", 2000), ("paper", 2000)):
-        facts_of(made(GREEDY._replace(scheduler=scheduler, steps=steps)))
+        facts_of(made(GREEDY._replace(scheduler=scheduler, steps=steps), moves=[(100, "cut")]))
     assert seen == [20, 100, 50, 20]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import Any, NamedTuple
 
 from greedylr.lab.analysis.recovery import recovery, twin_of
@@ -23,9 +24,12 @@ from greedylr.lab.execution.store import Store
 from greedylr.lab.report import words
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
-from greedylr.pulse.diagnosis.audit import Audit, audit
+from greedylr.pulse.diagnosis.audit import Audit, audits
 from greedylr.pulse.report import readiness
 from greedylr.pulse.report.readiness import Facts, Row, Table
+
+_TOGETHER = 500
+"""Runs whose moves are judged together: fewer take longer, and of more the curves take memory."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,16 @@ def evaluate(store: Store, runs: Sequence[Run], done: Callable[[], None] = lambd
     twins: dict[Run, Result] = {}
     known: list[_Known] = []
     without_twin = 0
-    for result in store.load(runs):
-        twin = twins.get(twin_of(result.run))
-        known.append(_Known(result.run, outcome(result), facts_of(result, twin)))
-        without_twin += twin is None and _changes_training(result.run)
-        if result.run in wanted:
-            twins[result.run] = result
-        done()
+    results = store.load(runs)
+    while some := list(islice(results, _TOGETHER)):
+        for result, judged in zip(some, _audits(some), strict=True):
+            twin = twins.get(twin_of(result.run))
+            its = outcome(result)
+            known.append(_Known(result.run, its, _facts(result, its, judged, twin)))
+            without_twin += twin is None and _changes_training(result.run)
+            if result.run in wanted:
+                twins[result.run] = result
+            done()
     ended, unfinished = _endings(known)
     rates = _rates(one.run for one in known)
     return Production(
@@ -139,19 +146,32 @@ def facts_of(result: Result, twin: Result | None = None) -> Facts:
     Raises:
         ValueError: If ``twin`` is not the twin.
     """
-    ended = outcome(result)
-    # Where it was not the loss that the scheduler was given, the loss cannot say whether the scheduler was right.
-    told = PROBLEMS[result.run.problem].task.observe is None
-    found = readiness.facts_of_record(result.record, audit(result.record) if told else Audit(()))
+    return _facts(result, outcome(result), _audits([result])[0], twin)
+
+
+def _audits(results: Sequence[Result]) -> list[Audit]:
+    """The moves of some runs, judged, as far as the loss can say whether they were right."""
+    # It cannot where it was not what the scheduler was given.
+    told = [PROBLEMS[one.run.problem].task.observe is None and bool(one.record.moves) for one in results]
+    judged = iter(audits(one.record for one in compress(results, told)))
+    return [next(judged) if its else Audit(()) for its in told]
+
+
+def _facts(result: Result, ended: Outcome, judged: Audit, twin: Result | None) -> Facts:
+    record = result.record
     recoveries: list[int | None] = []
     if twin is not None and (measured := recovery(result, twin)).disrupted:
         recoveries = [measured.steps]
-    return found._replace(
+    return Facts(
         final=ended.counted_loss(1.0, ended.start),
+        efficiency=readiness.efficiency(record),
         failed=ended.failed,
         recoveries=recoveries,
+        sensitivity=None,
         # Of others it is not known what they do for the loss, and what by the step.
-        moves=found.moves if SCHEDULERS[result.run.scheduler].moves_for_the_loss else None,
+        moves=readiness.moves(record) if SCHEDULERS[result.run.scheduler].moves_for_the_loss else None,
+        reversals=readiness.reversals(record),
+        refuted=readiness.refuted(judged),
     )
 
 

@@ -132,24 +132,63 @@ def facts_of_record(record: Record, judged: Audit) -> Facts:
         judged: Its moves, judged.
     """
     windows = windows_of(record)
-    directions = [one.raised for one in record.moves]
-    turns = sum(a != b for a, b in pairwise(directions))
-    shares = judged.shares
     start, end = windows.calm().mean[:2], windows.settled().mean[-2:]
     worse = min(len(start), len(end)) == 2 and len(windows.mean) >= 4 and float(end.mean()) >= float(start.mean())
-    final, efficiency = _validation(record)
+    final = last_validation(record)
     if final is None and len(windows.mean):
         final = record.sign * float(windows.mean[-1])
     return Facts(
         final=final,
-        efficiency=efficiency,
+        efficiency=efficiency(record),
         failed=worse,
         recoveries=[],
         sensitivity=None,
-        moves=1000 * len(record.moves) / max(record.last, 1),
-        reversals=turns / (len(directions) - 1) if len(directions) > 1 else None,
-        refuted=shares.refuted / shares.total if shares.total else None,
+        moves=moves(record),
+        reversals=reversals(record),
+        refuted=refuted(judged),
     )
+
+
+def last_validation(record: Record) -> float | None:
+    """The last validation; NaN if none was finite, None if there is none."""
+    if record.validation is None:
+        return None
+    values = record.metrics[record.validation].values
+    return float(values[-1]) if np.isfinite(values).any() else math.nan
+
+
+def efficiency(record: Record) -> float | None:
+    """Share of the steps after which the validation was nearly at its best; None if none was finite."""
+    if record.validation is None:
+        return None
+    steps, values = record.metrics[record.validation]
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    lower = record.validation.lower()
+    sign = 1.0 if any(word in lower for word in ("loss", "ppl", "perplexity", "error")) else -1.0
+    steps, values = steps[finite], sign * values[finite]
+    best = values.min()
+    near = best + _NEARLY * (values[0] - best)
+    return float(steps[int(np.argmax(values <= near))]) / max(record.last, 1)
+
+
+def moves(record: Record) -> float:
+    """Moves per 1,000 steps."""
+    return 1000 * len(record.moves) / max(record.last, 1)
+
+
+def reversals(record: Record) -> float | None:
+    """Share of the moves that go the other way than the one before; None for fewer than two."""
+    directions = [one.raised for one in record.moves]
+    turns = sum(a != b for a, b in pairwise(directions))
+    return turns / (len(directions) - 1) if len(directions) > 1 else None
+
+
+def refuted(judged: Audit) -> float | None:
+    """Share of the moves that the audit refutes; None if there are none."""
+    shares = judged.shares
+    return shares.refuted / shares.total if shares.total else None
 
 
 def mean(values: Sequence[float | None]) -> str:
@@ -169,22 +208,6 @@ def deviation(values: Sequence[float | None]) -> str:
 def _group(reading: Reading) -> str:
     own = {name: value for name, value in reading.trace.meta.items() if name not in _BUILT_IN}
     return ", ".join(f"{name} {value}" for name, value in own.items()) or reading.name
-
-
-def _validation(record: Record) -> tuple[float | None, float | None]:
-    """The last validation, and the share of the steps after which it was nearly at its best."""
-    if record.validation is None:
-        return None, None
-    steps, values = record.metrics[record.validation]
-    finite = np.isfinite(values)
-    if not finite.any():
-        return float("nan"), None
-    final = float(values[-1])
-    lower = record.validation.lower()
-    sign = 1.0 if any(word in lower for word in ("loss", "ppl", "perplexity", "error")) else -1.0
-    steps, values = steps[finite], sign * values[finite]
-    near = values.min() + _NEARLY * (values[0] - values.min())
-    return final, float(steps[int(np.flatnonzero(values <= near)[0])]) / max(record.last, 1)
 
 
 def _recoveries(reading: Reading) -> list[int | None]:
