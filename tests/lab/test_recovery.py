@@ -119,7 +119,7 @@ def test_a_run_that_broke_down_counts_as_the_start_from_there_on():
 
 def test_where_data_are_disturbed_the_clean_losses_count():
     result = a_result(raised(5.0, BEGIN, END), "label-noise:1", clean_losses=raised(0.5, BEGIN, END))
-    assert clean_losses(result) == result.clean_losses
+    assert clean_losses(result).tolist() == result.clean_losses
     found = measured(result)
     assert found.excess == measured(a_result(raised(0.5, BEGIN, END))).excess
     assert found.published_ratio == max(result.losses) / result.losses[-1]

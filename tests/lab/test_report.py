@@ -12,7 +12,7 @@ from selenium.webdriver.support.select import Select
 
 from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.report import page, published, words
-from greedylr.lab.report.curves import POINTS, Curves, encoded, ends, thin
+from greedylr.lab.report.curves import POINTS, Curves, band, encoded, ends, thin
 from greedylr.lab.report.styles import styles
 from greedylr.lab.results import Result, record
 from greedylr.lab.runs import Run
@@ -354,6 +354,32 @@ def test_curves_are_thinned_to_means_and_ends_of_stretches():
     assert ends(1000)[0] == 20
 
 
+@pytest.mark.parametrize("steps", [1, 7, 50, 123, 1000])
+def test_points_of_curves_are_the_means_of_their_stretches_to_the_last_bit(steps):
+    r = np.random.default_rng(steps)
+    losses, lrs = np.exp(30 * r.standard_normal(steps)), r.random(steps + 1)
+    curves = thin(Result(Run("digits", 1.0, "cosine", 0, steps), record(losses, lrs, {0: 2.0, steps: 1.0})))
+    last = ends(steps)
+    means = [losses[begin:end].mean() for begin, end in zip([0, *last[:-1]], last, strict=True)]
+    np.testing.assert_array_equal(curves.losses, np.array(means, np.float32))
+    np.testing.assert_array_equal(curves.lrs, lrs[np.array(last) - 1].astype(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.parametrize("seeds", [1, 2, 3, 10])
+@pytest.mark.parametrize("shape", [(50,), (2, 50)])
+def test_bands_are_medians_and_extremes_of_what_is_finite_to_the_last_bit(seeds, shape):
+    r = np.random.default_rng(seeds)
+    curves = np.exp(20 * r.standard_normal((seeds, *shape))).astype(np.float32)
+    curves[r.random(curves.shape) < 0.3] = np.nan
+    curves[r.random(curves.shape) < 0.1] = np.inf
+    finite = np.where(np.isfinite(curves), curves, np.nan)
+    expected = [function(finite, axis=0) for function in (np.nanmedian, np.nanmin, np.nanmax)]
+    found = band(list(curves))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
 def test_a_run_that_broke_down_has_no_curve_from_there_on_and_infinite_losses_are_gaps():
     run = Run("digits", 1.0, "cosine", 0, 4)
     curves = Curves()
@@ -366,10 +392,10 @@ def test_a_run_that_broke_down_has_no_curve_from_there_on_and_infinite_losses_ar
 
 
 def test_a_band_without_width_is_stored_as_a_line():
-    band = np.ones((3, 6), np.float32)
-    assert len(encoded(band)) == 32
-    band[2] = 2
-    assert len(encoded(band)) == 96
+    lines = np.ones((3, 6), np.float32)
+    assert len(encoded(lines)) == 32
+    lines[2] = 2
+    assert len(encoded(lines)) == 96
 
 
 def test_styles_differ_and_the_one_in_question_stands_out():

@@ -82,9 +82,16 @@ def twin_of(run: Run) -> Run:
     return run._replace(perturbation="none")
 
 
-def clean_losses(result: Result) -> list[float]:
+def clean_losses(result: Result) -> Floats:
     """The loss of each step on the batch as it was drawn, whatever was done to it."""
-    return result.clean_losses or result.losses
+    clean = result.clean_losses
+    return np.array(clean) if clean else result.record.losses
+
+
+def learning_rates(result: Result) -> Floats:
+    """The learning rate that each step was made with."""
+    record = result.record
+    return np.concatenate([record.first_lrs, record.lrs[:, 0]])[: len(record.losses)]
 
 
 def recovery(result: Result, twin: Result, tolerance: float = TOLERANCE) -> Recovery:
@@ -108,8 +115,9 @@ def recovery(result: Result, twin: Result, tolerance: float = TOLERANCE) -> Reco
         raise ValueError(f"tolerance must be a positive finite number, got {tolerance}")
     span, smoothing = found.span(run.steps), max(1, round(SMOOTHING * run.steps))
     start = twin.start_loss
-    own, its = (_counted(clean_losses(one), start, run.steps) for one in (result, twin))
-    finals = [outcome(one).counted_loss(1.0, start) for one in (result, twin)]
+    clean = clean_losses(result)
+    own, its = (_counted(losses, start, run.steps) for losses in (clean, clean_losses(twin)))
+    finals = [outcome(one, ()).counted_loss(1.0, start) for one in (result, twin)]
     gaps = _smoothed(own - its, smoothing)
     decrease = start - _smoothed(its, smoothing).min()
     twin_failed = twin.diverged or not decrease > 0
@@ -126,15 +134,17 @@ def recovery(result: Result, twin: Result, tolerance: float = TOLERANCE) -> Reco
         failed=result.diverged,
         validation=result.final_loss,
         validation_ratio=math.nan if twin_failed or finals[1] <= 0 else finals[0] / finals[1],
-        training=float(np.mean(clean_losses(result)[-smoothing:])),
+        training=float(np.mean(clean[-smoothing:])),
         training_gap=math.nan if twin_failed else float(gaps[-1] / decrease),
         steps=None if twin_failed or not len(back) else int(back[0]),
         excess=math.nan if twin_failed else float((own - its)[span.begin :].sum() / decrease),
-        published_ratio=published_ratio(result.losses),
+        published_ratio=published_ratio(result.record.losses),
         quiet_steps=quiet,
         false_alarms=None if alarms is None else sum(step < quiet for step in alarms),
         disrupted=disrupted,
-        missed=disrupted and not _answered(result.lrs, twin.lrs, span, smoothing) if of_training else None,
+        missed=disrupted and not _answered(learning_rates(result), learning_rates(twin), span, smoothing)
+        if of_training
+        else None,
     )
 
 
@@ -150,22 +160,23 @@ def cuts(result: Result) -> list[int] | None:
         return None
     if _says_so(result.run.scheduler):
         return [one.step - 1 for one in result.decisions if one.cut]
-    lrs = result.lrs
-    return [step for step in range(len(lrs) - 1) if lrs[step + 1] < (1 - FALL) * lrs[step]]
+    lrs = learning_rates(result)
+    falls: list[int] = np.flatnonzero(lrs[1:] < (1 - FALL) * lrs[:-1]).tolist()
+    return falls
 
 
-def published_ratio(losses: Sequence[float]) -> float:
+def published_ratio(losses: Sequence[float] | Floats) -> float:
     """The published "recovery ratio": the largest loss over the last; NaN if that is not positive, or one not finite.
 
     Example:
         >>> published_ratio([2.0, 3.0, 1.0, 0.5])
         6.0
     """
-    finite = all(map(math.isfinite, losses))
-    return max(losses) / losses[-1] if finite and losses and losses[-1] > 0 else math.nan
+    sound = len(losses) and losses[-1] > 0 and np.isfinite(losses).all()
+    return float(np.max(losses) / losses[-1]) if sound else math.nan
 
 
-def _counted(losses: Sequence[float], start: float, steps: int) -> Floats:
+def _counted(losses: Floats, start: float, steps: int) -> Floats:
     """The losses, but the start for those that are higher, or not finite, or of steps that the run did not get to."""
     counted = np.full(steps, start)
     counted[: len(losses)] = losses
@@ -177,14 +188,14 @@ def _smoothed(values: Floats, steps: int) -> Floats:
     return np.convolve(values, np.full(steps, 1 / steps), "valid")
 
 
-def _answered(lrs: Sequence[float], of_twin: Sequence[float], span: Span, late: int) -> bool:
+def _answered(lrs: Floats, of_twin: Floats, span: Span, late: int) -> bool:
     """True if the learning rate was below the twin's, from the first loss of the disturbance to shortly after."""
-    answer = slice(span.begin + 1, span.end + late + 1)
-    return any(lr < (1 - FALL) * its for lr, its in zip(lrs[answer], of_twin[answer]))
+    answer = slice(span.begin + 1, min(span.end + late + 1, len(lrs), len(of_twin)))
+    return bool(np.any(lrs[answer] < (1 - FALL) * of_twin[answer]))
 
 
 @cache
 def _says_so(scheduler: str) -> bool:
-    """True if the results of a scheduler's runs hold its decisions."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    return isinstance(SCHEDULERS[scheduler].build(optimizer, 100), GreedyLR)
+    """True if the results of a scheduler's runs hold its decisions; those of other packages' are not asked."""
+    entry, optimizer = SCHEDULERS[scheduler], torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    return entry.package == "torch" and isinstance(entry.build(optimizer, 100), GreedyLR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -300,12 +301,13 @@ def summarize_published(results: Iterable[Result]) -> tuple[PublishedRow, ...]:
                 identical=sum(difference == 0 for difference in differences),
                 difference=max(differences),
                 final=median([result.losses[-1] for result in its]),
-                published_ratio=median(_known([published_ratio(result.losses) for result in its])),
+                published_ratio=median(_known([published_ratio(result.record.losses) for result in its])),
             )
         )
     return tuple(rows)
 
 
+@cache
 def _together(perturbation: str, by: By) -> str:
     found = find(perturbation)
     if by == "perturbation" or found is None:
@@ -347,7 +349,7 @@ def _twin_row(scheduler: str, multiplier: float, twins: Sequence[Result]) -> Twi
         multiplier,
         runs=len(twins),
         failed=sum(twin.diverged for twin in twins),
-        published_ratio=_median([(twin.run, published_ratio(twin.losses)) for twin in twins]),
+        published_ratio=_median([(twin.run, published_ratio(twin.record.losses)) for twin in twins]),
         false_alarms=_rate([(None if steps is None else len(steps), of) for steps, of in alarms]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -188,24 +189,20 @@ def outcome(result: Result, stages: Sequence[float] = STAGES) -> Outcome:
     The loss of a stage is that of the first validation at or after it, which is the same step for every scheduler;
     NaN if the run broke down before.
     """
-    run = result.run
+    run, steps, losses = result.run, result.validation_steps, result.validation_losses
+    places = {stage: bisect_left(steps, stage * run.steps) for stage in stages}
+    at_stages = {stage: losses[place] if place < len(losses) else math.nan for stage, place in places.items()}
     return Outcome(
         problem=run.problem,
         optimizer=run.optimizer,
         scheduler=run.scheduler,
         multiplier=run.multiplier,
         seed=run.seed,
-        stages={stage: _loss_at(result, stage) for stage in stages} | {1.0: result.final_loss},
+        stages=at_stages | {1.0: result.final_loss},
         start=result.start_loss,
         perturbation=run.perturbation,
         metric=result.metric,
     )
-
-
-def _loss_at(result: Result, stage: float) -> float:
-    step = stage * result.run.steps
-    pairs = zip(result.validation_steps, result.validation_losses, strict=True)
-    return next((loss for done, loss in pairs if done >= step), math.nan)
 
 
 def _timed(made: Sequence[Outcome], curves: Sequence[_Curve], absolute: bool) -> list[Outcome]:

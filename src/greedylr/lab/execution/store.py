@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -380,11 +380,9 @@ def _texts(texts: Texts, run: Run) -> list[str]:
 
 def _digest(row: Sequence[Any]) -> bytes:
     """Digest of all cells of a row, whatever their kinds are; the length of each tells it from the next."""
-    digest = hashlib.sha256()
-    for cell in row:
-        parts = cell if isinstance(cell, bytes) else repr(cell).encode(errors="surrogatepass")
-        digest.update(f"{type(cell).__name__} {len(parts)} ".encode() + parts)
-    return digest.digest()
+    parts = [cell if isinstance(cell, bytes) else repr(cell).encode(errors="surrogatepass") for cell in row]
+    heads = [f"{type(cell).__name__} {len(part)} ".encode() for cell, part in zip(row, parts)]
+    return hashlib.sha256(b"".join(chain.from_iterable(zip(heads, parts)))).digest()
 
 
 def _pack(first: Sequence[float], second: Sequence[float]) -> bytes:

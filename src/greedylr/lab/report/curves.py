@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from greedylr.lab.analysis.recovery import learning_rates
 from greedylr.lab.analysis.statistics import Case
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
@@ -89,9 +90,9 @@ class Curves:
         curves = [self.runs[run] for run in runs]
         validations = [[one.validations.get(step, np.nan) for step in validation_steps] for one in curves]
         return Bands(
-            _band([one.losses for one in curves]),
-            _band([one.lrs for one in curves]),
-            _band([np.array(one, np.float32) for one in validations]),
+            band([one.losses for one in curves]),
+            band([one.lrs for one in curves]),
+            band([np.array(one, np.float32) for one in validations]),
         )
 
 
@@ -108,19 +109,40 @@ def ends(steps: int) -> list[int]:
 
 def thin(result: Result) -> Thin:
     """The curves of a run, in few points."""
-    last = ends(result.run.steps)
+    stretches = _stretches(result.run.steps)
     losses, lrs = (np.full(result.run.steps, np.nan) for _ in range(2))
-    for curve, known in ((losses, result.losses), (lrs, result.lrs)):
+    for curve, known in ((losses, result.record.losses), (lrs, learning_rates(result))):
         curve[: len(known)] = known
-    first = [0, *last[:-1]]
+    means = np.empty(len(stretches.last))
     # Losses of a run that diverges overflow the shorter floats, or their own sum: infinite they are as good as.
     with np.errstate(over="ignore", invalid="ignore"):
-        means = [losses[begin:end].mean() for begin, end in zip(first, last, strict=True)]
+        for which, steps in stretches.alike:
+            means[which] = losses[steps].mean(axis=1)
         return Thin(
-            np.array(means, np.float32),
-            lrs[np.array(last) - 1].astype(np.float32),
+            means.astype(np.float32),
+            lrs[stretches.last].astype(np.float32),
             dict(zip(result.validation_steps, result.validation_losses, strict=True)),
         )
+
+
+class _Stretches(NamedTuple):
+    """Stretches of steps, from 0.
+
+    Attributes:
+        last: The last step of each.
+        alike: Which of them have as many steps, and these steps, a row a stretch.
+    """
+
+    last: NDArray[np.int64]
+    alike: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+@cache
+def _stretches(steps: int) -> _Stretches:
+    after = np.array(ends(steps))
+    lengths = np.diff(after, prepend=0)
+    chosen = [(np.flatnonzero(lengths == length), np.arange(-length, 0)) for length in np.unique(lengths)]
+    return _Stretches(after - 1, [(which, after[which, None] + back) for which, back in chosen])
 
 
 def encoded(band: _Floats) -> str:
@@ -145,11 +167,13 @@ def case_data(curves: Curves, schedulers: Mapping[str, Mapping[int, Run]]) -> di
     return {"steps": ends(runs[0].steps), "validation_steps": validation_steps, "bands": bands}
 
 
-def _band(curves: Sequence[_Floats]) -> _Floats:
+def band(curves: Sequence[_Floats]) -> _Floats:
+    """Median, lowest and highest of curves alike in shape, in this order; NaN where none of them is finite."""
     stacked = np.stack(curves)
     # An infinite loss cannot be drawn; where all seeds have none there is a gap.
-    stacked = np.where(np.isfinite(stacked), stacked, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN: what a gap is
-        middle = np.nanmedian(stacked, axis=0)
-        return np.stack([middle, np.nanmin(stacked, axis=0), np.nanmax(stacked, axis=0)]).astype(np.float32)
+    stacked[~np.isfinite(stacked)] = np.nan
+    ordered = np.sort(stacked, axis=0)  # NaN come last.
+    count = np.maximum(np.isfinite(stacked).sum(axis=0), 1)
+    low, high, last = np.take_along_axis(ordered, np.stack([(count - 1) // 2, count // 2, count - 1]), axis=0)
+    with np.errstate(over="ignore"):
+        return np.stack([(low + high) / 2, ordered[0], last])

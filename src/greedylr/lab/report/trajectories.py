@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from greedylr.lab.analysis.recovery import clean_losses
+from greedylr.lab.analysis.recovery import clean_losses, learning_rates
 from greedylr.lab.catalogue.perturbations import find
-from greedylr.lab.report.curves import ends
+from greedylr.lab.report.curves import band, ends
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
 from greedylr.presentation import packed
@@ -91,11 +90,7 @@ class Trajectories:
             scene: Which.
             scheduler: Name of a scheduler.
         """
-        stacked = np.stack(self._curves[scene][scheduler])
-        stacked = np.where(np.isfinite(stacked), stacked, np.nan)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN: a gap
-            middle: _Floats = np.nanmedian(stacked, axis=0).astype(np.float32)
+        middle: _Floats = band(self._curves[scene][scheduler])[0]
         return middle
 
 
@@ -103,7 +98,7 @@ def _thin(result: Result) -> _Floats:
     """Means of the clean losses over stretches of steps, and the learning rates at the ends of these."""
     last = ends(result.run.steps)
     losses, lrs = (np.full(result.run.steps, np.nan) for _ in range(2))
-    for curve, known in ((losses, clean_losses(result)), (lrs, result.lrs)):
+    for curve, known in ((losses, clean_losses(result)), (lrs, learning_rates(result))):
         curve[: len(known)] = known
     first = np.array([0, *last[:-1]])
     with np.errstate(over="ignore", invalid="ignore"):  # What diverges overflows; it cannot be drawn.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -122,11 +123,17 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> Interval | 
     """
     if len(values) < 2:
         return None
-    ordered = sorted(values)
-    k = max(int(stats.binom.ppf((1 - level) / 2, len(values), 0.5)), 1)
+    ordered, k = sorted(values), _order(len(values), level)
     return Interval(float(ordered[k - 1]), float(ordered[-k]))
 
 
+@cache
+def _order(count: int, level: float) -> int:
+    """The k of :func:`median_interval`, which tables ask for again and again."""
+    return max(int(stats.binom.ppf((1 - level) / 2, count, 0.5)), 1)
+
+
+@cache
 def proportion(count: int, of: int, level: float = 0.95) -> Proportion:
     """A share with Wilson's interval."""
     if of == 0:
