@@ -4,11 +4,13 @@ import io
 import math
 
 import pytest
+import torch
 from rich.console import Console
 
-from greedylr import Action, Decision
+from greedylr import Action, Decision, GreedyLR
 from greedylr.lab.analysis.recovery import Recovery, clean_losses, cuts, published_ratio, recovery, twin_of
 from greedylr.lab.analysis.robustness import Median, summarize_published, summarize_robustness
+from greedylr.lab.catalogue.schedulers import SCHEDULERS
 from greedylr.lab.report.robustness_tables import published_table, robustness_tables
 from greedylr.lab.results import Result, record
 from greedylr.lab.runs import Run
@@ -154,6 +156,13 @@ def test_cuts_of_schedulers_that_do_not_say_are_falls():
     assert cuts(a_result(scheduler="plateau", lrs=lrs)) == [49]
     assert cuts(a_result(scheduler="cosine", lrs=lrs)) is None
     assert cuts(a_result(scheduler="greedylr", lrs=lrs, decisions=[cut(7)._replace(action=Action.SPIKE)])) == []
+
+
+@pytest.mark.parametrize("name", [name for name, one in SCHEDULERS.items() if one.kind == "feedback"])
+def test_decisions_are_those_of_the_rules_of_this_package(name):
+    pytest.importorskip(SCHEDULERS[name].package)
+    scheduler = SCHEDULERS[name].build(torch.optim.SGD([torch.zeros(1)], lr=0.1), 100)
+    assert (cuts(a_result(scheduler=name, decisions=[cut(7)])) == [6]) == isinstance(scheduler, GreedyLR)
 
 
 @pytest.mark.parametrize(("first", "missed"), [(80, True), (81, False), (110, False), (111, True)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing
+from greedylr.cli.training import RefusedError, code_of, say_damaged, train_missing, without_collector
 from greedylr.lab.analysis.summary import summarize
 from greedylr.lab.catalogue.optimizers import OPTIMIZERS
 from greedylr.lab.catalogue.perturbations import KINDS, Disturbance
@@ -83,6 +83,7 @@ def report(
         The exit code: 0, or 1 after an error.
     """
 
+    @without_collector()
     def work() -> None:
         suite = _suite(name)
         runs = _runs(suite, only)

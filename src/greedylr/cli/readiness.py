@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from greedylr.cli.pulse import fitting
-from greedylr.cli.training import RefusedError, code_of, progress, say_damaged
+from greedylr.cli.training import RefusedError, code_of, progress, say_damaged, without_collector
 from greedylr.lab.execution.store import Store, is_store
 from greedylr.lab.report import readiness_page as page
 from greedylr.lab.report.readiness import Production, evaluate
@@ -30,6 +30,7 @@ def report_store(console: Console, paths: Sequence[Path], out: Path | None) -> i
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
     """
 
+    @without_collector()
     def work() -> None:
         path = _the_store(paths)
         file = path.with_suffix(".report.html") if out is None else out

@@ -8,16 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from greedylr import GreedyLR
 from greedylr.lab.analysis.summary import outcome
+from greedylr.lab.catalogue.grammar import read
 from greedylr.lab.catalogue.perturbations import Span, find
-from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.schedulers import MODULES, SCHEDULERS, greedylr
 from greedylr.lab.results import Result
 from greedylr.lab.runs import Run
 
@@ -194,8 +192,6 @@ def _answered(lrs: Floats, of_twin: Floats, span: Span, late: int) -> bool:
     return bool(np.any(lrs[answer] < (1 - FALL) * of_twin[answer]))
 
 
-@cache
 def _says_so(scheduler: str) -> bool:
-    """True if the results of a scheduler's runs hold its decisions; those of other packages' are not asked."""
-    entry, optimizer = SCHEDULERS[scheduler], torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    return entry.package == "torch" and isinstance(entry.build(optimizer, 100), GreedyLR)
+    """True if the results of a scheduler's runs hold its decisions: those of this package's rules."""
+    return MODULES.get(read(scheduler)[0]) == greedylr.__name__

@@ -13,7 +13,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -370,12 +370,11 @@ def _is_of(told: dict[str, Any] | None, run: Run) -> bool:
     return told is not None and told.get("run", own := run._asdict()) == own
 
 
-def _texts(texts: Texts, run: Run) -> list[str]:
+def _texts(texts: Texts, run: Run) -> Iterator[str]:
     """Texts of the settings that a run can be stored with at present; none if it cannot be run here."""
-    try:
-        return [texts.of(run, arithmetic=arithmetic) for arithmetic in PREFERRED]
-    except (KeyError, ModuleNotFoundError):
-        return []
+    for arithmetic in PREFERRED:
+        with suppress(KeyError, ModuleNotFoundError):
+            yield texts.of(run, arithmetic=arithmetic)
 
 
 def _digest(row: Sequence[Any]) -> bytes:
