@@ -252,7 +252,7 @@ class Store:
             yield from (rows[name] for name in some if name in rows)
 
     def _stored(self, runs: Sequence[Run], arithmetic: str | None, texts: Texts) -> dict[Run, Stored]:
-        """What there is of some runs, of the preferred arithmetic."""
+        """Rows of some runs, of the preferred arithmetic."""
         stored: dict[Run, Stored] = {}
         for one in _preferred(arithmetic):
             names = {key_of_text(texts.of(run, arithmetic=one)): run for run in runs if run not in stored}

@@ -194,7 +194,7 @@ def audits(records: Iterable[Record]) -> list[Audit]:
 
 
 class _Told(NamedTuple):
-    """What judges the moves of a run.
+    """Losses that judge the moves of a run.
 
     Attributes:
         record: The run.
@@ -281,7 +281,7 @@ def _spans(told: _Told) -> Ints:
 
 
 def _compare(steps: Ints, values: Floats, spans: _Spans, n: int, m: int) -> Floats:
-    """What :class:`_Comparison` holds, a row a move, of moves with ``n`` blocks before and ``m`` after."""
+    """Numbers of :class:`_Comparison`, a row a move, of moves with ``n`` blocks before and ``m`` after."""
     begin, middle, end = spans
     rows, first = _rows(begin, end)
     scale = np.maximum.reduceat(np.abs(values[rows]), first)
