@@ -80,13 +80,14 @@ def test_results_of_another_arithmetic_are_taken_only_where_they_are_asked_for(s
     here, there = made_up(SHORT, 0.25), replace(made_up(SHORT, 0.5), arithmetic="cuda-bfloat16")
     store.save(there)
     assert list(store.load([SHORT])) == []
-    assert store.key(SHORT) is None
+    assert store.keys([SHORT]) == {}
     assert store.others([SHORT]) == 1
     store.save(here)
     assert list(store.load([SHORT])) == [here]
     assert list(store.load([SHORT], "cuda-bfloat16")) == [there]
     assert list(store.load([SHORT], "cuda")) == []
-    assert store.key(SHORT, "cuda-bfloat16") != store.key(SHORT)
+    of_each = [store.keys([SHORT], arithmetic)[SHORT] for arithmetic in (None, "cuda-bfloat16")]
+    assert of_each[0] != of_each[1]
     assert {one.result.arithmetic for one in store.everything()} == {"cpu", "cuda-bfloat16"}
 
 

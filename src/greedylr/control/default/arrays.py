@@ -132,7 +132,7 @@ class _Climb(NamedTuple):
 
 
 def _no_climb(state: DefaultArrays, losses: Array, on: Array) -> _Climb:
-    """Of a rule that never climbs: nothing changes, and nothing objects."""
+    """The same for a rule that never climbs: nothing changes, and nothing objects."""
     return _Climb({name: getattr(state, name) for name in _OF_CLIMB}, on, on, losses, state.noise)
 
 

@@ -25,7 +25,7 @@ FILES = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
-"""What is read of the package, and the SHA-256 of each: these weights, and no others."""
+"""The files that are read of the package, and the SHA-256 of each: these weights, and no others."""
 
 LENGTH = 32
 """Word pieces of a text, at most; what is longer is cut off."""
