@@ -276,7 +276,7 @@ SUITES: dict[str, Suite] = {
             "breadth-pretrained",
             "a published encoder, tuned on much data and on little, at learning rates from too low to too high",
             problems=_of_kind("encoder"),
-            multipliers=(0.1, 1.0, 3.0, 10.0),
+            multipliers=(0.1, 1.0, 3.0),
             seeds=2,
             schedulers=(
                 "greedylr-validated",
