@@ -425,7 +425,7 @@ def test_somebody_else_at_the_learning_rate_is_noticed(tmp_path, monkeypatch, ma
 
 
 def test_memory_does_not_grow(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "WRITE_EVERY", 0.01)
+    monkeypatch.setattr(recorder, "WRITE_EVERY", 3600.0)  # So that time has no part in it.
     scheduler = GreedyLR(optimizer())
     with Recorder(tmp_path, scheduler):
         for _ in range(100):
@@ -728,7 +728,7 @@ def test_what_a_full_disk_took_only_a_part_of_is_written_again(tmp_path):
         steps(scheduler, 100)
         kept.flush()
         size = (tmp_path / storage.FILE).stat().st_size
-        steps(scheduler, 2000)
+        steps(scheduler, 900)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, before[1]))
         try:
             with pytest.raises(OSError, match=r"part of a line|too large"):
@@ -738,7 +738,7 @@ def test_what_a_full_disk_took_only_a_part_of_is_written_again(tmp_path):
             signal.signal(signal.SIGXFSZ, ignored)
         assert (tmp_path / storage.FILE).stat().st_size == size
         steps(scheduler, 50)
-    assert Trace.load(tmp_path).steps.tolist() == list(range(1, 2151))
+    assert Trace.load(tmp_path).steps.tolist() == list(range(1, 1051))
 
 
 def test_a_record_that_cannot_be_ended_lets_go_of_the_folder(tmp_path, monkeypatch):

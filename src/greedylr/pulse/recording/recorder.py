@@ -28,6 +28,9 @@ WRITE_EVERY = 0.5
 """Seconds after which what was recorded is handed to the operating system: by the next step, or, if there is none for
 as long again, without it. 0: at every step."""
 
+MOST_STEPS = 1024
+"""Steps after which it is handed over without waiting for that, so that memory has a bound however fast they are."""
+
 # Looked up at every step.
 _QUIET = storage.QUIET
 
@@ -42,10 +45,11 @@ class Scheduler(Protocol):
 class Recorder:
     """Keeps every loss, learning rate and decision of a run, and whatever else is logged, in a folder.
 
-    What was recorded is written twice a second, in whole lines, so that a crash or ``kill -9`` loses at most the last
-    second, and a file that is being written can be read. A folder that holds a trace is continued: steps that are
-    done again, after a checkpoint was loaded, replace those from before. On ranks other than 0 (see
-    :func:`greedylr.pulse.recording.ranks.rank`), and in processes that are forked, nothing is recorded.
+    What was recorded is written twice a second, or after 1,024 steps if those are faster, in whole lines, so that a
+    crash or ``kill -9`` loses at most the last second, memory has a bound, and a file that is being written can be
+    read. A folder that holds a trace is continued: steps that are done again, after a checkpoint was loaded, replace
+    those from before. On ranks other than 0 (see :func:`greedylr.pulse.recording.ranks.rank`), and in processes that
+    are forked, nothing is recorded.
 
     It is an observer: give it the scheduler, or hand it to an adapter as one of its ``observers``. Close it, or use it
     in a ``with`` block. Any thread may log; a signal handler may not, but may set a flag for the loop to act on.
@@ -142,7 +146,7 @@ class Recorder:
         # Without the lock, which would take as long as all the rest: a deque is safe by itself. Columns can wait. The
         # composition cannot: its owner may use it again.
         self._told.append((decision, None if composition is None else dict(composition)))
-        if self._due:
+        if self._due or not step % MOST_STEPS:
             with self._lock:
                 self._due = WRITE_EVERY == 0
                 self._look_at_optimizer()
