@@ -50,6 +50,25 @@ def test_one_command_compares_and_leaves_a_page_and_traces(lm, small, rows, tmp_
     assert {folder: (folder / "trace.jsonl").stat().st_mtime_ns for folder in folders} == written  # Nothing is trained.
 
 
+def test_a_model_that_is_kept_is_trained_further(lm, configuration, text, rows, tmp_path):
+    pretrain = ("pretrain", configuration, text, "--lrs", "0.01,0.02", "--seeds", 1, "--steps", 10, "--length", 16)
+    pretrain += ("--schedulers", "greedylr", "--jobs", 1, "--out", "new")
+    assert lm(*pretrain).exit_code == 0
+    assert not list((tmp_path / "new" / "runs").glob("*/model"))
+    again = lm(*pretrain, "--keep-models")  # What is there already is not trained again.
+    assert "Models: new/runs/…/model; 2 runs of before kept none" in again.words
+    kept = lm(*pretrain[:-1], "kept", "--keep-models")
+    assert "Models: kept/runs/…/model\n" in kept.output
+    first, _ = sorted((tmp_path / "kept" / "runs").glob("*/model"))
+    options = ("--schedulers", "cosine", "--seeds", 1, "--steps", 10, "--jobs", 1)
+    tuned = lm("finetune", first, rows, *options, "--keep-models", "--lora", "--lrs", "0.02", "--out", "tuned")
+    assert tuned.exit_code == 0, tuned.output
+    (adapters,) = (tmp_path / "tuned" / "runs").glob("*/model")
+    assert (adapters / "adapter_model.safetensors").is_file()
+    further = lm("finetune", adapters, rows, *options, "--lrs", "0.02", "--out", "further")
+    assert further.exit_code == 0, further.output
+
+
 @pytest.mark.slow
 def test_pretraining_and_the_sweep_of_f(lm, configuration, text, small, rows):
     made = lm(

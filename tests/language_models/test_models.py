@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from greedylr.language_models.models import PRESETS, ModelError, identity, load, new
 from greedylr.language_models.models.tokenizer import trained
@@ -45,6 +46,25 @@ def test_a_folder_is_loaded_and_known_by_what_is_in_it(small, tmp_path):
     assert identity(str(tmp_path)) != identity(small)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Of peft's, at transformers.
+def test_adapters_are_put_into_the_weights_which_can_all_be_trained(small, tmp_path):
+    model, tokenizer = load(small)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    adapted.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, _ = load(str(tmp_path))
+    assert type(loaded) is type(load(small).model)
+    assert all(weight.requires_grad for weight in loaded.parameters())
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        wanted, base = adapted.eval()(tokens).logits, load(small).model.eval()(tokens).logits
+        torch.testing.assert_close(loaded.eval()(tokens).logits, wanted)
+        assert not torch.allclose(wanted, base, atol=1e-2)
+
+
 def test_new_weights_follow_from_the_seed(configuration):
     first, again, other = (_first_weight(configuration, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -62,7 +82,9 @@ def test_no_model_no_network(tmp_path, monkeypatch):
         load("nobody/nothing")
     with pytest.raises(ModelError, match=r"there is no causal language model in that folder"):
         load(str(tmp_path))
-    with pytest.raises(ModelError, match=r"llama-3m has no weights yet: greedylr lm pretrain llama-3m makes some"):
+    with pytest.raises(
+        ModelError, match=r"llama-3m has no weights yet: greedylr lm pretrain llama-3m TEXT --keep-models makes some"
+    ):
         load("llama-3m")
 
 

@@ -42,6 +42,9 @@ Seeds = Annotated[int, typer.Option(min=1, help="Seeds, each a full set of runs.
 Steps = Annotated[int | None, typer.Option(min=10, help="Optimizer steps.", show_default="as published, or 100")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Examples of a micro-batch.", show_default="as published, or 8")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core; one with a GPU")]
+KeepModels = Annotated[
+    bool, typer.Option("--keep-models", help="Keep the model of every run, in OUT/runs/…/model, to be trained further.")
+]
 _OUT = Path("greedylr-lm")
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; greedylr lab list names them.")]
@@ -283,6 +286,7 @@ def finetune(
     in_turns: Annotated[
         bool, typer.Option("--in-turns", help="Take several sets in turns, block after block, not shuffled.")
     ] = False,
+    keep_models: KeepModels = False,
     jobs: Jobs = None,
 ) -> None:
     """Fine-tune a model under several schedulers, paired, and leave a page.
@@ -296,7 +300,9 @@ def finetune(
     with _interrupts_at_once():
         from greedylr.cli import language_models as commands
 
-    recipe, usual = commands.fine_tuning_of(model, data, lora, steps, batch, accumulate, length, examples, in_turns)
+    recipe, usual = commands.fine_tuning_of(
+        model, data, lora, steps, batch, accumulate, length, examples, in_turns, keep_models
+    )
     console = Console(highlight=False)
     shown = commands.show_fine_tuning
     raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
@@ -322,6 +328,7 @@ def pretrain(
     length: Annotated[
         int | None, typer.Option(min=8, help="Tokens of a window.", show_default="2048 for the published one, or 128")
     ] = None,
+    keep_models: KeepModels = False,
     jobs: Jobs = None,
 ) -> None:
     """Pre-train a model from new weights under several schedulers, paired, and leave a page.
@@ -333,7 +340,7 @@ def pretrain(
     with _interrupts_at_once():
         from greedylr.cli import language_models as commands
 
-    recipe, usual = commands.pretraining_of(config, text, steps, batch, accumulate, length)
+    recipe, usual = commands.pretraining_of(config, text, steps, batch, accumulate, length, keep_models)
     console = Console(highlight=False)
     shown = commands.show_pretraining
     raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, shown))
@@ -359,7 +366,7 @@ def factor_sweep(
     with _interrupts_at_once():
         from greedylr.cli import language_models as commands
 
-    recipe, usual = commands.fine_tuning_of(model, data, None, steps, batch, 1, None, None, False)
+    recipe, usual = commands.fine_tuning_of(model, data, None, steps, batch, 1, None, None, False, False)
     schedulers = commands.factor_sweep_of(factors or commands.FACTORS)
     console = Console(highlight=False)
     shown = commands.show_factors
@@ -375,6 +382,7 @@ def grpo(
     seeds: Seeds = 3,
     out: Annotated[Path, typer.Option(help="Folder for results, page and traces.")] = _OUT / "grpo",
     steps: Annotated[int | None, typer.Option(min=10, help="Optimizer steps.", show_default="100")] = None,
+    keep_models: KeepModels = False,
     jobs: Jobs = None,
 ) -> None:
     """Train on rewards under several schedulers, paired: an answer earns its likeness to the right one."""
@@ -383,7 +391,7 @@ def grpo(
     with _interrupts_at_once():
         from greedylr.cli import language_models as commands
 
-    recipe, usual = commands.grpo_of(model, data, steps)
+    recipe, usual = commands.grpo_of(model, data, steps, keep_models)
     console = Console(highlight=False)
     raise typer.Exit(commands.compare(console, recipe, schedulers, lrs or usual, seeds, out, jobs, commands.show_grpo))
 

@@ -30,6 +30,7 @@ from greedylr.language_models.data import SETS, TEXTS
 from greedylr.language_models.models import PRESETS, ModelError
 from greedylr.language_models.models.loading import TINY
 from greedylr.language_models.recipes import fine_tuning, pretraining, tiny
+from greedylr.language_models.recipes.common import MODEL
 from greedylr.language_models.recipes.fine_tuning import FineTuning
 from greedylr.language_models.recipes.grpo import GRPO
 from greedylr.language_models.recipes.pretraining import Pretraining
@@ -44,6 +45,10 @@ _PAGE = "report.html"
 
 class Recipe(Protocol):
     """An experiment of :mod:`greedylr.language_models.recipes`."""
+
+    @property
+    def keep_model(self) -> bool:
+        """True if the trained model is kept in the folder of the run."""
 
     def __call__(self, trial: Trial) -> None:
         """Train once."""
@@ -130,6 +135,8 @@ def compare(
         show(console, compared)
         if is_main():
             console.print(f"Page: {as_markup(compared.write(out / _PAGE))}", soft_wrap=True)
+            if recipe.keep_model:
+                _show_models(console, out, made.folders)
             console.print(f"One run, step by step: greedylr report {as_markup(out / 'runs')}/…", soft_wrap=True)
 
     def refusing() -> None:
@@ -229,29 +236,38 @@ def fine_tuning_of(
     length: int | None,
     examples: int | None,
     in_turns: bool,
+    keep_models: bool,
 ) -> tuple[FineTuning, str]:
     """The recipe, and the learning rates where none are given: as published where the model is one of those."""
     known: dict[str, Any] = fine_tuning.PUBLISHED if fine_tuning.is_published(model) else {}
     given = {"lora": lora, "steps": steps, "batch": batch, "examples": examples}
     settings = known | {name: value for name, value in given.items() if value is not None}
-    recipe = FineTuning(model, data, accumulate=accumulate, length=length, in_turns=in_turns, **settings)
+    settings |= {"accumulate": accumulate, "length": length, "in_turns": in_turns, "keep_model": keep_models}
+    recipe = FineTuning(model, data, **settings)
     return recipe, str(fine_tuning.PUBLISHED_LR) if known else ("1e-3,1e-2" if recipe.lora else "3e-4,3e-3")
 
 
 def pretraining_of(
-    config: str, text: str, steps: int | None, batch: int | None, accumulate: int | None, length: int | None
+    config: str,
+    text: str,
+    steps: int | None,
+    batch: int | None,
+    accumulate: int | None,
+    length: int | None,
+    keep_models: bool,
 ) -> tuple[Pretraining, str]:
     """The recipe, and the learning rates where none are given: as published where the model is that one."""
     known: dict[str, Any] = pretraining.PUBLISHED if config == "llama-3.2-1b" else {}
     given = {"steps": steps, "batch": batch, "accumulate": accumulate, "length": length}
     settings = known | {name: value for name, value in given.items() if value is not None}
-    recipe = Pretraining(config, text, **settings)
+    recipe = Pretraining(config, text, keep_model=keep_models, **settings)
     return recipe, str(pretraining.PUBLISHED_LR) if known else "1e-3,3e-3,1e-2"
 
 
-def grpo_of(model: str, data: str, steps: int | None) -> tuple[GRPO, str]:
+def grpo_of(model: str, data: str, steps: int | None, keep_models: bool) -> tuple[GRPO, str]:
     """The recipe, and the learning rates where none are given."""
-    return GRPO(model, data) if steps is None else GRPO(model, data, steps), "1e-4,1e-3"
+    settings = {} if steps is None else {"steps": steps}
+    return GRPO(model, data, keep_model=keep_models, **settings), "1e-4,1e-3"
 
 
 RULES = ("paper", "paper:smooth=False", "paper:patience=0", "core", "greedylr")
@@ -292,6 +308,13 @@ def _rates(lrs: str) -> list[float]:
     if not rates or not all(0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
         raise ValueError(f"--lrs must be positive numbers that differ, between commas, got {lrs!r}")
     return rates
+
+
+def _show_models(console: Console, out: Path, folders: Sequence[Path]) -> None:
+    """Say where the models are, and how many are not: what was trained before is not trained again for its model."""
+    lost = sum(not (folder / MODEL).is_dir() for folder in folders)
+    told = f"; {count(lost, 'run')} of before kept none" if lost else ""
+    console.print(f"Models: {as_markup(out / 'runs')}/…/{MODEL}{told}", soft_wrap=True)
 
 
 def _show_metrics(console: Console, compared: Compared) -> None:

@@ -33,10 +33,12 @@ class Trials:
     Attributes:
         results: One for each trial.
         fixed: Names of the schedulers that go by the step alone.
+        folders: Where each trial keeps what is its own.
     """
 
     results: list[Result]
     fixed: tuple[str, ...]
+    folders: list[Path]
 
 
 class Planned(NamedTuple):
@@ -127,7 +129,7 @@ def run_trials(
             else:
                 each(missing, _run_elsewhere, jobs, keep)
     fixed = tuple(one.name for one in chosen if is_fixed(one))
-    return Trials([results[key_of(one.about)] for one in planned], fixed)
+    return Trials([results[key_of(one.about)] for one in planned], fixed, [one.folder for one in planned])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from greedylr.language_models.models.presets import PRESETS, configuration
@@ -31,7 +32,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Loaded:
     """A pre-trained model, ready to be trained on.
 
     Args:
-        name: ``tiny``; a preset that has weights; a folder that ``save_pretrained`` wrote; or a name on the hub.
+        name: ``tiny``; a preset that has weights; a folder that ``save_pretrained`` wrote, of a model or of adapters;
+            or a name on the hub.
         dtype: Of its weights.
 
     Raises:
@@ -41,6 +43,10 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Loaded:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
+        if getattr(model, "_hf_peft_config_loaded", False):
+            # Adapters are put into the weights, so that all of them, or new adapters, can be trained further.
+            model = AutoPeftModelForCausalLM.from_pretrained(place, dtype=dtype).merge_and_unload()
+            model.requires_grad_(True)
     except (OSError, ValueError, KeyError) as error:
         where = "in that folder" if Path(place).is_dir() else "on the hub, or in the cache of what was loaded before"
         raise ModelError(
@@ -114,7 +120,7 @@ def _place(name: str) -> str:
     if name in PRESETS:
         weights = PRESETS[name].weights
         if weights is None:
-            raise ModelError(f"{name} has no weights yet: greedylr lm pretrain {name} makes some")
+            raise ModelError(f"{name} has no weights yet: greedylr lm pretrain {name} TEXT --keep-models makes some")
         return weights
     return name
 

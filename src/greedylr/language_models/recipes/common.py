@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
@@ -73,3 +75,17 @@ def without_prints(trainer: Trainer) -> None:
     """Let a trainer print nothing: the command shows how far all runs have come."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+
+
+MODEL = "model"
+"""Folder of a trained model, in that of its run."""
+
+
+def keep(trainer: Trainer, folder: Path) -> None:
+    """Keep the trained model and its tokenizer in the folder of a run, to be loaded by ``from_pretrained``."""
+    trainer.save_model(str(folder / MODEL))
+
+
+def that_decide(recipe: Any) -> dict[str, Any]:
+    """Attributes of a recipe that its results depend on: all but whether the model is kept."""
+    return {name: value for name, value in asdict(recipe).items() if name != "keep_model"}

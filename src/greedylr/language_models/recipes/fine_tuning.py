@@ -6,7 +6,7 @@ As published: Phi-2, Falcon-7B and Gemma-7B, AdamW at 2e-4, batches of 3, 6,000 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from greedylr.language_models.data import DataError, Examples, find
 from greedylr.language_models.data.examples import BLOCK, Row
 from greedylr.language_models.models import PRESETS, ModelError, identity, load
 from greedylr.language_models.models.presets import RANK
-from greedylr.language_models.recipes.common import on_cuda, silent, usual, without_prints
+from greedylr.language_models.recipes.common import keep, on_cuda, silent, that_decide, usual, without_prints
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -45,6 +45,7 @@ class FineTuning:
         examples: How many to train on, at most; None: all there are.
         in_turns: Whether examples come in the order of the data, set after set, and not shuffled; each seed begins
             with another block.
+        keep_model: Whether the trained model, or its adapters, are kept in the folder of the run.
     """
 
     model: str = "tiny"
@@ -56,6 +57,7 @@ class FineTuning:
     length: int | None = None
     examples: int | None = None
     in_turns: bool = False
+    keep_model: bool = False
 
     @property
     def __name__(self) -> str:
@@ -92,11 +94,13 @@ class FineTuning:
         )
         without_prints(trainer)
         trial.train(trainer)
+        if self.keep_model and trial.folder is not None:
+            keep(trainer, trial.folder)
         trial.measure(self._score(trainer, tokenizer, examples))
 
     def settings(self) -> dict[str, Any]:
         """All that decides a result beside the code."""
-        return {**asdict(self), "identity": identity(self.model), "digest": self._examples.digest()}
+        return {**that_decide(self), "identity": identity(self.model), "digest": self._examples.digest()}
 
     def check(self) -> None:
         """Raise what training would, before anything is trained.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from greedylr.language_models.data import DataError, Examples, find
 from greedylr.language_models.models import identity, load
-from greedylr.language_models.recipes.common import silent, usual, without_prints
+from greedylr.language_models.recipes.common import keep, silent, that_decide, usual, without_prints
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -37,6 +37,7 @@ class GRPO:
         answers: Answers drawn for each prompt.
         prompts: Prompts of a step.
         tokens: The most tokens of an answer.
+        keep_model: Whether the trained model is kept in the folder of the run.
     """
 
     model: str = "tiny"
@@ -45,6 +46,7 @@ class GRPO:
     answers: int = 8
     prompts: int = 2
     tokens: int = 32
+    keep_model: bool = False
 
     @property
     def __name__(self) -> str:
@@ -80,10 +82,12 @@ class GRPO:
         )
         without_prints(trainer)
         trial.train(trainer, _lost)
+        if self.keep_model and trial.folder is not None:
+            keep(trainer, trial.folder)
 
     def settings(self) -> dict[str, Any]:
         """All that decides a result beside the code."""
-        return {**asdict(self), "identity": identity(self.model), "digest": self._examples.digest()}
+        return {**that_decide(self), "identity": identity(self.model), "digest": self._examples.digest()}
 
     def check(self) -> None:
         """Raise what training would, before anything is trained.

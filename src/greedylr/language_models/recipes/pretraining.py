@@ -6,7 +6,7 @@ As published: Llama-3.2-1B, 1,000 steps, 100 of them warmup, batches of 1 × 32,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from greedylr.language_models.data import DataError, Texts, find_texts
 from greedylr.language_models.models import new
 from greedylr.language_models.models.loading import identity_of_configuration
 from greedylr.language_models.models.tokenizer import trained
-from greedylr.language_models.recipes.common import silent, usual, without_prints
+from greedylr.language_models.recipes.common import keep, silent, that_decide, usual, without_prints
 
 if TYPE_CHECKING:
     from greedylr.lab.comparison.trial import Trial
@@ -43,6 +43,7 @@ class Pretraining:
         accumulate: Micro-batches of a step.
         length: Tokens of a window.
         vocabulary: Tokens of the tokenizer, which is trained on the text; None: as many as the configuration says.
+        keep_model: Whether the trained model is kept in the folder of the run.
     """
 
     config: str = "llama-1m"
@@ -52,6 +53,7 @@ class Pretraining:
     accumulate: int = 1
     length: int = 128
     vocabulary: int | None = None
+    keep_model: bool = False
 
     @property
     def __name__(self) -> str:
@@ -61,7 +63,10 @@ class Pretraining:
     def __call__(self, trial: Trial) -> None:
         """Train once."""
         with silent():
-            trial.train(self.trainer(str(trial.folder), trial.lr, trial.seed))
+            trainer = self.trainer(str(trial.folder), trial.lr, trial.seed)
+            trial.train(trainer)
+            if self.keep_model and trial.folder is not None:
+                keep(trainer, trial.folder)
 
     def trainer(self, folder: str, lr: float, seed: int) -> Trainer:
         """A trainer with new weights."""
@@ -88,7 +93,7 @@ class Pretraining:
 
     def settings(self) -> dict[str, Any]:
         """All that decides a result beside the code."""
-        return {**asdict(self), "identity": identity_of_configuration(self.config), "digest": self._texts.digest()}
+        return {**that_decide(self), "identity": identity_of_configuration(self.config), "digest": self._texts.digest()}
 
     def check(self) -> None:
         """Raise what training would, before anything is trained.
