@@ -1,7 +1,9 @@
 """One learning rate for every problem: how many problems each scheduler reaches, and how soon.
 
     greedylr lab run one-rate --store one-rate.sqlite
-    python benchmarks/one_rate_table.py one-rate.sqlite
+    python benchmarks/one_rate_table.py one-rate.sqlite [condition…]
+
+Conditions such as optimizer=adamw choose a part of the suite.
 
 Each scheduler has one learning rate for all problems, per optimizer. A problem is reached if the validation loss comes
 down to where cosine ends at the problem's good learning rate, within a hundredth of that decrease; and if the run did
@@ -20,9 +22,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from greedylr.lab.analysis.statistics.steps import first_step
+from greedylr.lab.analysis.statistics.steps import first_step, target_loss
+from greedylr.lab.analysis.summary import outcome
 from greedylr.lab.catalogue.problems import PROBLEMS
 from greedylr.lab.catalogue.schedulers import SCHEDULERS
+from greedylr.lab.catalogue.selection import select
 from greedylr.lab.catalogue.suites import SUITES
 from greedylr.lab.execution.complete import complete
 from greedylr.lab.execution.store import Store
@@ -31,12 +35,6 @@ from greedylr.lab.runs import Run
 
 MARGIN = 0.01
 Times = dict[str, float]  # of each problem, in parts of the run
-
-
-def target(results: list[Result]) -> float:
-    end = statistics.fmean(min(one.final_loss, one.start_loss) for one in results)
-    start = statistics.fmean(one.start_loss for one in results)
-    return end + MARGIN * max(start - end, 0.0)
 
 
 def time_to(result: Result, goal: float) -> float:
@@ -54,27 +52,28 @@ def reached(times: Times, problems: tuple[str, ...]) -> tuple[int, float]:
 
 def main() -> None:
     suite = SUITES["one-rate"]
-    runs = suite.runs()
+    runs = select(suite.runs(), sys.argv[2:])
+    optimizers = [one for one in suite.optimizers if any(run.optimizer == one for run in runs)]
     goals = {
         (name, optimizer): [
             Run(name, 1.0, "cosine", seed, PROBLEMS[name].steps, optimizer) for seed in range(suite.seeds)
         ]
         for name in suite.problems
-        for optimizer in suite.optimizers
+        for optimizer in optimizers
         if optimizer in PROBLEMS[name].lrs
     }
     asked = [run for its in goals.values() for run in its]
     with Store(Path(sys.argv[1])) as store:
         complete(asked, store, os.cpu_count() or 1)
         found = {one.run: one for one in store.load([*runs, *asked])}
-    targets = {key: target([found[run] for run in its]) for key, its in goals.items()}
+    targets = {key: target_loss([outcome(found[run]) for run in its], share=1 - MARGIN) for key, its in goals.items()}
 
     sides = {
         side: tuple(name for which in ("default", "fine-tuning") for name in SUITES[f"{which}-{side}"].problems)
         for side in ("development", "confirmation")
     }
     print(f"{sum(run in found for run in runs):,} of {len(runs):,} runs")
-    for optimizer in suite.optimizers:
+    for optimizer in optimizers:
         times: dict[str, dict[float, dict[str, list[float]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(list))
         )
