@@ -320,7 +320,7 @@ def test_it_stops_when_it_is_told_to():
     assert next(answers, None) is None
 
 
-@pytest.mark.parametrize("scheduler", ["schedule-free", "prodigy", "momo"])
+@pytest.mark.parametrize("scheduler", ["schedule-free", "prodigy", "momo", "salsa"])
 def test_whole_optimizers_are_refused(scheduler):
     run = Run("tiny", 1.0, scheduler, 0, 5, "sgd")
     assert not supports(run)

@@ -146,6 +146,16 @@ def test_prodigy_does_not_depend_on_the_multiplier():
     assert first.losses == second.losses
 
 
+def test_salsa_searches_on_the_batch_of_the_step(capsys):
+    found, constant = (train(Run("mlp", 0.01, name, 0, 60, "sgd")) for name in ("salsa", "constant"))
+    assert found.losses[0] == constant.losses[0]  # The same weights and examples,
+    assert found.lrs[0] == pytest.approx(10 * constant.lrs[0])  # and the same step, of a momentum that is an average.
+    assert found.lrs[-1] > 10 * found.lrs[0]
+    assert found.final_loss < 0.9 * constant.final_loss
+    assert train(Run("mlp", 0.01, "salsa", 0, 60, "sgd")).losses == found.losses
+    assert capsys.readouterr() == ("", "")
+
+
 def test_entries_say_how_they_are_set_up():
     assert all(entry.note and entry.title for entry in SCHEDULERS.values())
     assert len({entry.title for entry in SCHEDULERS.values()}) == len(SCHEDULERS)

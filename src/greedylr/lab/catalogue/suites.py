@@ -172,6 +172,7 @@ _PEERS = (
     "schedule-free",
     "prodigy",
     "momo",
+    "salsa",
 )
 
 # All but the two that are too slow for a suite, and the one that is told a reward.

@@ -108,8 +108,17 @@ def train(
                 observed = problem.observe(model, examples).item()
         if alone is not None:
             observed = alone.told(step, observed)
+
+        def again() -> torch.Tensor:
+            model.eval()
+            with torch.no_grad(), cast():
+                at_other_weights = problem.loss(model, examples)
+            model.train()
+            return at_other_weights
+
         with nullcontext() if alone is None else alone.lr(step):
-            optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]  # MoMo asks for it.
+            # Of the others, MoMo alone asks for the loss, the one there is.
+            optimizer.step(again if entry.searches else lambda: loss)  # type: ignore[arg-type, return-value]
         told.append(observed)
         stepped.step(*[observed] if entry.kind == "feedback" else [])
         lrs.append(_lr(optimizer))

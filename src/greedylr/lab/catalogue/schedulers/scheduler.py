@@ -60,6 +60,7 @@ class Scheduler:
         package: Name of the package that it comes from.
         takes_settings: Whether settings may follow its name: ``paper:factor=0.5``.
         stands_in: Of a whole optimizer: what takes the place of which optimizer; empty for all others.
+        searches: Whether a step of it evaluates the loss of its batch again, at other weights: more passes than others.
         version: Counts changes of what it does that its code does not show; part of the key of every run.
     """
 
@@ -72,6 +73,7 @@ class Scheduler:
     package: str = "torch"
     takes_settings: bool = False
     stands_in: Mapping[str, WholeOptimizer] = field(default_factory=dict)
+    searches: bool = False
     version: int = 1
 
     @property

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable
+from types import MethodType
+from typing import Any, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -45,6 +47,27 @@ def _momo(name: str, **options: Any) -> WholeOptimizer:
     return make
 
 
+def _salsa(parameters: Iterable[Tensor], lr: float, horizon: Horizon) -> Optimizer:
+    from statopt import SALSA  # type: ignore[import-untyped]
+
+    # A step of its momentum, which is an average, is a tenth of a step of SGD's, which is a sum. Its tests look at the
+    # last 1,000 losses by default, which is more than most runs here have, and at 100 at least.
+    losses = max(100, min(1000, horizon.steps // 10))
+    made: Any = SALSA(parameters, lr=lr / (1 - _MOMENTUM), momentum=_MOMENTUM, minN_stats=losses, testfreq=losses // 10)
+    step = made.step
+
+    def quiet(self: Optimizer, closure: Callable[[], Tensor]) -> None:
+        # It prints when it stops searching, and adds in a way that torch has for old code.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            step(lambda evaluates: closure())
+
+    made.step = MethodType(quiet, made)
+    return cast(Optimizer, made)
+
+
+_MOMENTUM = 0.9
+
 ENTRIES = (
     Scheduler(
         "schedule-free",
@@ -80,5 +103,17 @@ ENTRIES = (
             "adam": _momo("MomoAdam"),
             "adamw": _momo("MomoAdam", weight_decay=0.01, divide=False),
         },
+    ),
+    Scheduler(
+        "salsa",
+        title="SALSA",
+        note="SGD with momentum 0.9 that searches along the gradient with more forward passes, until a test finds the "
+        "loss at a standstill, and after that divides the learning rate by 10 at each test that does; tests of a tenth "
+        "of the steps, of 100 at least, where its default is 1,000",
+        make=constant,
+        kind="optimizer",
+        package="statopt",
+        stands_in={"sgd": _salsa},
+        searches=True,
     ),
 )
