@@ -23,7 +23,8 @@ ENTRY = """
 from greedylr.lab.execution import fingerprint
 from greedylr.lab.catalogue import suites
 fingerprint._code = lambda run, *, stacked: "the same"  # Whoever works on the code changes it.
-suites.SUITES["tiny"] = suites.Suite("tiny", "", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
+names = ("greedylr", "cosine", "momo")
+suites.SUITES["tiny"] = suites.Suite("tiny", "", ("digits",), (0.3, 1.0), 4, schedulers=names, steps=200)
 from greedylr.cli import main
 if __name__ == "__main__":
     main()
@@ -32,7 +33,8 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
+    names = ("greedylr", "cosine", "momo")
+    suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=names, steps=200)
     monkeypatch.setitem(SUITES, "tiny", suite)
     monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")
     return suite
