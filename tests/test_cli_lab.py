@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    names = ("greedylr", "cosine", "momo")
-    suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=names, steps=200)
+    suite = Suite("tiny", "for tests", ("digits",), (0.3, 1.0), 4, schedulers=("greedylr", "cosine", "momo"))
     monkeypatch.setitem(SUITES, "tiny", suite)
     monkeypatch.setattr(fingerprint, "_code", lambda run, *, stacked: "the same")
     return suite
@@ -298,7 +298,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
 def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny, start, wait_for):
-    path, script = tmp_path / "lab.sqlite", tmp_path / "entry.py"
+    path, script, runs = tmp_path / "lab.sqlite", tmp_path / "entry.py", replace(tiny, steps=200).runs()
     script.write_text(ENTRY)
     command = (script, "lab", "run", "tiny", "--store", path, "--jobs", "2")
 
@@ -306,7 +306,7 @@ def test_ctrl_c_and_kill_9_lose_nothing_that_was_finished(tmp_path, tiny, start,
         if not path.exists():
             return set()
         with Store(path) as store:
-            return store.finished(tiny.runs())
+            return store.finished(runs)
 
     process = start(*command)
     wait_for(lambda: len(finished()) >= 2)
