@@ -81,9 +81,10 @@ MODEL = "model"
 """Folder of a trained model, in that of its run."""
 
 
-def keep(trainer: Trainer, folder: Path) -> None:
-    """Keep the trained model and its tokenizer in the folder of a run, to be loaded by ``from_pretrained``."""
-    trainer.save_model(str(folder / MODEL))
+def keep(trainer: Trainer, folder: Path | None) -> None:
+    """Keep the trained model and its tokenizer in the folder of a run, if it has one, for ``from_pretrained``."""
+    if folder is not None:
+        trainer.save_model(str(folder / MODEL))
 
 
 def that_decide(recipe: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class FineTuning:
         )
         without_prints(trainer)
         trial.train(trainer)
-        if self.keep_model and trial.folder is not None:
+        if self.keep_model:
             keep(trainer, trial.folder)
         trial.measure(self._score(trainer, tokenizer, examples))
 

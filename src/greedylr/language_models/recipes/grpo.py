@@ -82,7 +82,7 @@ class GRPO:
         )
         without_prints(trainer)
         trial.train(trainer, _lost)
-        if self.keep_model and trial.folder is not None:
+        if self.keep_model:
             keep(trainer, trial.folder)
 
     def settings(self) -> dict[str, Any]:

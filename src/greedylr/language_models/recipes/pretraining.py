@@ -65,7 +65,7 @@ class Pretraining:
         with silent():
             trainer = self.trainer(str(trial.folder), trial.lr, trial.seed)
             trial.train(trainer)
-            if self.keep_model and trial.folder is not None:
+            if self.keep_model:
                 keep(trainer, trial.folder)
 
     def trainer(self, folder: str, lr: float, seed: int) -> Trainer:

@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from greedylr.lab.catalogue.schedulers.scheduler import Horizon, Scheduler, WholeOptimizer, constant
 
+_MOMENTUM = 0.9  # Of SALSA, as that of the SGD whose place it takes.
+
 
 def _schedule_free(name: str, **options: Any) -> WholeOptimizer:
     def make(parameters: Iterable[Tensor], lr: float, horizon: Horizon) -> Optimizer:
@@ -65,8 +67,6 @@ def _salsa(parameters: Iterable[Tensor], lr: float, horizon: Horizon) -> Optimiz
     made.step = MethodType(quiet, made)
     return cast(Optimizer, made)
 
-
-_MOMENTUM = 0.9
 
 ENTRIES = (
     Scheduler(
