@@ -19,6 +19,7 @@ from greedylr.lab.results import is_notable
 from greedylr.lab.runs import Run
 
 SCHEDULER_NAMES = sorted(SCHEDULERS)
+OPTIMIZER_OF = {name: "adamw" if SCHEDULERS[name].suits("adamw") else "sgd" for name in SCHEDULER_NAMES}
 OF_EACH_KIND = {"greedylr", "greedylr-open", "paper", "plateau", "adalrs", "cosine", "constant", "schedule-free"}
 
 
@@ -32,7 +33,7 @@ class Diary:
         # Each example is its own number, so that one can tell which were seen.
         train = Examples(torch.arange(40.0).reshape(40, 1), torch.arange(40) % 3)
         validation = Examples(torch.arange(100.0, 110.0).reshape(10, 1), torch.arange(10) % 3)
-        return Problem("diary", "Diary", 0.01, 8, 4, lambda: Data(train, validation), self.model)
+        return Problem("diary", "Diary", 0.01, 8, 4, lambda: Data(train, validation), self.model, lrs={"sgd": 0.01})
 
     def model(self):
         model = torch.nn.Linear(1, 3)
@@ -56,7 +57,7 @@ def diary(monkeypatch):
 
 def test_runs_that_differ_in_the_scheduler_share_weights_and_batches(diary):
     for name in SCHEDULER_NAMES:
-        train(Run("diary", 1.0, name, 7, 8))
+        train(Run("diary", 1.0, name, 7, 8, OPTIMIZER_OF[name]))
     assert all(torch.equal(weights, diary.weights[0]) for weights in diary.weights)
     assert all(batches == diary.trained_on[0] for batches in diary.trained_on)
     assert len(diary.trained_on[0]) == 8
@@ -112,7 +113,7 @@ def test_a_run_is_repeatable_whatever_ran_before(problem):
     [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.slow) for name in SCHEDULER_NAMES],
 )
 def test_both_problems_of_the_demo_learn_under_every_scheduler(problem, scheduler):
-    result = train(Run(problem, 1.0, scheduler, 0, 40))
+    result = train(Run(problem, 1.0, scheduler, 0, 40, OPTIMIZER_OF[scheduler]))
     assert len(result.losses) == len(result.lrs) == 40
     assert result.validation_steps == [0, 10, 20, 30, 40]
     assert result.final_loss < result.validation_losses[0]
@@ -247,7 +248,7 @@ def test_a_long_run_is_validated_twenty_times_and_at_its_end(diary):
 @pytest.mark.parametrize("steps", [1, 2, 9])
 @pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
 def test_even_the_shortest_run_works(diary, scheduler, steps):
-    assert len(train(Run("diary", 1.0, scheduler, 0, steps)).losses) == steps
+    assert len(train(Run("diary", 1.0, scheduler, 0, steps, OPTIMIZER_OF[scheduler])).losses) == steps
 
 
 def _with_dropout(**options):
