@@ -153,7 +153,7 @@ _CONTENDERS = (
     "prodigy",
 )
 _TUNING_MULTIPLIERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-_FINE_TUNING_MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_USUAL_MULTIPLIERS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LONG_MULTIPLIERS = (0.1, 1.0, 10.0)
 _PEERS = (
     "greedylr",
@@ -173,6 +173,35 @@ _PEERS = (
     "prodigy",
     "momo",
     "salsa",
+)
+
+# The development side but its slowest problem and the one that is told a reward; of 400 steps, so that a part of a run
+# is the same number of them everywhere. Each setting lower and higher, or what it stands for left out.
+_ABLATION = tuple(name for name in _DEVELOPMENT if name not in ("deep-transformer", "bandit"))
+_ABLATION_STEPS = 400
+_ABLATED = (
+    "greedylr",
+    "greedylr-loss",
+    "greedylr-climb",
+    "greedylr:catch_up_steps=0",
+    "greedylr:polyak=1000000000.0",
+    "greedylr:polyak=1.0",
+    "greedylr:polyak=4.0",
+    "greedylr:headroom=2.5",
+    "greedylr:headroom=10.0",
+    "greedylr:catch_up_steps=12",
+    "greedylr:catch_up_steps=48",
+    "greedylr:warmup_steps=0",
+    "greedylr:warmup_steps=20",
+    "greedylr:warmup_steps=80",
+    "greedylr:anneal=0.0",
+    "greedylr:anneal=0.5",
+    "greedylr:spike=3.0",
+    "greedylr:spike=1000000000.0",
+    "constant",
+    "linear",
+    "cosine",
+    "wsd",
 )
 
 # All but the two that are too slow for a suite, and the one that is told a reward.
@@ -344,6 +373,16 @@ SUITES: dict[str, Suite] = {
             _CONFIRMATION,
         ),
         Suite(
+            "default-ablation",
+            "the rule without one part or another, and with each setting lower and higher, 400 steps",
+            problems=_ABLATION,
+            multipliers=_USUAL_MULTIPLIERS,
+            seeds=2,
+            optimizers=("sgd", "adamw"),
+            schedulers=_ABLATED,
+            steps=_ABLATION_STEPS,
+        ),
+        Suite(
             "one-rate",
             "one learning rate for every problem, from 3e-5 to 1: which scheduler needs none of its own for each",
             problems=_ONE_RATE_PROBLEMS,
@@ -358,7 +397,7 @@ SUITES: dict[str, Suite] = {
                 "fine-tuning-development",
                 "pre-trained models on new data, much or scarce, in full or by adapters: what the rule was made with",
                 problems=_FINE_TUNING_DEVELOPMENT,
-                multipliers=_FINE_TUNING_MULTIPLIERS,
+                multipliers=_USUAL_MULTIPLIERS,
                 seeds=3,
                 optimizers=("sgd", "adamw"),
                 schedulers=("greedylr-validated", "greedylr:max_scale=1", *_PEERS),
