@@ -31,8 +31,9 @@ PARTS = (0.9, 0.99)
 def how_soon(suite: Suite, path: Path) -> None:
     """Print when the loss has come down to where tuned cosine ends: the median task, its median seed."""
     found: dict[tuple[str, float], dict[tuple[str, str], list[Result]]] = defaultdict(lambda: defaultdict(list))
+    soon = [rate for rate in SOON if rate in suite.multipliers]
     with Store(path) as store:
-        for one in store.load([run for run in suite.runs() if run.multiplier in SOON]):
+        for one in store.load([run for run in suite.runs() if run.multiplier in soon]):
             found[one.run.scheduler, one.run.multiplier][one.run.problem, one.run.optimizer].append(one)
     goals = {
         (task, part): target_loss(map(outcome, runs), part)
@@ -40,11 +41,11 @@ def how_soon(suite: Suite, path: Path) -> None:
         for part in PARTS
     }
     print("\nThe part of the run after which, in the median, and in how many tasks:\n")
-    head = [f"{part:.0%} at {rate:g} ×" for rate in SOON for part in PARTS]
+    head = [f"{part:.0%} at {rate:g} ×" for rate in soon for part in PARTS]
     print("| of what tuned cosine gains | " + " | ".join(head) + " |\n|" + "---|" * (len(head) + 1))
     for name in suite.schedulers:
         cells = []
-        for rate, part in product(SOON, PARTS):
+        for rate, part in product(soon, PARTS):
             its = found[name, rate].items()
             times = [statistics.median(time_to(one, goals[task, part]) for one in runs) for task, runs in its]
             median, reached = statistics.median(times), f"{sum(map(math.isfinite, times))} of {len(times)}"
@@ -74,7 +75,9 @@ def main() -> None:
         cells = []
         for rate in rates:
             one = regret.get((name, rate))
-            cells.append("–" if one is None else f"{one.median:.2f} [{one.interval.low:.2f}, {one.interval.high:.2f}]")
+            interval = None if one is None else one.interval
+            inside = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
+            cells.append("–" if one is None else f"{one.median:.2f}{inside}")
         failed = failures[name]
         row = [SCHEDULERS[name].title, *cells, f"{failed.failed / failed.runs:.1%}"]
         its = ends.get(name)
