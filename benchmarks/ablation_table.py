@@ -34,7 +34,7 @@ def main() -> None:
         for one in summary.comparisons
     }
     print(f"{len(summary.outcomes):,} runs\n")
-    head = [*(f"{rate:g}" for rate in suite.multipliers), "failed", "as good at 10 / 50 / 100 %", "at 1 ×"]
+    head = [*(f"{rate:g}" for rate in suite.multipliers), "failed", "as good at 10 / 50 / 100 %, %", "at 1 ×, %"]
     print("| median regret at LR × | " + " | ".join([*head, "clearly better, worse at the end"]) + " |")
     print("|" + "---|" * (len(head) + 2))
     for name in suite.schedulers:
@@ -46,7 +46,7 @@ def main() -> None:
                 shares = [
                     1 - share([verdict for rate, verdict in its if rate in only], NOT_AS_GOOD) for its in at_stages
                 ]
-                cells.append(" / ".join(f"{100 * one:.0f}" for one in shares) + " %")
+                cells.append(" / ".join(f"{100 * one:.0f}" for one in shares))
             ends = [verdict for _, verdict in at_stages[-1]]
             cells.append(f"{share(ends, [Verdict.CLEARLY_WORSE]):.0%}, {share(ends, [Verdict.CLEARLY_BETTER]):.0%}")
         print(f"| `{name}` | " + " | ".join(cells) + " |")
