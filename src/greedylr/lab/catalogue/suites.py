@@ -248,7 +248,7 @@ SUITES: dict[str, Suite] = {
             multipliers=(0.1, 1.0, 10.0),
             seeds=2,
             schedulers=("greedylr", "paper", "cosine", "constant"),
-            steps=500,
+            steps=400,
         ),
         Suite(
             "quick",
