@@ -9,6 +9,7 @@ Regret is against the best of the four fixed schedules, verdicts are against cos
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from greedylr.lab.analysis.statistics import Verdict
@@ -52,7 +53,7 @@ def main() -> None:
         print(f"| `{name}` | " + " | ".join(cells) + " |")
 
 
-def share(verdicts: list[Verdict], of: tuple[Verdict, ...] | list[Verdict]) -> float:
+def share(verdicts: Sequence[Verdict], of: Collection[Verdict]) -> float:
     """How many of them are among those."""
     return sum(one in of for one in verdicts) / len(verdicts)
 

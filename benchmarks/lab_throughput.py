@@ -1,6 +1,6 @@
 """Runs per minute of the batched engine, and of a plain loop, on the same problems and machine in the same minutes.
 
-    python benchmarks/lab_throughput.py                # about ten minutes on four cores, the last three rows apart
+    python benchmarks/lab_throughput.py                # all of them, the last three in about 14 minutes on two cores
     python benchmarks/lab_throughput.py mlp digits     # these problems only
 
 The loop is that of the published experiments: one run at a time, ``torch.optim`` as it is by default, the scheduler

@@ -178,7 +178,6 @@ _PEERS = (
 # The development side but its slowest problem and the one that is told a reward; of 400 steps, so that a part of a run
 # is the same number of them everywhere. Each setting lower and higher, or what it stands for left out.
 _ABLATION = tuple(name for name in _DEVELOPMENT if name not in ("deep-transformer", "bandit"))
-_ABLATION_STEPS = 400
 _ABLATED = (
     "greedylr",
     "greedylr-loss",
@@ -198,6 +197,13 @@ _ABLATED = (
     "greedylr:anneal=0.5",
     "greedylr:spike=3.0",
     "greedylr:spike=1000000000.0",
+    # Added after a look at those.
+    "greedylr:polyak=3.0",
+    "greedylr:polyak=8.0",
+    "greedylr:headroom=2.5,polyak=4.0",
+    "greedylr:catch_up_steps=12,polyak=4.0",
+    "greedylr:polyak=4.0,warmup_steps=60",
+    "greedylr:anneal=0.75,polyak=4.0",
     "constant",
     "linear",
     "cosine",
@@ -380,7 +386,7 @@ SUITES: dict[str, Suite] = {
             seeds=2,
             optimizers=("sgd", "adamw"),
             schedulers=_ABLATED,
-            steps=_ABLATION_STEPS,
+            steps=400,
         ),
         Suite(
             "one-rate",
